@@ -1,0 +1,38 @@
+"""What every program shares: its parser, its way to end, and the errors as one sentence."""
+
+import argparse
+import functools
+import os
+import sys
+
+from npgpt.errors import NpgptError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is `error: ...` and one line on how to learn more."""
+
+    def error(self, message):
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def program(main):
+    """Make main(argv, prog) a program: what it returns is the exit status, 2 is for NpgptError."""
+
+    @functools.wraps(main)
+    def run(argv=None, prog=None):
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(line_buffering=True)  # progress shows, also through a pipe
+        try:
+            return main(argv, prog)
+        except (NpgptError, MemoryError) as error:
+            what = "not enough memory: " if isinstance(error, MemoryError) else ""
+            print(f"error: {what}{error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+        except BrokenPipeError:  # the reader, `head` say, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+
+    return run

@@ -1,0 +1,37 @@
+"""The sizes of a GPT-2."""
+
+from dataclasses import dataclass, fields
+
+from npgpt.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class GPT2Config:
+    """The five numbers that make a GPT-2. The defaults are the 124M model's.
+
+    Raises ArgumentError where a size is no integer of at least 1, or n_head does not divide n_embd.
+    """
+
+    block_size: int = 1024  # maxT: the longest context, the rows of wpe
+    vocab_size: int = 50257  # V: the rows of wte, without any padding
+    n_layer: int = 12  # L
+    n_head: int = 12  # NH
+    n_embd: int = 768  # C
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ArgumentError(f"{field.name} must be an integer of at least 1, not {value!r}")
+        if self.n_embd % self.n_head:
+            raise ArgumentError(
+                f"n_embd must be a multiple of n_head, but {self.n_embd} is none of {self.n_head}"
+            )
+
+
+PUBLISHED = {
+    "124M": GPT2Config(n_layer=12, n_head=12, n_embd=768),
+    "355M": GPT2Config(n_layer=24, n_head=16, n_embd=1024),
+    "774M": GPT2Config(n_layer=36, n_head=20, n_embd=1280),
+    "1558M": GPT2Config(n_layer=48, n_head=25, n_embd=1600),
+}

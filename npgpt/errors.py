@@ -1,0 +1,16 @@
+"""What npgpt raises at its boundary: a sentence naming the file or argument, the limit, the value.
+
+A program prints it as `error: ...` and ends with status 2.
+"""
+
+
+class NpgptError(ValueError):
+    """The base of both."""
+
+
+class ArgumentError(NpgptError):
+    """An argument, option or setting that cannot be used."""
+
+
+class FileError(NpgptError):
+    """A file that cannot be read, written, fetched or understood."""
