@@ -1,0 +1,30 @@
+"""The textbook: every layer of GPT-2 in NumPy alone, forward and backward side by side.
+
+A layer is two functions: `out, cache = f_forward(*arguments)` and `gradients = f_backward(dout,
+cache)`, the gradients in the order of the arguments. They work in the dtype of what they get.
+Read them in the order of a batch: encoder, layernorm, matmul, attention, gelu, crossentropy, adamw.
+"""
+
+from npgpt.layers.adamw import adamw_update
+from npgpt.layers.attention import attention_backward, attention_forward
+from npgpt.layers.crossentropy import crossentropy_backward, crossentropy_forward
+from npgpt.layers.encoder import encoder_backward, encoder_forward
+from npgpt.layers.gelu import gelu_backward, gelu_forward
+from npgpt.layers.layernorm import layernorm_backward, layernorm_forward
+from npgpt.layers.matmul import matmul_backward, matmul_forward
+
+__all__ = [
+    "adamw_update",
+    "attention_backward",
+    "attention_forward",
+    "crossentropy_backward",
+    "crossentropy_forward",
+    "encoder_backward",
+    "encoder_forward",
+    "gelu_backward",
+    "gelu_forward",
+    "layernorm_backward",
+    "layernorm_forward",
+    "matmul_backward",
+    "matmul_forward",
+]

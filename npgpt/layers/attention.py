@@ -1,0 +1,47 @@
+"""Causal multi-head attention: att = softmax(q k^T / sqrt(hs)), out = att v, no row seeing ahead.
+
+Vaswani et al. 2017, section 3.2. The heads share the channels: head h has q, k and v at
+[h*hs, (h+1)*hs) of the first, second and third C channels of its input, hs = C / NH.
+"""
+
+import numpy as np
+
+
+def split_heads(qkv, NH):
+    """qkv (B, T, 3C) -> its q, k and v, each a view (B, NH, T, hs)."""
+    B, T, C3 = qkv.shape
+    return qkv.reshape(B, T, 3, NH, C3 // 3 // NH).transpose(2, 0, 3, 1, 4)
+
+
+def attention_forward(qkv, NH):
+    """Attend within qkv (B, T, 3C), its matmul's output, in NH heads -> out (B, T, C), cache."""
+    B, T, C3 = qkv.shape
+    q, k, v = split_heads(qkv, NH)  # (B, NH, T, hs)
+    scale = q.shape[-1] ** -0.5
+    att = q @ k.swapaxes(-1, -2) * scale  # (B, NH, T, T): how much row t looks at column s
+    att[..., np.triu(np.ones((T, T), dtype=bool), 1)] = -np.inf  # s > t is the future
+    att -= att.max(-1, keepdims=True)  # the softmax stays the same, its exponentials finite
+    np.exp(att, out=att)
+    att /= att.sum(-1, keepdims=True)
+    out = (att @ v).swapaxes(1, 2).reshape(B, T, C3 // 3)
+    return out, (qkv, att)
+
+
+def attention_backward(dout, cache):
+    """dout (B, T, C) -> dqkv (B, T, 3C)."""
+    qkv, att = cache
+    B, NH, T, _ = att.shape
+    q, k, v = split_heads(qkv, NH)  # (B, NH, T, hs)
+    scale = q.shape[-1] ** -0.5
+    dqkv = np.empty_like(qkv)
+    dq, dk, dv = split_heads(dqkv, NH)  # views: what is written here lands in dqkv
+    dy = dout.reshape(B, T, NH, -1).swapaxes(1, 2)  # (B, NH, T, hs)
+    # y = att @ v
+    datt = dy @ v.swapaxes(-1, -2)  # (B, NH, T, T)
+    dv[:] = att.swapaxes(-1, -2) @ dy
+    # att = softmax(preatt), row by row; where att is 0, behind the mask, so is the gradient
+    dpreatt = att * (datt - (att * datt).sum(-1, keepdims=True))  # (B, NH, T, T)
+    # preatt = q @ k^T * scale
+    dq[:] = dpreatt @ k * scale
+    dk[:] = dpreatt.swapaxes(-1, -2) @ q * scale
+    return dqkv

@@ -1,0 +1,40 @@
+"""The classifier: logits = x @ wte.T, the tied head, and their mean cross-entropy with the targets.
+
+loss = mean over the targets that count of (log sum_v exp(logits[v]) - logits[target]).
+"""
+
+import numpy as np
+
+IGNORED = -1
+
+
+def crossentropy_forward(x, wte, targets):
+    """x (B, T, C), wte (V, C), targets (B, T) integers -> loss (a scalar), cache.
+
+    A target of -1 does not count: it adds nothing to the loss and has no gradient. One at least
+    has to count.
+    """
+    logits = x.reshape(-1, x.shape[-1]) @ wte.T  # (B*T, V)
+    logits -= logits.max(-1, keepdims=True)
+    counted = np.flatnonzero(targets != IGNORED)  # (n,): the positions with a target
+    target = targets.reshape(-1)[counted]  # (n,)
+    target_logits = logits[counted, target]  # (n,)
+    probs = np.exp(logits, out=logits)  # (B*T, V), in place: the logits are not needed again
+    sums = probs.sum(-1, keepdims=True)  # (B*T, 1)
+    probs /= sums
+    loss = (np.log(sums[counted, 0]) - target_logits).mean()
+    return loss, (x, wte, probs, counted, target)
+
+
+def crossentropy_backward(dloss, cache):
+    """dloss, a scalar, usually 1 -> dx (B, T, C), dwte (V, C)."""
+    x, wte, probs, counted, target = cache
+    # d loss / d logits = (probs - onehot(target)) / n where the target counts, 0 elsewhere
+    dlogits = np.zeros_like(probs)  # (B*T, V)
+    dlogits[counted] = probs[counted]
+    dlogits[counted, target] -= 1
+    dlogits *= dloss / len(counted)
+    # logits = x @ wte.T
+    dx = (dlogits @ wte).reshape(x.shape)
+    dwte = dlogits.T @ x.reshape(-1, x.shape[-1])
+    return dx, dwte
