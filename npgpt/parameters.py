@@ -1,0 +1,89 @@
+"""The sixteen tensors of a GPT-2 as named views on one flat buffer, in the order of its files."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+
+from npgpt.config import GPT2Config
+
+
+def parameter_shapes(config):
+    """Name -> shape of each tensor, in order; the twelve of a block are stacked over L layers."""
+    L, C = config.n_layer, config.n_embd
+    return {
+        "wte": (config.vocab_size, C),
+        "wpe": (config.block_size, C),
+        "ln1w": (L, C),
+        "ln1b": (L, C),
+        "qkvw": (L, 3 * C, C),
+        "qkvb": (L, 3 * C),
+        "attprojw": (L, C, C),
+        "attprojb": (L, C),
+        "ln2w": (L, C),
+        "ln2b": (L, C),
+        "fcw": (L, 4 * C, C),
+        "fcb": (L, 4 * C),
+        "fcprojw": (L, C, 4 * C),
+        "fcprojb": (L, C),
+        "lnfw": (C,),
+        "lnfb": (C,),
+    }
+
+
+NAMES = tuple(parameter_shapes(GPT2Config()))
+BLOCK_NAMES = NAMES[2:-2]
+
+
+def count_parameters(config):
+    """The number of parameters, the tied head counted once: 124,439,808 for the 124M model."""
+    return sum(math.prod(shape) for shape in parameter_shapes(config).values())
+
+
+class Parameters:
+    """Weights, gradients or moments: `flat` (N,) and sixteen views on it, from `wte` to `lnfb`.
+
+    `blocks[l]` has layer l's slices of the stacked twelve under the same names. `wte_padding`
+    (Vp - V, C) holds the rows by which a file pads wte. They are carried from file to file, belong
+    to no buffer and take part in nothing; None where no padded file was read.
+    """
+
+    def __init__(self, config, flat=None, dtype=np.float32):
+        """Put the views on flat (N,), or on new zeros of the given dtype."""
+        if flat is None:
+            flat = np.zeros(count_parameters(config), dtype)
+        assert flat.shape == (count_parameters(config),)
+        self.config = config
+        self.flat = flat
+        self.wte_padding = None
+        start = 0
+        for name, shape in parameter_shapes(config).items():
+            stop = start + math.prod(shape)
+            setattr(self, name, flat[start:stop].reshape(shape))
+            start = stop
+        self.blocks = [
+            SimpleNamespace(**{name: getattr(self, name)[layer] for name in BLOCK_NAMES})
+            for layer in range(config.n_layer)
+        ]
+
+    def items(self):
+        """Pairs of name and view, in order."""
+        return [(name, getattr(self, name)) for name in NAMES]
+
+    @classmethod
+    def init(cls, config, seed=0, dtype=np.float32):
+        """Weights to train from scratch, as GPT-2's: normal(0, 0.02), biases 0, layernorms 1.
+
+        The two projections back into the residual stream are scaled by 1 / sqrt(2 L) (Radford et
+        al. 2019, section 2.3). The same seed gives the same weights.
+        """
+        rng = np.random.default_rng(seed)
+        params = cls(config, dtype=dtype)
+        for name, view in params.items():
+            if name in ("wte", "wpe", "qkvw", "attprojw", "fcw", "fcprojw"):
+                rng.standard_normal(dtype=dtype, out=view)
+                residual = name in ("attprojw", "fcprojw")
+                view *= 0.02 / math.sqrt(2 * config.n_layer) if residual else 0.02
+            elif name in ("ln1w", "ln2w", "lnfw"):
+                view.fill(1)
+        return params
