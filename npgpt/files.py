@@ -1,0 +1,73 @@
+"""Opening, reading and writing files so that a failure is one sentence and nothing is half done."""
+
+import os
+import stat
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from npgpt.errors import FileError
+
+HEADER_WORDS = 256
+HEADER_BYTES = 4 * HEADER_WORDS
+
+
+@contextmanager
+def opened(path):
+    """Open a regular file for reading -> file, size in bytes."""
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):  # to open a pipe would wait for its other end
+            raise FileError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}")
+        with open(path, "rb") as file:
+            yield file, os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise FileError(f"{path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def written(path):
+    """Open a file to be written: it takes its name when all is written and synced, else never."""
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        if target.is_dir():
+            raise FileError(f"{path}: is a folder, not a file")
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_header(file, size, path, kind, magic):
+    """Read the 256 words that start every llm.c file, having checked the first -> ints."""
+    if size < HEADER_BYTES:
+        raise FileError(f"{path}: not a {kind} ({size} bytes, the header alone is {HEADER_BYTES})")
+    words = np.frombuffer(file.read(HEADER_BYTES), "<i4").tolist()
+    if words[0] != magic:
+        raise FileError(f"{path}: not a {kind} (magic {words[0]}, expected {magic})")
+    return words
+
+
+def header(*words):
+    """The header with these first words, as bytes."""
+    return np.array([*words, *[0] * (HEADER_WORDS - len(words))], "<i4").tobytes()
+
+
+def read_into(file, out, path):
+    """Fill the contiguous array out from the file."""
+    if out.size and file.readinto(memoryview(out).cast("B")) != out.nbytes:
+        raise FileError(f"{path}: ended while it was being read")
+
+
+def check_size(path, size, expected, what):
+    """Refuse a file of another size than the one its header calls for."""
+    if size != expected:
+        fault = "truncated" if size < expected else "too long"
+        raise FileError(f"{path}: {fault} ({size} bytes, {what} takes {expected})")
