@@ -1,0 +1,13 @@
+"""The one set of settings that every kernel is compiled with."""
+
+import numba
+
+# fastmath without nnan and ninf, which would make isnan false and hide a run that has diverged;
+# error_model="numpy", or the check for a division by zero keeps a loop from being vectorised.
+jit = numba.njit(
+    cache=True,
+    error_model="numpy",
+    fastmath={"reassoc", "contract", "arcp", "nsz"},
+    nogil=True,
+    parallel=True,
+)
