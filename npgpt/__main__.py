@@ -1,0 +1,40 @@
+"""The command `npgpt`, also `python -m npgpt`: one subcommand a program."""
+
+import argparse
+import importlib
+import sys
+
+import npgpt
+from npgpt.cli import Parser, program
+
+PROGRAMS = {
+    "test": ("npgpt.test_gpt2", "check a model against PyTorch's logits, gradients and losses"),
+    "gradcheck": ("npgpt.gradcheck", "check every backward pass by central differences"),
+    "prepare shakespeare": ("npgpt.prepro_tinyshakespeare", "make token files of tinyshakespeare"),
+}
+
+
+@program
+def main(argv=None, prog=None):
+    """Find the program that the first words name and hand it the rest."""
+    argv = sys.argv[1:] if argv is None else argv
+    for name, (module, _) in PROGRAMS.items():
+        words = name.split()
+        if argv[: len(words)] == words:
+            return importlib.import_module(module).main(argv[len(words) :], f"npgpt {name}")
+    listing = "\n".join(f"  {name:<20} {what}" for name, (_, what) in PROGRAMS.items())
+    parser = Parser(
+        prog="npgpt",
+        usage="npgpt PROGRAM [OPTION ...]",
+        description=npgpt.__doc__,
+        epilog=f"programs (npgpt PROGRAM --help for its options):\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"npgpt {npgpt.__version__}")
+    parser.add_argument("program", help=argparse.SUPPRESS, nargs=argparse.REMAINDER)
+    given = " ".join(parser.parse_args(argv).program) or "none"
+    parser.error(f"the program must be one of {', '.join(PROGRAMS)}, not {given}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

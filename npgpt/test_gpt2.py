@@ -1,0 +1,207 @@
+"""Check npgpt against PyTorch: logits, loss, sixteen gradients and the losses of ten AdamW steps.
+
+Without --model it takes gpt2_124M.bin and gpt2_124M_debug_state.bin from the current folder or,
+where they are not, the tiny pair that comes with npgpt.
+"""
+
+import math
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from npgpt.cli import Parser, program
+from npgpt.debug_state import read_debug_state
+from npgpt.errors import ArgumentError
+from npgpt.gpt2 import BACKENDS, GPT2
+from npgpt.reference_losses import ReferenceLosses, find_losses
+
+REAL_MODEL, REAL_STATE = Path("gpt2_124M.bin"), Path("gpt2_124M_debug_state.bin")
+HOW_TO_GET_IT = f"""\
+for OpenAI's 124M model put {REAL_MODEL} and {REAL_STATE} into this folder;
+they are in the Hugging Face dataset karpathy/llmc-starter-pack (1.05 GB)"""
+
+# logits: largest absolute difference; loss and losses: absolute difference, in the first step and
+# in all the later ones; grads: relative L2 norm, |grad - expected| / |expected|.
+TOLERANCES = {"logits": 1e-3, "loss": 1e-4, "grads": 1e-4, "losses": 1e-3}
+# Nor may a single element be off by more than this many times `grads`, relative to the largest one:
+# among millions of elements a wrong one hardly shows in the norm.
+ELEMENT = 10
+
+
+@program
+def main(argv=None, prog=None):
+    """Check the pair that the arguments name -> 0, or 1 where something differs."""
+    args = parse(argv, prog)
+    model_path, state_path = choose_pair(args.model, args.state)
+    model = GPT2.from_checkpoint(model_path, backend=args.backend)
+    state = read_debug_state(state_path, model.params)
+    known = find_losses(state_path, state, args.losses)
+    c, (B, T) = model.config, state.x.shape
+    print(
+        f"block_size {c.block_size}, vocab_size {c.vocab_size}, n_layer {c.n_layer},"
+        f" n_head {c.n_head}, n_embd {c.n_embd}: {model.params.flat.size:,} parameters"
+    )
+    print(f"B {B}, T {T}, backend {args.backend}")
+
+    logits_ok = check_logits(model.forward(state.x), state, args.tolerances["logits"])
+    start = time.perf_counter()
+    loss = model.loss(state.x, state.y)
+    model.backward()
+    seconds = time.perf_counter() - start
+    loss_ok = show("loss", np.float64(loss), np.float64(state.loss), args.tolerances["loss"])
+    grads_ok = check_gradients(model.grads, state.grads, args.tolerances["grads"])
+
+    x, y = state.x, state.y
+    known = known or ReferenceLosses(
+        [float(state.loss)], 1e-4, 0.0, "the state's own, no others known"
+    )
+    del state  # the moments need the room of its logits and gradients
+    ok = logits_ok & loss_ok & grads_ok
+    ok &= check_losses(model, x, y, loss, seconds, known, args)
+    print(f"overall okay: {ok}")
+    return 0 if ok else 1
+
+
+def parse(argv, prog):
+    parser = Parser(prog=prog, description=__doc__)
+    parser.add_argument("--model", type=Path, metavar="FILE", help="a GPT-2 checkpoint of llm.c's")
+    parser.add_argument(
+        "--state", type=Path, metavar="FILE", help="its debug state; default: MODEL_debug_state.bin"
+    )
+    parser.add_argument(
+        "--losses", type=Path, metavar="FILE.json",
+        help="the expected losses; default: STATE.losses.json or losses.json beside the state",
+    )  # fmt: skip
+    parser.add_argument("--backend", choices=BACKENDS, default="numpy", help="default: numpy")
+    parser.add_argument("--steps", type=int, default=10, metavar="N", help="default: 10")
+    parser.add_argument(
+        "--weight-decay", type=float, metavar="W", help="instead of the one the losses came with"
+    )
+    defaults = " ".join(f"{name}={value:g}" for name, value in TOLERANCES.items())
+    parser.add_argument(
+        "--tolerance", nargs="+", default=[], metavar="NAME=X",
+        help=f"default: {defaults}; a number alone is for all four",
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    args.tolerances = parse_tolerances(args.tolerance)
+    if args.steps < 1:
+        raise ArgumentError(f"--steps must be at least 1, not {args.steps}")
+    if args.weight_decay is not None and not 0 <= args.weight_decay < math.inf:
+        raise ArgumentError(f"--weight-decay must be a number from 0, not {args.weight_decay}")
+    return args
+
+
+def parse_tolerances(words):
+    tolerances = dict(TOLERANCES)
+    for word in words:
+        name, _, number = word.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not value >= 0 or name not in ("", *TOLERANCES):
+            raise ArgumentError(
+                f"--tolerance must be a number from 0, or NAME=number with a NAME of"
+                f" {', '.join(TOLERANCES)}, not {word}"
+            )
+        tolerances.update({name: value} if name else dict.fromkeys(TOLERANCES, value))
+    return tolerances
+
+
+def choose_pair(model, state):
+    """The two paths to check; says which pair it is, and how to get the real one."""
+    if model is None and state is not None:
+        raise ArgumentError("--state needs --model, the checkpoint that it goes with")
+    if model is not None:
+        state = state or model.with_name(f"{model.stem}_debug_state{model.suffix}")
+        print(f"checking {model} against {state}")
+    elif REAL_MODEL.exists() and REAL_STATE.exists():
+        model, state = REAL_MODEL, REAL_STATE
+        print(f"checking {model} against {state}, from the current folder")
+    else:
+        model = files("npgpt") / "data" / "tiny.bin"
+        state = files("npgpt") / "data" / "tiny_debug_state.bin"
+        print("checking the tiny pair that comes with npgpt against PyTorch's results;")
+        print(HOW_TO_GET_IT)
+    return model, state
+
+
+def check_logits(logits, state, tolerance):
+    print(f"\n{'':<9} {'abs.diff':>9} {'rel.diff':>9} {'L2.diff':>9}")
+    return show("logits", logits, state.logits, tolerance)
+
+
+def check_gradients(grads, expected, tolerance):
+    ok = True
+    for name, view in grads.items():
+        reference = getattr(expected, name)
+        ok &= show(f"d{name}", view, reference, tolerance, l2=True)
+    if expected.wte_padding is not None and expected.wte_padding.any():
+        row = int(expected.wte_padding.any(-1).argmax())
+        print(f"dwte: NOT OK, the state has a gradient in padding row {row}: it must be 0")
+        ok = False
+    print(
+        "(abs.diff: the largest; rel.diff: that, over the largest expected value; L2.diff: the"
+        "\n norm of the difference over the norm of what is expected)"
+    )
+    return ok
+
+
+def show(name, actual, expected, tolerance, l2=False):
+    """Print how far apart two arrays are -> whether that is within the tolerance.
+
+    The tolerance is for the largest absolute difference or, with l2, for the relative L2 norm and,
+    ten times as wide, for each element's difference over the largest expected value. NaN never is.
+    """
+    diff = actual - expected
+    norm = np.linalg.norm(expected)
+    tiny = np.finfo(np.float32).tiny
+    absolute = np.abs(diff).max()
+    relative = absolute / max(np.abs(expected).max(), tiny)
+    l2_norm = np.linalg.norm(diff) / max(norm, tiny)
+    ok = bool(
+        l2_norm <= tolerance and relative <= ELEMENT * tolerance if l2 else absolute <= tolerance
+    )
+    verdict = "OK"
+    if not ok:
+        at = np.unravel_index(np.nan_to_num(np.abs(diff), nan=np.inf).argmax(), diff.shape)
+        where = f" at {[*map(int, at)]}" if at else ""
+        verdict = f"NOT OK{where}: {actual[at]:.6g}, expected {expected[at]:.6g}"
+    print(f"{name:<9} {absolute:9.1e} {relative:9.1e} {l2_norm:9.1e}  {verdict}")
+    return ok
+
+
+def check_losses(model, x, y, loss, seconds, known, args):
+    """Update and step on, printing each loss beside the expected one -> whether all agree."""
+    decay = known.weight_decay if args.weight_decay is None else args.weight_decay
+    print(f"\nAdamW, lr {known.lr:g}, weight decay {decay:g}; expected losses: {known.source}")
+    ok = True
+    for step in range(args.steps):
+        start = time.perf_counter()
+        if step > 0:
+            seconds = 0
+            loss = model.loss(x, y)
+            model.backward()
+        model.update(known.lr, weight_decay=decay)
+        seconds += time.perf_counter() - start
+        verdict = "not checked"
+        if step < len(known.losses):
+            diff = abs(loss - known.losses[step])
+            step_ok = diff <= args.tolerances["losses" if step else "loss"]
+            ok &= step_ok
+            verdict = f"expected {known.losses[step]:.6f}  diff {diff:.1e}"
+            verdict += "  OK" if step_ok else "  NOT OK"
+        print(f"step {step}  loss {loss:.6f}  {verdict}  ({1000 * seconds:.0f} ms)")
+    unchecked = args.steps - len(known.losses)
+    if unchecked > 0:
+        print(
+            f"{unchecked} of {args.steps} losses were NOT checked: none are known for these steps"
+        )
+    return ok
+
+
+if __name__ == "__main__":
+    sys.exit(main())
