@@ -1,0 +1,27 @@
+"""GPT-2 by hand in NumPy and Numba: layers, model, files and the check against PyTorch."""
+
+from npgpt.checkpoint import read_checkpoint, write_checkpoint
+from npgpt.config import PUBLISHED, GPT2Config
+from npgpt.debug_state import DebugState, read_debug_state, write_debug_state
+from npgpt.errors import ArgumentError, FileError, NpgptError
+from npgpt.gpt2 import GPT2
+from npgpt.parameters import Parameters
+from npgpt.tokenizer import get_tokenizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PUBLISHED",
+    "ArgumentError",
+    "DebugState",
+    "FileError",
+    "GPT2",
+    "GPT2Config",
+    "NpgptError",
+    "Parameters",
+    "get_tokenizer",
+    "read_checkpoint",
+    "read_debug_state",
+    "write_checkpoint",
+    "write_debug_state",
+]
