@@ -34,11 +34,12 @@ def read_checkpoint(path):
             config = GPT2Config(*sizes[:5])
         except ArgumentError as error:
             raise FileError(f"{path}: the header is damaged: {error}") from error
-        padding = sizes[5] - config.vocab_size if version != 1 else 0
-        if padding < 0:
+        padding = 0 if version == 1 else -config.vocab_size % PADDED_TO
+        if version != 1 and sizes[5] != config.vocab_size + padding:
             raise FileError(
-                f"{path}: the header is damaged: padded_vocab_size {sizes[5]} is less than"
-                f" vocab_size {config.vocab_size}"
+                f"{path}: the header is damaged: padded_vocab_size is {sizes[5]}, but vocab_size"
+                f" {config.vocab_size} padded to a multiple of {PADDED_TO} is"
+                f" {config.vocab_size + padding}"
             )
         count = count_parameters(config) + padding * config.n_embd
         expected = 1024 + count * (2 if version == 5 else 4)

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,8 @@ def written(path):
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it has its name by now, or what went wrong is being told
+            partial.unlink()
 
 
 def read_header(file, size, path, kind, magic):

@@ -14,8 +14,9 @@ def adamw_update(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay):
     # In pieces that stay in the cache: on whole buffers each line is a trip through memory.
     for i in range(0, p.size, CHUNK):
         pi, gi, mi, vi = (a[i : i + CHUNK] for a in (p, g, m, v))
-        mi += (1 - beta1) * (gi - mi)
-        vi += (1 - beta2) * (gi * gi - vi)
-        mhat = mi / (1 - beta1**t)
-        vhat = vi / (1 - beta2**t)
-        pi -= lr * (mhat / (np.sqrt(vhat) + eps) + weight_decay * pi)
+        mi *= beta1
+        mi += (1 - beta1) * gi
+        vi *= beta2
+        vi += (1 - beta2) * (gi * gi)
+        pi *= 1 - lr * weight_decay
+        pi -= lr / (1 - beta1**t) * mi / (np.sqrt(vi / (1 - beta2**t)) + eps)

@@ -15,11 +15,11 @@ def crossentropy_forward(x, wte, targets):
     has to count.
     """
     logits = x.reshape(-1, x.shape[-1]) @ wte.T  # (B*T, V)
-    logits -= logits.max(-1, keepdims=True)
-    counted = np.flatnonzero(targets != IGNORED)  # (n,): the positions with a target
+    logits -= logits.max(-1, keepdims=True)  # the softmax stays the same, its exponentials finite
+    counted = np.flatnonzero(targets != IGNORED)  # (n,): the positions that have a target
     target = targets.reshape(-1)[counted]  # (n,)
     target_logits = logits[counted, target]  # (n,)
-    probs = np.exp(logits, out=logits)  # (B*T, V), in place: the logits are not needed again
+    probs = np.exp(logits, out=logits)  # (B*T, V)
     sums = probs.sum(-1, keepdims=True)  # (B*T, 1)
     probs /= sums
     loss = (np.log(sums[counted, 0]) - target_logits).mean()
@@ -29,11 +29,11 @@ def crossentropy_forward(x, wte, targets):
 def crossentropy_backward(dloss, cache):
     """dloss, a scalar, usually 1 -> dx (B, T, C), dwte (V, C)."""
     x, wte, probs, counted, target = cache
-    # d loss / d logits = (probs - onehot(target)) / n where the target counts, 0 elsewhere
-    dlogits = np.zeros_like(probs)  # (B*T, V)
-    dlogits[counted] = probs[counted]
-    dlogits[counted, target] -= 1
-    dlogits *= dloss / len(counted)
+    # dlogits = (probs - onehot(target)) * weight, where a position without a target weighs nothing
+    weight = np.zeros((len(probs), 1), probs.dtype)  # (B*T, 1)
+    weight[counted] = dloss / len(counted)
+    dlogits = probs * weight  # (B*T, V)
+    dlogits[counted, target] -= weight[counted, 0]
     # logits = x @ wte.T
     dx = (dlogits @ wte).reshape(x.shape)
     dwte = dlogits.T @ x.reshape(-1, x.shape[-1])

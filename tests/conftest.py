@@ -1,0 +1,50 @@
+"""What several test files share: the tiny pair, the options, and where the real text may be."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import npgpt
+
+TINY_MODEL = files("npgpt") / "data" / "tiny.bin"
+TINY_STATE = files("npgpt") / "data" / "tiny_debug_state.bin"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full-size", action="store_true", help="also run GPT-2 124M (some minutes)")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--full-size"):
+        skip = pytest.mark.skip(reason="GPT-2 124M runs with --full-size only")
+        for item in items:
+            if item.get_closest_marker("full_size"):
+                item.add_marker(skip)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+@pytest.fixture
+def params():
+    """The tiny model's weights, fresh for each test."""
+    return npgpt.read_checkpoint(TINY_MODEL)
+
+
+@pytest.fixture
+def state(params):
+    """The tiny model's debug state, fresh for each test."""
+    return npgpt.read_debug_state(TINY_STATE, params)
+
+
+@pytest.fixture
+def shared_data():
+    """The real tinyshakespeare and tiktoken's files, which are not part of the project."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not (folder / "tinyshakespeare.txt").exists():
+        pytest.skip(f"the real text is not here ({folder.name} beside the checkout)")
+    return folder

@@ -1,0 +1,91 @@
+"""Opening and writing files: one sentence for a failure, and never half a file."""
+
+import os
+import tempfile
+
+import pytest
+
+from npgpt import FileError
+from npgpt.files import opened, written
+
+
+def read(path):
+    with opened(path) as (file, size):
+        return file.read(), size
+
+
+def test_a_file_is_opened_with_its_size(tmp_path):
+    (tmp_path / "f").write_bytes(b"abc")
+    assert read(tmp_path / "f") == (b"abc", 3)
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    with pytest.raises(FileError, match="nothing: No such file or directory"):
+        read(tmp_path / "nothing")
+    with pytest.raises(FileError, match="is a folder"):
+        read(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match="is no regular file"):
+        read(tmp_path / "pipe")
+
+
+def test_a_file_without_permission_is_refused():
+    with tempfile.NamedTemporaryFile() as file:
+        os.chmod(file.name, 0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # root may read anything: be nobody for a moment
+        try:
+            with pytest.raises(FileError, match="Permission denied"):
+                read(file.name)
+        finally:
+            os.seteuid(user)
+
+
+def test_a_file_takes_its_name_when_it_is_complete(tmp_path):
+    path = tmp_path / "f"
+    with written(path) as file:
+        file.write(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), written(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_a_link_stays_and_its_file_is_written(tmp_path):
+    (tmp_path / "f").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("f")
+    with written(tmp_path / "link") as file:
+        file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "f").read_bytes() == b"new"
+
+
+def test_what_cannot_be_written_is_one_sentence(tmp_path):
+    with pytest.raises(FileError, match="is a folder"), written(tmp_path) as file:
+        file.write(b"")
+    with pytest.raises(FileError, match="none/f: cannot be written: No such file or directory"):
+        with written(tmp_path / "none" / "f") as file:
+            file.write(b"")
+    with pytest.raises(FileError, match="cannot be written"):
+        with written(tmp_path / ("f" * 300)) as file:
+            file.write(b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "builtins.open", lambda path, mode: os.fdopen(os.open("/dev/full", 1), "wb")
+    )
+    with pytest.raises(FileError, match="No space left on device"), written(tmp_path / "f") as file:
+        file.write(b"x" * 100_000)
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,172 @@
+"""The model: shapes, training, generation, and what it refuses."""
+
+import numpy as np
+import pytest
+
+from npgpt import GPT2, ArgumentError, GPT2Config, Parameters
+from npgpt.gpt2 import draw
+
+CONFIG = GPT2Config(block_size=9, vocab_size=13, n_layer=2, n_head=3, n_embd=12)
+
+
+@pytest.fixture(params=["numpy", "numba"])
+def model(request):
+    return GPT2(CONFIG, seed=1, backend=request.param)
+
+
+@pytest.mark.parametrize("B", [1, 2, 5])
+@pytest.mark.parametrize("T", [1, 2, 7, 9])
+def test_any_batch_up_to_block_size_works(model, B, T, rng):
+    tokens, targets = rng.integers(0, 13, (2, B, T))
+    assert model.forward(tokens).shape == (B, T, 13)
+    loss = model.loss(tokens, targets)
+    assert loss == pytest.approx(np.log(13), abs=0.1)
+    model.backward()
+    assert np.isfinite(model.grads.flat).all()
+    assert (model.grads.wpe[T:] == 0).all()
+    assert (model.grads.wpe[:T] != 0).all()
+
+
+def test_loss_is_the_cross_entropy_of_the_logits(model, rng):
+    tokens, targets = rng.integers(0, 13, (2, 3, 4))
+    logits = model.forward(tokens).astype(np.float64)
+    of_target = np.take_along_axis(logits, targets[..., None], -1)[..., 0]
+    expected = (np.log(np.exp(logits).sum(-1)) - of_target).mean()
+    assert model.loss(tokens, targets) == pytest.approx(expected, rel=1e-6)
+
+
+def test_gradients_are_written_anew_by_each_backward(model, rng):
+    tokens, targets = rng.integers(0, 13, (2, 2, 5))
+    model.loss(tokens, targets)
+    model.backward()
+    first = model.grads.flat.copy()
+    model.loss(tokens, targets)
+    model.backward()
+    np.testing.assert_array_equal(model.grads.flat, first)
+
+
+def test_training_learns_a_batch_by_heart(model, rng):
+    tokens, targets = rng.integers(0, 13, (2, 2, 6))
+    first = model.loss(tokens, targets)
+    for _ in range(150):
+        model.loss(tokens, targets)
+        model.backward()
+        model.update(lr=1e-2)
+    assert model.loss(tokens, targets) < 0.05 < first
+
+
+def test_training_repeats_bit_for_bit(rng):
+    tokens, targets = rng.integers(0, 13, (2, 2, 6))
+    runs = []
+    for _ in range(2):
+        model = GPT2(CONFIG, seed=5)
+        for _ in range(3):
+            model.loss(tokens, targets)
+            model.backward()
+            model.update(lr=1e-2, weight_decay=0.1)
+        runs.append(model.params.flat)
+    np.testing.assert_array_equal(*runs)
+
+
+def test_backends_agree(rng):
+    tokens, targets = rng.integers(0, 13, (2, 3, 8))
+    grads = []
+    for backend in ("numpy", "numba"):
+        model = GPT2(CONFIG, seed=1, backend=backend)
+        model.loss(tokens, targets)
+        model.backward()
+        grads.append(model.grads.flat)
+    np.testing.assert_allclose(*grads, atol=1e-6)
+
+
+def test_a_float64_model_computes_in_float64(rng):
+    params = Parameters.init(CONFIG, dtype=np.float64)
+    model = GPT2(CONFIG, params=params)
+    tokens, targets = rng.integers(0, 13, (2, 2, 3))
+    assert model.forward(tokens).dtype == np.float64
+    model.loss(tokens, targets)
+    model.backward()
+    model.update(1e-3)
+    assert model.grads.flat.dtype == model.m.flat.dtype == np.float64
+
+
+def test_greedy_generation_takes_the_likeliest_and_crops_at_block_size(model):
+    tokens = np.array([[1, 2, 3], [4, 5, 6]])
+    out = model.generate(tokens, 12, temperature=0)
+    assert out.shape == (2, 15)
+    np.testing.assert_array_equal(out[:, :3], tokens)
+    for end in range(3, 15):
+        context = out[:, max(0, end - 9) : end]
+        np.testing.assert_array_equal(out[:, end], model.forward(context)[:, -1].argmax(-1))
+
+
+def test_generation_is_seeded(model):
+    start = np.array([[0]])
+    one, same, other = (model.generate(start, 20, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+
+
+def test_generation_of_no_tokens_returns_the_prompt(model):
+    np.testing.assert_array_equal(model.generate([[1, 2]], 0), [[1, 2]])
+
+
+def test_drawn_tokens_follow_the_softmax(rng):
+    logits = np.tile(np.log(np.array([[0.1, 0.2, 0.7]], dtype=np.float32)), (20000, 1))
+    counts = np.bincount(draw(logits, 1.0, None, rng)[:, 0], minlength=3) / 20000
+    np.testing.assert_allclose(counts, [0.1, 0.2, 0.7], atol=0.015)
+    counts = np.bincount(draw(logits, 0.5, None, rng)[:, 0], minlength=3) / 20000
+    np.testing.assert_allclose(counts, np.array([1, 4, 49]) / 54, atol=0.015)
+    counts = np.bincount(draw(logits, 1.0, 2, rng)[:, 0], minlength=3) / 20000
+    np.testing.assert_allclose(counts, [0, 2 / 9, 7 / 9], atol=0.015)
+
+
+def test_top_k_beyond_the_vocabulary_and_tiny_temperatures_are_harmless(rng):
+    logits = rng.standard_normal((50, 7)).astype(np.float32)
+    assert draw(logits, 1.0, 99, rng).shape == (50, 1)
+    likeliest = logits.argmax(-1)[:, None]
+    np.testing.assert_array_equal(draw(logits, 1e-300, None, rng), likeliest)
+    np.testing.assert_array_equal(draw(logits, 1.0, 1, rng), likeliest)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ([[13]], "tokens must be from 0 to 12, but run from 13 to 13"),
+        ([[-1]], "tokens must be from 0 to 12, but run from -1 to -1"),
+        ([[0] * 10], "tokens can be 9 long, the block_size, not 10"),
+        ([1, 2], r"tokens must be integers of shape \(B, T\), not int64 of shape \(2,\)"),
+        ([[0.5]], "tokens must be integers"),
+        ([[]], "tokens must be integers"),
+    ],
+)
+def test_bad_tokens_are_refused(model, tokens, message):
+    with pytest.raises(ArgumentError, match=message):
+        model.forward(tokens)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.loss([[1]], [[1, 2]]), "targets must be"),
+        (lambda m: m.loss([[1]], [[-1]]), "targets are all -1"),
+        (lambda m: m.loss([[1]], [[-2]]), "targets must be from -1 to 12"),
+        (lambda m: m.backward(), "backward.. comes once after each loss"),
+        (lambda m: m.update(1e-3), "update.. comes after backward"),
+        (lambda m: m.generate([[1]], 1, temperature=-1), "temperature must be"),
+        (lambda m: m.generate([[1]], 1, temperature=float("nan")), "temperature must be"),
+        (lambda m: m.generate([[1]], 1, top_k=0), "top_k must be at least 1, not 0"),
+        (lambda m: m.generate([[1]], -1), "max_new_tokens must be at least 0"),
+        (lambda m: GPT2(CONFIG, backend="torch"), "backend must be one of numpy, numba"),
+    ],
+)
+def test_bad_calls_are_refused(model, call, message):
+    with pytest.raises(ArgumentError, match=message):
+        call(model)
+
+
+def test_backward_comes_once_after_each_loss(model):
+    model.loss([[1]], [[2]])
+    model.backward()
+    with pytest.raises(ArgumentError, match="once"):
+        model.backward()

@@ -1,0 +1,128 @@
+"""The gradient check finds what is wrong with a backward pass and accepts what is right."""
+
+import numpy as np
+import pytest
+
+from npgpt import ArgumentError, layers
+from npgpt.gradcheck import gradcheck, gradcheck_gpt2, layer_cases, main, tiny_gpt2
+from npgpt.layers import attention
+
+CASES = {case[0]: case for case in layer_cases(layers, np.random.default_rng(0))}
+
+
+def failed(report):
+    """The arguments whose gradient is NOT OK."""
+    return [row.argument for row in report.rows if not row.ok]
+
+
+def test_embedding_backward_that_overwrites_is_caught():
+    def overwriting(dout, cache):
+        tokens, wte, wpe = cache
+        _, dwpe = layers.encoder_backward(dout, cache)
+        dwte = np.zeros_like(wte)
+        dwte[tokens] = dout
+        return dwte, dwpe
+
+    _, forward, _, arguments = CASES["encoder"]
+    assert failed(gradcheck(forward, overwriting, *arguments)) == ["dwte"]
+
+
+def test_layernorm_backward_without_its_third_term_is_caught():
+    def two_terms(dout, cache):
+        x, w, mean, rstd = cache
+        _, dw, db = layers.layernorm_backward(dout, cache)
+        dxhat = dout * w
+        return rstd * (dxhat - dxhat.mean(-1, keepdims=True)), dw, db
+
+    _, forward, _, arguments = CASES["layernorm"]
+    assert failed(gradcheck(forward, two_terms, *arguments)) == ["dx"]
+
+
+def test_attention_backward_without_the_mask_is_caught(rng):
+    def unmasked(dout, cache):
+        qkv, att = cache
+        q, k, _ = attention.split_heads(qkv, att.shape[1])
+        att = np.exp(q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5)
+        return layers.attention_backward(dout, (qkv, att / att.sum(-1, keepdims=True)))
+
+    _, forward, _, arguments = CASES["attention"]
+    assert failed(gradcheck(forward, unmasked, *arguments)) == ["dqkv"]
+
+
+def test_a_small_error_in_one_element_is_caught_and_located():
+    def nearly(dout, cache):
+        dx, dw, db = layers.matmul_backward(dout, cache)
+        dw[2, 3] *= 1 + 1e-4
+        return dx, dw, db
+
+    _, forward, _, arguments = CASES["matmul"]
+    report = gradcheck(forward, nearly, *arguments)
+    assert failed(report) == ["dw"]
+    assert "NOT OK at [2, 3]" in str(report)
+
+
+def test_nan_and_wrong_shapes_are_caught():
+    _, forward, _, (x,) = CASES["gelu"]
+    assert failed(gradcheck(forward, lambda dout, cache: dout * np.nan, x)) == ["dx"]
+    report = gradcheck(forward, lambda dout, cache: layers.gelu_backward(dout, cache)[0], x)
+    assert failed(report) == ["dx"]
+    assert "backward gives the shape (5, 6)" in str(report)
+
+
+def test_a_missing_gradient_is_refused():
+    _, forward, backward, arguments = CASES["matmul"]
+    with pytest.raises(ArgumentError, match="2 gradients for 3 arrays"):
+        gradcheck(forward, lambda *a: backward(*a)[:2], *arguments)
+    with pytest.raises(ArgumentError, match="at least one array of floats"):
+        gradcheck(forward, backward, 1, 2)
+
+
+def test_float32_arguments_are_checked_in_float64_and_stay_what_they_were(rng):
+    x = rng.standard_normal((2, 3)).astype(np.float32)
+    before = x.copy()
+    assert gradcheck(layers.gelu_forward, layers.gelu_backward, x)
+    assert x.dtype == np.float32
+    np.testing.assert_array_equal(x, before)
+
+
+def test_whole_gpt2_is_checked_in_all_sixteen_gradients(rng):
+    model = tiny_gpt2("numpy", rng)
+    tokens, targets = rng.integers(0, model.config.vocab_size, (2, 2, 5))
+    report = gradcheck_gpt2(model, tokens, targets)
+    assert report, report
+    assert len(report.rows) == 16
+
+
+def test_whole_gpt2_with_a_wrong_residual_is_caught(rng, monkeypatch):
+    model = tiny_gpt2("numpy", rng)
+    tokens, targets = rng.integers(0, model.config.vocab_size, (2, 2, 3))
+    right = layers.attention_backward
+    monkeypatch.setattr(layers, "attention_backward", lambda *a: right(*a) * 0.999)
+    wrong = failed(gradcheck_gpt2(model, tokens, targets))
+    assert "dqkvw" in wrong  # it comes after attention in the backward pass
+    assert "dfcprojw" in wrong  # it does so in the first layer
+    assert "dlnfw" not in wrong  # it comes before
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_the_program_shows_a_row_for_each_layer_and_argument(backend, capsys):
+    assert main(["--backend", backend]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    for name, _, _, _ in layer_cases(layers, np.random.default_rng(0)):
+        assert any(row.startswith(name) and row.endswith("OK") for row in rows)
+    assert sum(row.startswith("whole GPT-2") for row in rows) == 16
+    assert rows[-1] == "overall okay: True"
+
+
+def test_the_program_ends_with_1_where_a_gradient_is_wrong(monkeypatch, capsys):
+    right = layers.gelu_backward
+    monkeypatch.setattr(layers, "gelu_backward", lambda *a: right(*a) + 1e-3)
+    assert main([]) == 1
+    out = capsys.readouterr().out
+    assert "NOT OK" in out
+    assert out.endswith("overall okay: False\n")
+
+
+def test_the_program_refuses_a_bad_seed(capsys):
+    assert main(["--seed", "-1"]) == 2
+    assert capsys.readouterr().err == "error: --seed must be at least 0, not -1\n"

@@ -1,0 +1,47 @@
+"""Sixteen views on one buffer, and GPT-2's initialisation."""
+
+import math
+
+import numpy as np
+import pytest
+
+from npgpt import GPT2Config, Parameters
+
+CONFIG = GPT2Config(block_size=64, vocab_size=300, n_layer=3, n_head=2, n_embd=48)
+
+
+def test_views_cover_the_buffer_in_order_without_gaps():
+    params = Parameters(CONFIG, np.arange(Parameters(CONFIG).flat.size, dtype=np.float64))
+    joined = np.concatenate([view.reshape(-1) for _, view in params.items()])
+    np.testing.assert_array_equal(joined, params.flat)
+    assert [name for name, _ in params.items()] == (
+        "wte wpe ln1w ln1b qkvw qkvb attprojw attprojb ln2w ln2b fcw fcb fcprojw fcprojb lnfw lnfb"
+    ).split()
+
+
+def test_a_change_in_a_blocks_view_lands_in_the_buffer():
+    params = Parameters(CONFIG)
+    params.blocks[1].fcw[:] = 1
+    assert params.flat.sum() == 4 * 48 * 48
+    assert (params.fcw[1] == 1).all()
+
+
+def test_initialisation_is_gpt2s():
+    params = Parameters.init(CONFIG, seed=3)
+    assert params.flat.dtype == np.float32
+    for name, view in params.items():
+        if name in ("ln1w", "ln2w", "lnfw"):
+            assert (view == 1).all()
+        elif name.endswith("b"):
+            assert (view == 0).all()
+        else:
+            residual = name in ("attprojw", "fcprojw")
+            std = 0.02 / math.sqrt(6) if residual else 0.02
+            assert view.std() == pytest.approx(std, rel=0.05), name
+            assert abs(view.mean()) < std / 10, name
+
+
+def test_initialisation_depends_on_its_seed_alone():
+    one, same, other = (Parameters.init(CONFIG, seed=seed).flat for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
