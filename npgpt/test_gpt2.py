@@ -116,7 +116,7 @@ def choose_pair(model, state):
     if model is None and state is not None:
         raise ArgumentError("--state needs --model, the checkpoint that it goes with")
     if model is not None:
-        state = state or model.with_name(f"{model.stem}_debug_state{model.suffix}")
+        state = state or model.parent / f"{model.stem}_debug_state{model.suffix}"
         print(f"checking {model} against {state}")
     elif REAL_MODEL.exists() and REAL_STATE.exists():
         model, state = REAL_MODEL, REAL_STATE
@@ -156,15 +156,16 @@ def show(name, actual, expected, tolerance, l2=False):
     The tolerance is for the largest absolute difference or, with l2, for the relative L2 norm and,
     ten times as wide, for each element's difference over the largest expected value. NaN never is.
     """
-    diff = actual - expected
-    norm = np.linalg.norm(expected)
     tiny = np.finfo(np.float32).tiny
-    absolute = np.abs(diff).max()
-    relative = absolute / max(np.abs(expected).max(), tiny)
-    l2_norm = np.linalg.norm(diff) / max(norm, tiny)
-    ok = bool(
-        l2_norm <= tolerance and relative <= ELEMENT * tolerance if l2 else absolute <= tolerance
-    )
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite shows in the row
+        diff = actual - expected
+        absolute = np.abs(diff).max()
+        relative = absolute / max(np.abs(expected).max(), tiny)
+        l2_norm = np.linalg.norm(diff) / max(np.linalg.norm(expected), tiny)
+    if l2:
+        ok = bool(l2_norm <= tolerance and relative <= ELEMENT * tolerance)
+    else:
+        ok = bool(absolute <= tolerance)
     verdict = "OK"
     if not ok:
         at = np.unravel_index(np.nan_to_num(np.abs(diff), nan=np.inf).argmax(), diff.shape)

@@ -16,13 +16,19 @@ import sys
 import time
 from pathlib import Path
 
+
+def fail(message):
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
 try:
     import numpy as np
     import torch
     from torch import nn
     from torch.nn import functional as F
 except ImportError as error:
-    sys.exit(f'error: {error.name} is missing: pip install "npgpt[reference]"')
+    fail(f'{error.name} is missing: pip install "npgpt[reference]"')
 
 SIZES = {  # n_layer, n_head, n_embd
     "124M": (12, 12, 768),
@@ -146,18 +152,21 @@ def write_debug_state(path, model, version, x, y, logits, loss):
 
 def read_tokens(path, count, vocab_size):
     """The first tokens of a file of llm.c's, today's (uint16 after a header) or raw int32."""
-    raw = Path(path).read_bytes()
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        fail(f"{path}: {error.strerror}")
     if len(raw) >= 1024 and int.from_bytes(raw[:4], "little") == 20240520:
         tokens = np.frombuffer(raw[1024:], "<u2")
     elif len(raw) % 4 == 0:
         tokens = np.frombuffer(raw, "<i4")
     else:
-        sys.exit(f"error: {path}: not a token file (no magic 20240520, and {len(raw)} bytes)")
+        fail(f"{path}: not a token file (no magic 20240520, and {len(raw)} bytes)")
     if len(tokens) < count:
-        sys.exit(f"error: {path}: {len(tokens)} tokens, but B * T + 1 = {count} are needed")
+        fail(f"{path}: {len(tokens)} tokens, but B * T + 1 = {count} are needed")
     tokens = torch.from_numpy(tokens[:count].astype(np.int64))
     if tokens.min() < 0 or tokens.max() >= vocab_size:
-        sys.exit(f"error: {path}: token {tokens.max()} is beyond the vocab_size {vocab_size}")
+        fail(f"{path}: token {tokens.max()} is beyond the vocab_size {vocab_size}")
     return tokens
 
 
@@ -166,11 +175,11 @@ def load_pretrained(name):
     try:
         from transformers import GPT2LMHeadModel
     except ImportError:
-        sys.exit('error: transformers is missing: pip install "npgpt[reference]"')
+        fail('transformers is missing: pip install "npgpt[reference]"')
     try:
         return GPT2LMHeadModel.from_pretrained(name)
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {name}: cannot be had: {str(error).splitlines()[0]}")
+        fail(f"{name}: cannot be had: {str(error).splitlines()[0]}")
 
 
 @torch.no_grad()
@@ -186,10 +195,13 @@ def sample(model, start, count, seed, top_k=40):
     return tokens[0, 1:].tolist()
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        fail(f"{message} (see --help)")
+
+
 def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", metavar="NAME", help="of the Hub, or a folder; default: seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--spread", type=float, help="noise on every weight and bias, not GPT-2's")
@@ -278,7 +290,7 @@ def main():
         content = {"losses": losses, "lr": args.lr, "weight_decay": args.weight_decay}
         state.with_suffix(".losses.json").write_text(json.dumps(content, indent=1) + "\n")
     except OSError as error:
-        sys.exit(f"error: {error.filename or args.out}: {error.strerror}")
+        fail(f"{error.filename or args.out}: {error.strerror}")
 
     drawn = sample(model, min(EOT, model.vocab_size - 1), 16, args.seed)
     print(f"16 tokens: {drawn}")

@@ -1,0 +1,75 @@
+"""The command `npgpt` and what all programs share."""
+
+import subprocess
+import sys
+
+import pytest
+
+import npgpt
+from npgpt.__main__ import PROGRAMS, main
+from npgpt.cli import program
+
+
+def run(*args, **kwargs):
+    command = [sys.executable, "-m", "npgpt", *args]
+    return subprocess.run(command, capture_output=True, text=True, **kwargs)
+
+
+def test_version_and_help():
+    assert run("--version").stdout == f"npgpt {npgpt.__version__}\n"
+    shown = run("--help").stdout
+    assert all(name in shown for name in PROGRAMS)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_each_program_has_its_own_help(name):
+    shown = run(*name.split(), "--help")
+    assert shown.returncode == 0
+    assert shown.stdout.startswith(f"usage: npgpt {name}")
+
+
+def test_a_program_gets_its_arguments_and_gives_its_status(capsys):
+    assert main(["test", "--steps", "1"]) == 0
+    assert "overall okay: True" in capsys.readouterr().out
+    assert main(["test", "--steps", "0"]) == 2
+
+
+@pytest.mark.parametrize("args", [[], ["tset"], ["prepare"], ["prepare", "x"]])
+def test_an_unknown_program_is_one_sentence(args):
+    done = run(*args)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the program must be one of test, gradcheck, prepare")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    pipe = f"{sys.executable} -m npgpt test | head -n 1"
+    done = subprocess.run(pipe, shell=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith("checking")
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "message"),
+    [
+        (npgpt.FileError("f: gone"), 2, "error: f: gone\n"),
+        (MemoryError("Unable to allocate 9 GiB"), 2, "error: not enough memory: Unable to"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_how_a_program_ends(raised, status, message, capsys):
+    @program
+    def failing(argv, prog):
+        raise raised
+
+    assert failing() == status
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_a_mistake_of_ours_is_not_hidden():
+    @program
+    def failing(argv, prog):
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        failing()
