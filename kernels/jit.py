@@ -4,10 +4,11 @@ import numba
 
 # fastmath without nnan and ninf, which would make isnan false and hide a run that has diverged;
 # error_model="numpy", or the check for a division by zero keeps a loop from being vectorised.
+# Not parallel: Numba's threads and those of BLAS spin against each other, and a training step takes
+# up to three times as long.
 jit = numba.njit(
     cache=True,
     error_model="numpy",
     fastmath={"reassoc", "contract", "arcp", "nsz"},
     nogil=True,
-    parallel=True,
 )

@@ -1,12 +1,9 @@
 """Layer normalisation, a row at a time: the twin of npgpt/layers/layernorm.py."""
 
 import numpy as np
-from numba import prange
 
 from npgpt.kernels.jit import jit
 from npgpt.layers.layernorm import EPS
-
-PARTS = 64  # partial sums of dw and db: fixed, so that they repeat at any number of threads
 
 
 def layernorm_forward(x, w, b):
@@ -23,24 +20,23 @@ def layernorm_backward(dout, cache):
     x, w, mean, rstd = cache
     C = x.shape[-1]
     dx = np.empty(x.shape, x.dtype)  # (B, T, C)
-    parts = np.zeros((2, PARTS, C), x.dtype)  # partial sums of dw and of db
+    dw, db = np.zeros((2, C), x.dtype)  # each (C,)
     backward_rows(
         dout.reshape(-1, C), x.reshape(-1, C), w, mean.reshape(-1), rstd.reshape(-1),
-        dx.reshape(-1, C), *parts,
+        dx.reshape(-1, C), dw, db,
     )  # fmt: skip
-    dw, db = parts.sum(1)
     return dx, dw, db
 
 
-# Explicit loops: with an expression a row, `x[i] - m`, the same kernels take twice as long, and
-# five times as long to compile. `real` keeps the dtype of x: a plain 0.0 or 1e-5 is a float64.
+# Explicit loops: with an expression a row, `x[i] - m`, which makes an array, these kernels take from
+# five to ten times as long. `real` keeps the dtype of x: a plain 0.0 or 1e-5 is a float64.
 
 
 @jit
 def forward_rows(x, w, b, out, mean, rstd):
     N, C = x.shape
     real = x.dtype.type
-    for i in prange(N):
+    for i in range(N):
         total = real(0)
         for c in range(C):
             total += x[i, c]
@@ -59,20 +55,19 @@ def forward_rows(x, w, b, out, mean, rstd):
 def backward_rows(dout, x, w, mean, rstd, dx, dw, db):
     N, C = x.shape
     real = x.dtype.type
-    for part in prange(PARTS):
-        for i in range(part, N, PARTS):
-            dxhat_sum = real(0)
-            dxhat_xhat_sum = real(0)
-            for c in range(C):
-                xhat = (x[i, c] - mean[i]) * rstd[i]
-                dxhat = dout[i, c] * w[c]
-                dxhat_sum += dxhat
-                dxhat_xhat_sum += dxhat * xhat
-            dxhat_mean = dxhat_sum / real(C)
-            dxhat_xhat_mean = dxhat_xhat_sum / real(C)
-            for c in range(C):
-                xhat = (x[i, c] - mean[i]) * rstd[i]
-                dxhat = dout[i, c] * w[c]
-                dx[i, c] = (dxhat - dxhat_mean - xhat * dxhat_xhat_mean) * rstd[i]
-                dw[part, c] += dout[i, c] * xhat
-                db[part, c] += dout[i, c]
+    for i in range(N):
+        dxhat_sum = real(0)
+        dxhat_xhat_sum = real(0)
+        for c in range(C):
+            xhat = (x[i, c] - mean[i]) * rstd[i]
+            dxhat = dout[i, c] * w[c]
+            dxhat_sum += dxhat
+            dxhat_xhat_sum += dxhat * xhat
+        dxhat_mean = dxhat_sum / real(C)
+        dxhat_xhat_mean = dxhat_xhat_sum / real(C)
+        for c in range(C):
+            xhat = (x[i, c] - mean[i]) * rstd[i]
+            dxhat = dout[i, c] * w[c]
+            dx[i, c] = (dxhat - dxhat_mean - xhat * dxhat_xhat_mean) * rstd[i]
+            dw[c] += dout[i, c] * xhat
+            db[c] += dout[i, c]

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import numba
 import numpy as np
 import pytest
 
@@ -22,17 +21,6 @@ def arguments(name, shape, dtype, rng):
     return {"layernorm_forward": (x, w, b)}[name]
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    """Run the test on so many of Numba's threads."""
-    if request.param > numba.config.NUMBA_NUM_THREADS:
-        pytest.skip(f"Numba has {numba.config.NUMBA_NUM_THREADS} thread here")
-    before = numba.get_num_threads()
-    numba.set_num_threads(request.param)
-    yield request.param
-    numba.set_num_threads(before)
-
-
 def test_there_are_twins_and_the_same_names():
     assert sorted(kernels.__all__) == sorted(layers.__all__)
     assert "layernorm_forward" in TWINS
@@ -42,7 +30,7 @@ def test_there_are_twins_and_the_same_names():
 @pytest.mark.parametrize("name", FORWARDS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_twin_equals_its_textbook(name, shape, dtype, threads, rng):
+def test_twin_equals_its_textbook(name, shape, dtype, rng):
     rtol = 2e-5 if dtype == np.float32 else 1e-13
     backward = name.replace("_forward", "_backward")
     args = arguments(name, shape, dtype, rng)
@@ -63,7 +51,7 @@ def assert_close(actual, expected, rtol):
 
 
 @pytest.mark.parametrize("name", FORWARDS)
-def test_twin_repeats_bit_for_bit(name, threads, rng):
+def test_twin_repeats_bit_for_bit(name, rng):
     args = arguments(name, (3, 67, 48), np.float32, rng)
     out, cache = getattr(kernels, name)(*args)
     dout = rng.standard_normal(out.shape).astype(np.float32)
