@@ -28,7 +28,7 @@ def layernorm_backward(dout, cache):
     return dx, dw, db
 
 
-# Explicit loops: with an expression a row, `x[i] - m`, which makes an array, these kernels take from
+# Explicit loops: an expression a row, `x[i] - m`, makes an array, and so written these kernels take
 # five to ten times as long. `real` keeps the dtype of x: a plain 0.0 or 1e-5 is a float64.
 
 
