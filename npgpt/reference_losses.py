@@ -70,7 +70,7 @@ def read_losses(path):
     for name, value in (("lr", lr), ("weight_decay", weight_decay)):
         if not is_number(value) or value < 0:
             raise FileError(f"{path}: {name} must be a finite number from 0, not {value!r}")
-    return ReferenceLosses(losses, lr, weight_decay, str(path))
+    return ReferenceLosses(losses, lr, weight_decay, Path(path).name)
 
 
 def is_number(value):
