@@ -11,7 +11,9 @@ def layernorm_forward(x, w, b):
     out = np.empty(x.shape, x.dtype)  # (B, T, C)
     mean, rstd = np.empty((2, *x.shape[:-1], 1), x.dtype)  # each (B, T, 1)
     C = x.shape[-1]
-    forward_rows(x.reshape(-1, C), w, b, out.reshape(-1, C), mean.reshape(-1), rstd.reshape(-1))
+    eps = x.dtype.type(EPS)  # an argument: a compiled kernel would keep the value it has seen
+    rows = (out.reshape(-1, C), mean.reshape(-1), rstd.reshape(-1))
+    forward_rows(x.reshape(-1, C), w, b, eps, *rows)
     return out, (x, w, mean, rstd)
 
 
@@ -29,11 +31,12 @@ def layernorm_backward(dout, cache):
 
 
 # Explicit loops: an expression a row, `x[i] - m`, makes an array, and so written these kernels take
-# five to ten times as long. `real` keeps the dtype of x: a plain 0.0 or 1e-5 is a float64.
+# five to ten times as long. `real` keeps the dtype of x: a plain 0.0 is a float64.
 
 
 @jit
-def forward_rows(x, w, b, out, mean, rstd):
+def forward_rows(x, w, b, eps, out, mean, rstd):
+    """x (N, C), w and b (C,): fills out (N, C), mean and rstd (N,)."""
     N, C = x.shape
     real = x.dtype.type
     for i in range(N):
@@ -44,7 +47,7 @@ def forward_rows(x, w, b, out, mean, rstd):
         squares = real(0)
         for c in range(C):
             squares += (x[i, c] - m) * (x[i, c] - m)
-        r = real(1) / np.sqrt(squares / real(C) + real(EPS))
+        r = real(1) / np.sqrt(squares / real(C) + eps)
         for c in range(C):
             out[i, c] = (x[i, c] - m) * r * w[c] + b[c]
         mean[i] = m
@@ -53,6 +56,7 @@ def forward_rows(x, w, b, out, mean, rstd):
 
 @jit
 def backward_rows(dout, x, w, mean, rstd, dx, dw, db):
+    """dout and x (N, C), w (C,), mean and rstd (N,): fills dx (N, C), adds to dw and db (C,)."""
     N, C = x.shape
     real = x.dtype.type
     for i in range(N):

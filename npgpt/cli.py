@@ -20,6 +20,8 @@ def program(main):
 
     @functools.wraps(main)
     def run(argv=None, prog=None):
+        spec = main.__globals__.get("__spec__")  # None in a script that is run by its path
+        prog = prog or (spec and f"python -m {spec.name}")
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(line_buffering=True)  # progress shows, also through a pipe
         try:

@@ -25,7 +25,7 @@ class GPT2Config:
                 raise ArgumentError(f"{field.name} must be an integer of at least 1, not {value!r}")
         if self.n_embd % self.n_head:
             raise ArgumentError(
-                f"n_embd must be a multiple of n_head, but {self.n_embd} is none of {self.n_head}"
+                f"n_embd must be divisible by n_head: {self.n_embd} by {self.n_head} is not"
             )
 
 

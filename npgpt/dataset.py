@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npgpt.errors import FileError
+from npgpt.errors import ArgumentError, FileError
 from npgpt.files import header, written
 
 MAGIC = 20240520
@@ -17,7 +17,13 @@ def write_tokens(path, tokens, format="llmc"):
 
     Raises FileError where a token does not fit the format or the file cannot be written.
     """
+    if format not in FORMATS:
+        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
     tokens = np.asarray(tokens)
+    if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
+        raise ArgumentError(
+            f"tokens must be integers of shape (N,), not {tokens.dtype} of shape {tokens.shape}"
+        )
     highest = 65535 if format == "llmc" else 2**31 - 1
     if tokens.size and not 0 <= tokens.min() <= tokens.max() <= highest:
         raise FileError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npgpt.checkpoint import in_file_order, padding_rows
+from npgpt.checkpoint import PADDED_TO, in_file_order, padding_rows
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import check_size, header, opened, read_header, read_into, written
 from npgpt.parameters import Parameters
@@ -47,16 +47,17 @@ def read_debug_state(path, params):
                 f"{path}: the header is damaged, or it is another model's state: B={B}, T={T},"
                 f" with a block_size of {config.block_size}"
             )
-        padding = np.empty_like(padding_rows(params)) if version == 2 else None
-        rows = 0 if padding is None else padding.size
-        expected = 1024 + 4 * (2 * B * T + B * T * config.vocab_size + 1 + params.flat.size + rows)
+        rows = -config.vocab_size % PADDED_TO if version == 2 else 0
+        count = params.flat.size + rows * config.n_embd
+        expected = 1024 + 4 * (2 * B * T + B * T * config.vocab_size + 1 + count)
         check_size(path, size, expected, f"a state of B={B}, T={T} that goes with this model")
         x, y = np.empty((2, B, T), "<i4")
         logits = np.empty((B, T, config.vocab_size), "<f4")
         loss = np.empty(1, "<f4")
         grads = Parameters(config, np.empty(params.flat.size, "<f4"))
-        grads.wte_padding = padding
-        for part in (x, y, logits, loss, *in_file_order(grads, padding)):
+        if version == 2:
+            grads.wte_padding = np.empty((rows, config.n_embd), "<f4")
+        for part in (x, y, logits, loss, *in_file_order(grads, grads.wte_padding)):
             read_into(file, part, path)
     for name, ids, lowest in (("x", x, 0), ("y", y, -1)):
         if ids.min() < lowest or ids.max() >= config.vocab_size:

@@ -8,6 +8,7 @@ import importlib
 
 import numpy as np
 
+from npgpt.checkpoint import read_checkpoint
 from npgpt.errors import ArgumentError
 from npgpt.parameters import Parameters
 
@@ -26,24 +27,24 @@ def block_forward(x, p, NH, layers):
     act, gelu_cache = layers.gelu_forward(fch)  # (B, T, 4C)
     fcproj, fcproj_cache = layers.matmul_forward(act, p.fcprojw, p.fcprojb)  # (B, T, C)
     x = x + fcproj
-    attention_caches = (ln1_cache, qkv_cache, att_cache, attproj_cache)
-    return x, (*attention_caches, ln2_cache, fc_cache, gelu_cache, fcproj_cache)
+    caches = (ln1_cache, qkv_cache, att_cache, attproj_cache)
+    return x, (*caches, ln2_cache, fc_cache, gelu_cache, fcproj_cache)
 
 
 def block_backward(dx, cache, g, layers):
     """dx (B, T, C) of the block's output -> dx of its input; the twelve gradients go into g."""
-    ln1_cache, qkv_cache, att_cache, attproj_cache, *mlp_caches = cache
-    ln2_cache, fc_cache, gelu_cache, fcproj_cache = mlp_caches
+    ln1_cache, qkv_cache, att_cache, attproj_cache, *caches = cache
+    ln2_cache, fc_cache, gelu_cache, fcproj_cache = caches
     dact, g.fcprojw[:], g.fcprojb[:] = layers.matmul_backward(dx, fcproj_cache)  # (B, T, 4C)
     dfch = layers.gelu_backward(dact, gelu_cache)  # (B, T, 4C)
     dln2, g.fcw[:], g.fcb[:] = layers.matmul_backward(dfch, fc_cache)  # (B, T, C)
-    dmlp, g.ln2w[:], g.ln2b[:] = layers.layernorm_backward(dln2, ln2_cache)  # (B, T, C)
-    dx = dx + dmlp
+    dresidual, g.ln2w[:], g.ln2b[:] = layers.layernorm_backward(dln2, ln2_cache)  # (B, T, C)
+    dx = dx + dresidual
     datty, g.attprojw[:], g.attprojb[:] = layers.matmul_backward(dx, attproj_cache)  # (B, T, C)
     dqkv = layers.attention_backward(datty, att_cache)  # (B, T, 3C)
     dln1, g.qkvw[:], g.qkvb[:] = layers.matmul_backward(dqkv, qkv_cache)  # (B, T, C)
-    datt, g.ln1w[:], g.ln1b[:] = layers.layernorm_backward(dln1, ln1_cache)  # (B, T, C)
-    return dx + datt
+    dresidual, g.ln1w[:], g.ln1b[:] = layers.layernorm_backward(dln1, ln1_cache)  # (B, T, C)
+    return dx + dresidual
 
 
 def body_forward(tokens, p, layers):
@@ -61,9 +62,9 @@ def body_backward(dlnf, cache, g, layers):
     """dlnf (B, T, C) -> nothing; wte's gradient is added to what the head left in g.wte."""
     encoder_cache, block_caches, lnf_cache = cache
     dx, g.lnfw[:], g.lnfb[:] = layers.layernorm_backward(dlnf, lnf_cache)  # (B, T, C)
-    while block_caches:  # a block's activations are freed as soon as they are used
-        dx = block_backward(dx, block_caches.pop(), g.blocks[len(block_caches)], layers)
-    dwte, g.wpe[:] = layers.encoder_backward(dx, encoder_cache)
+    for block in reversed(g.blocks):
+        dx = block_backward(dx, block_caches.pop(), block, layers)  # what was popped is freed
+    dwte, g.wpe[:] = layers.encoder_backward(dx, encoder_cache)  # (V, C)
     g.wte += dwte
 
 
@@ -85,13 +86,16 @@ class GPT2:
     """A GPT-2 with its parameters and, from their first use on, its gradients and moments.
 
     A training step is `loss(tokens, targets)`, `backward()`, `update(lr)`. It computes in the
-    dtype of its parameters.
+    dtype of its parameters. `params`, `grads` and the moments `m` and `v` are Parameters (the last
+    three None until they are needed), `step` counts the updates.
     """
 
     def __init__(self, config, seed=0, backend="numpy", params=None):
         """A model of the given GPT2Config with new weights from seed, or on Parameters at hand."""
         if backend not in BACKENDS:
             raise ArgumentError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
+        if params is not None and params.config != config:
+            raise ArgumentError(f"params must be of the model's {config}, not of {params.config}")
         self.config = config
         self.layers = importlib.import_module(BACKENDS[backend])
         self.params = Parameters.init(config, seed) if params is None else params
@@ -102,8 +106,6 @@ class GPT2:
     @classmethod
     def from_checkpoint(cls, path, backend="numpy"):
         """Read an llm.c model file; raises FileError where it is none or is damaged."""
-        from npgpt.checkpoint import read_checkpoint
-
         params = read_checkpoint(path)
         return cls(params.config, backend=backend, params=params)
 
@@ -157,7 +159,8 @@ class GPT2:
 
         The model sees the last block_size tokens. Each new one is drawn from the softmax of
         logits / temperature, among the top_k likeliest if that is given; temperature 0 takes the
-        likeliest. The same seed draws the same tokens.
+        likeliest. The same seed draws the same tokens. Raises ArgumentError where the logits are
+        not finite: the model has diverged.
         """
         if not 0 <= temperature < float("inf"):
             raise ArgumentError(f"temperature must be a finite number from 0, not {temperature!r}")
@@ -178,7 +181,10 @@ class GPT2:
         return Parameters(self.config, dtype=self.params.flat.dtype)
 
     def _check(self, name, ids, lowest, longest="block_size"):
-        ids = np.asarray(ids)
+        try:
+            ids = np.asarray(ids)
+        except ValueError:  # lists of different lengths
+            ids = np.asarray(ids, dtype=object)
         if ids.ndim != 2 or ids.size == 0 or not np.issubdtype(ids.dtype, np.integer):
             raise ArgumentError(
                 f"{name} must be integers of shape (B, T), not {ids.dtype} of shape {ids.shape}"
@@ -192,11 +198,13 @@ class GPT2:
             raise ArgumentError(
                 f"{name} must be from {lowest} to {V - 1}, but run from {ids.min()} to {ids.max()}"
             )
-        return ids
+        return ids.astype(np.int64)
 
 
 def draw(logits, temperature, top_k, rng):
     """Draw one token a row: logits (B, V) -> tokens (B, 1)."""
+    if not np.isfinite(logits).all():
+        raise ArgumentError("the model's logits must be finite: it has diverged")
     if temperature == 0:
         return logits.argmax(-1, keepdims=True)
     logits = (logits - logits.max(-1, keepdims=True)).astype(np.float64) / temperature  # (B, V)

@@ -20,10 +20,10 @@ from npgpt.parameters import Parameters
 
 @dataclass
 class Row:
-    """One argument's gradient against its differences: where they are furthest apart, and by what.
+    """One argument's gradient against its numeric one.
 
-    `error` is the largest absolute difference, `relative` the largest relative one; ok says
-    whether each element is within rtol of the numeric gradient or within atol of it.
+    `error` is the largest absolute difference, `relative` that over the largest numeric element;
+    `ok` says whether each element is within rtol or atol, `note` where it is furthest beyond.
     """
 
     argument: str

@@ -18,16 +18,16 @@ SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 VALIDATION_TOKENS = 32768
 
 
-def download(url=URL):
+def download():
     """Fetch the text, unless it is in the cache already -> its path."""
     import pooch
 
     try:
         folder = pooch.os_cache("npgpt")
-        return Path(pooch.retrieve(url, f"sha256:{SHA256}", "tinyshakespeare.txt", folder))
+        return Path(pooch.retrieve(URL, f"sha256:{SHA256}", "tinyshakespeare.txt", folder))
     except (OSError, ValueError) as error:  # no network, no room, or wrong bytes
         raise FileError(
-            f"tinyshakespeare cannot be downloaded from {url} ({type(error).__name__}: {error});"
+            f"tinyshakespeare cannot be downloaded from {URL} ({type(error).__name__}: {error});"
             " fetch it by other means and name it with --text FILE"
         ) from error
 
@@ -59,7 +59,7 @@ def main(argv=None, prog=None):
     parser.add_argument("--out", type=Path, metavar="DIR", default="data", help="default: data")
     parser.add_argument("--tokenizer", choices=TOKENIZERS, default="gpt2", help="default: gpt2")
     formats = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
-    parser.add_argument("--format", choices=FORMATS, default="llmc", help=f"{formats}")
+    parser.add_argument("--format", choices=FORMATS, default="llmc", help=formats)
     args = parser.parse_args(argv)
 
     tokenizer = get_tokenizer(args.tokenizer)

@@ -1,7 +1,7 @@
 """The losses that PyTorch printed for a debug state: where they stand, and their JSON format."""
 
 import json
-import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def read_losses(path):
     with opened(path) as (file, _):
         try:
             content = json.loads(file.read())
-        except ValueError as error:  # no JSON, or no UTF-8
+        except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or brackets without end
             raise FileError(f"{path}: not JSON: {error}") from error
     keys = {"losses", "lr", "weight_decay"}
     if not isinstance(content, dict) or set(content) != keys:
@@ -74,4 +74,6 @@ def read_losses(path):
 
 
 def is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) < sys.float_info.max  # an int of 400 digits is none that a float can hold

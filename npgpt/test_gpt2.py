@@ -32,6 +32,7 @@ ELEMENT = 10
 
 
 @program
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite shows in its row
 def main(argv=None, prog=None):
     """Check the pair that the arguments name -> 0, or 1 where something differs."""
     args = parse(argv, prog)
@@ -157,11 +158,10 @@ def show(name, actual, expected, tolerance, l2=False):
     ten times as wide, for each element's difference over the largest expected value. NaN never is.
     """
     tiny = np.finfo(np.float32).tiny
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite shows in the row
-        diff = actual - expected
-        absolute = np.abs(diff).max()
-        relative = absolute / max(np.abs(expected).max(), tiny)
-        l2_norm = np.linalg.norm(diff) / max(np.linalg.norm(expected), tiny)
+    diff = actual - expected
+    absolute = np.abs(diff).max()
+    relative = absolute / max(np.abs(expected).max(), tiny)
+    l2_norm = np.linalg.norm(diff) / max(np.linalg.norm(expected), tiny)
     if l2:
         ok = bool(l2_norm <= tolerance and relative <= ELEMENT * tolerance)
     else:

@@ -156,17 +156,19 @@ def read_tokens(path, count, vocab_size):
         raw = Path(path).read_bytes()
     except OSError as error:
         fail(f"{path}: {error.strerror}")
-    if len(raw) >= 1024 and int.from_bytes(raw[:4], "little") == 20240520:
-        tokens = np.frombuffer(raw[1024:], "<u2")
-    elif len(raw) % 4 == 0:
-        tokens = np.frombuffer(raw, "<i4")
-    else:
-        fail(f"{path}: not a token file (no magic 20240520, and {len(raw)} bytes)")
+    has_header = len(raw) >= 1024 and int.from_bytes(raw[:4], "little") == 20240520
+    size = 2 if has_header else 4
+    if len(raw) % size:
+        fail(f"{path}: not a token file ({len(raw)} bytes are no multiple of {size})")
+    tokens = np.frombuffer(raw[1024:], "<u2") if has_header else np.frombuffer(raw, "<i4")
     if len(tokens) < count:
         fail(f"{path}: {len(tokens)} tokens, but B * T + 1 = {count} are needed")
     tokens = torch.from_numpy(tokens[:count].astype(np.int64))
     if tokens.min() < 0 or tokens.max() >= vocab_size:
-        fail(f"{path}: token {tokens.max()} is beyond the vocab_size {vocab_size}")
+        fail(
+            f"{path}: tokens must be from 0 to {vocab_size - 1}, but run from {tokens.min()} to"
+            f" {tokens.max()}"
+        )
     return tokens
 
 
@@ -227,20 +229,26 @@ def parse():
     for name in ("block_size", "vocab_size", "n_layer", "n_head", "n_embd", "B", "T", "steps"):
         if getattr(args, name) < 1:
             parser.error(f"{name} must be at least 1, not {getattr(args, name)}")
+    for name in ("lr", "weight_decay", "spread"):
+        if getattr(args, name) is not None and not 0 <= getattr(args, name) < math.inf:
+            parser.error(f"{name} must be a finite number from 0, not {getattr(args, name)}")
+    if not 0 <= args.seed < 2**63:
+        parser.error(f"seed must be from 0 to 2^63 - 1, not {args.seed}")
     if args.n_embd % args.n_head:
         parser.error(f"n_embd {args.n_embd} must be divisible by n_head {args.n_head}")
-    if args.T > args.block_size:
-        parser.error(f"T {args.T} must be at most the block_size, {args.block_size}")
     return args
 
 
 def build(args):
-    """The model that the arguments describe."""
+    """The model that the arguments describe; a pretrained one brings its own sizes."""
     if args.weights:
         pretrained = load_pretrained(args.weights)
         config = pretrained.config
         args.block_size, args.vocab_size = config.n_positions, config.vocab_size
         args.n_layer, args.n_head, args.n_embd = config.n_layer, config.n_head, config.n_embd
+    if args.T > args.block_size:
+        fail(f"T {args.T} must be at most the block_size, {args.block_size}")
+    if args.weights:
         model = GPT(args)
         model.copy_weights(pretrained)
     else:
@@ -281,9 +289,10 @@ def main():
             loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())
             loss.backward()
             if step == 0:
+                writing = time.perf_counter()
                 write_debug_state(state, model, args.version, x, y, logits, loss)
                 print(f"wrote {state}: B {args.B}, T {args.T}")
-                start = time.perf_counter()
+                start += time.perf_counter() - writing
             optimizer.step()
             losses.append(loss.item())
             print(f"step {step}  loss {losses[-1]:.6f}  ({time.perf_counter() - start:.2f} s)")
@@ -299,7 +308,7 @@ def main():
             import tiktoken
 
             print(f"as text: {tiktoken.get_encoding('gpt2').decode(drawn)!r}")
-        except (ImportError, OSError) as error:
+        except (ImportError, OSError, ValueError) as error:
             print(f"(no text: tiktoken or its files cannot be had: {type(error).__name__})")
 
 

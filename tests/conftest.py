@@ -1,5 +1,6 @@
 """What several test files share: the tiny pair, the options, and where the real text may be."""
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def state(params):
 @pytest.fixture
 def shared_data():
     """The real tinyshakespeare and tiktoken's files, which are not part of the project."""
-    folder = Path(__file__).parents[2] / "shared" / "data"
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("NPGPT_TEST_DATA", beside))
     if not (folder / "tinyshakespeare.txt").exists():
-        pytest.skip(f"the real text is not here ({folder.name} beside the checkout)")
+        pytest.skip("set NPGPT_TEST_DATA to a folder with tinyshakespeare.txt and tiktoken/")
     return folder

@@ -156,7 +156,7 @@ def test_a_changed_header_is_refused_without_taking_memory(word, value, tmp_path
     [
         (0, 20240327, "not a GPT-2 checkpoint .magic 20240327, expected 20240326"),
         (1, 2, "a GPT-2 checkpoint of version 2, but 1, 3 and 5 are known"),
-        (5, 5, "the header is damaged: n_embd must be a multiple of n_head, but 48 is none of 5"),
+        (5, 5, "the header is damaged: n_embd must be divisible by n_head: 48 by 5 is not"),
         (7, 384, "padded_vocab_size is 384, but vocab_size 251 padded to a multiple of 128 is 256"),
     ],
 )

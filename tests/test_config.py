@@ -27,5 +27,5 @@ def test_what_is_no_size_is_refused(field, value):
 
 
 def test_n_head_has_to_divide_n_embd():
-    with pytest.raises(ArgumentError, match="n_embd must be a multiple of n_head, but 48 is none"):
+    with pytest.raises(ArgumentError, match="n_embd must be divisible by n_head: 48 by 5 is not"):
         GPT2Config(n_embd=48, n_head=5)

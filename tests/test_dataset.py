@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from npgpt import FileError
+from npgpt import ArgumentError, FileError
 from npgpt.dataset import write_tokens
 
 
@@ -28,3 +28,11 @@ def test_tokens_that_do_not_fit_are_not_written(tokens, format, tmp_path):
     with pytest.raises(FileError, match="not written: tokens must be from 0 to"):
         write_tokens(tmp_path / "t.bin", tokens, format)
     assert os.listdir(tmp_path) == []
+
+
+def test_what_is_no_stream_of_tokens_or_no_format_is_refused(tmp_path):
+    for tokens in ([1.5], [[1]], []):
+        with pytest.raises(ArgumentError, match="tokens must be integers of shape"):
+            write_tokens(tmp_path / "t.bin", tokens)
+    with pytest.raises(ArgumentError, match="format must be one of llmc, int32, not 'uint16'"):
+        write_tokens(tmp_path / "t.bin", [1], format="uint16")

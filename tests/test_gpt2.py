@@ -138,6 +138,7 @@ def test_top_k_beyond_the_vocabulary_and_tiny_temperatures_are_harmless(rng):
         ([1, 2], r"tokens must be integers of shape \(B, T\), not int64 of shape \(2,\)"),
         ([[0.5]], "tokens must be integers"),
         ([[]], "tokens must be integers"),
+        ([[1, 2], [3]], "tokens must be integers"),
     ],
 )
 def test_bad_tokens_are_refused(model, tokens, message):
@@ -157,12 +158,28 @@ def test_bad_tokens_are_refused(model, tokens, message):
         (lambda m: m.generate([[1]], 1, temperature=float("nan")), "temperature must be"),
         (lambda m: m.generate([[1]], 1, top_k=0), "top_k must be at least 1, not 0"),
         (lambda m: m.generate([[1]], -1), "max_new_tokens must be at least 0"),
+        (lambda m: GPT2(GPT2Config(), params=m.params), "params must be of the model's GPT2Config"),
         (lambda m: GPT2(CONFIG, backend="torch"), "backend must be one of numpy, numba"),
     ],
 )
 def test_bad_calls_are_refused(model, call, message):
     with pytest.raises(ArgumentError, match=message):
         call(model)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.uint64])
+def test_tokens_may_be_of_any_integer_dtype(model, dtype):
+    tokens = np.array([[1, 2, 3]], dtype)
+    expected = model.generate([[1, 2, 3]], 4, temperature=0)
+    np.testing.assert_array_equal(model.generate(tokens, 4, temperature=0), expected)
+    assert model.loss(tokens, tokens) == model.loss([[1, 2, 3]], [[1, 2, 3]])
+
+
+def test_a_diverged_model_does_not_generate(model):
+    model.params.lnfw[0] = np.nan
+    for temperature in (0, 1):
+        with pytest.raises(ArgumentError, match="logits must be finite"):
+            model.generate([[1]], 1, temperature=temperature)
 
 
 def test_backward_comes_once_after_each_loss(model):

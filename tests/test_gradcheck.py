@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from npgpt import ArgumentError, layers
+from npgpt import ArgumentError, gpt2, layers
 from npgpt.gradcheck import gradcheck, gradcheck_gpt2, layer_cases, main, tiny_gpt2
 from npgpt.layers import attention
 
@@ -93,7 +93,30 @@ def test_whole_gpt2_is_checked_in_all_sixteen_gradients(rng):
     assert len(report.rows) == 16
 
 
-def test_whole_gpt2_with_a_wrong_residual_is_caught(rng, monkeypatch):
+def test_whole_gpt2_without_a_residual_is_caught(rng, monkeypatch):
+    model = tiny_gpt2("numpy", rng)
+    tokens, targets = rng.integers(0, model.config.vocab_size, (2, 2, 3))
+    right = gpt2.block_backward
+    monkeypatch.setattr(gpt2, "block_backward", lambda dx, *a: right(dx, *a) - dx)
+    wrong = failed(gradcheck_gpt2(model, tokens, targets))
+    assert "dwpe" in wrong
+    assert "dlnfw" not in wrong
+
+
+def test_whole_gpt2_that_forgets_the_heads_part_of_wte_is_caught(rng, monkeypatch):
+    model = tiny_gpt2("numpy", rng)
+    tokens, targets = rng.integers(0, model.config.vocab_size, (2, 2, 3))
+    right = layers.crossentropy_backward
+
+    def without_dwte(dloss, cache):
+        dx, dwte = right(dloss, cache)
+        return dx, dwte * 0
+
+    monkeypatch.setattr(layers, "crossentropy_backward", without_dwte)
+    assert failed(gradcheck_gpt2(model, tokens, targets)) == ["dwte"]
+
+
+def test_whole_gpt2_with_a_wrong_attention_is_caught(rng, monkeypatch):
     model = tiny_gpt2("numpy", rng)
     tokens, targets = rng.integers(0, model.config.vocab_size, (2, 2, 3))
     right = layers.attention_backward

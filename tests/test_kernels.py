@@ -11,6 +11,7 @@ from npgpt.gradcheck import gradcheck
 
 TWINS = [name for name in layers.__all__ if getattr(kernels, name) is not getattr(layers, name)]
 FORWARDS = [name for name in TWINS if name.endswith("_forward")]
+WAYS = ("forward", "backward")
 SHAPES = [(1, 1, 1), (2, 5, 7), (3, 67, 48), (4, 64, 768)]
 
 
@@ -21,10 +22,10 @@ def arguments(name, shape, dtype, rng):
     return {"layernorm_forward": (x, w, b)}[name]
 
 
-def test_there_are_twins_and_the_same_names():
+def test_there_are_twins_under_the_same_names_and_each_is_tested():
     assert sorted(kernels.__all__) == sorted(layers.__all__)
-    assert "layernorm_forward" in TWINS
-    assert "layernorm_backward" in TWINS
+    assert FORWARDS
+    assert set(TWINS) == {name.replace("forward", way) for name in FORWARDS for way in WAYS}
 
 
 @pytest.mark.parametrize("name", FORWARDS)
@@ -42,6 +43,18 @@ def test_twin_equals_its_textbook(name, shape, dtype, rng):
     for own, read in ((kernels, book_cache), (layers, cache), (kernels, cache)):
         for gradient, book in zip(getattr(own, backward)(dout, read), expected, strict=True):
             assert_close(gradient, book, rtol)
+
+
+def test_a_twin_that_is_wrong_is_found(monkeypatch, rng):
+    right = kernels.layernorm_backward
+
+    def wrong(dout, cache):
+        dx, dw, db = right(dout, cache)
+        return dx + np.float32(1e-4) * abs(dx).max(), dw, db
+
+    monkeypatch.setattr(kernels, "layernorm_backward", wrong)
+    with pytest.raises(AssertionError):
+        test_twin_equals_its_textbook("layernorm_forward", (2, 5, 7), np.float32, rng)
 
 
 def assert_close(actual, expected, rtol):

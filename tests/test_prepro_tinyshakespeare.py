@@ -6,6 +6,7 @@ import os
 import threading
 
 import numpy as np
+import pooch
 import pytest
 
 from npgpt import prepro_tinyshakespeare
@@ -106,11 +107,14 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A server on loopback; pooch's cache is in tmp_path."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    """A server on loopback instead of the real one; pooch's cache is in tmp_path."""
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/input.txt"
+        url = f"http://127.0.0.1:{server.server_port}/input.txt"
+        monkeypatch.setattr(prepro_tinyshakespeare, "URL", url)
+        yield
         server.shutdown()
 
 
@@ -118,17 +122,16 @@ def test_the_download_is_checked_and_kept(server, text, monkeypatch):
     content = text.read_bytes()
     monkeypatch.setattr(Server, "content", content)
     monkeypatch.setattr(prepro_tinyshakespeare, "SHA256", hashlib.sha256(content).hexdigest())
-    path = prepro_tinyshakespeare.download(server)
+    path = prepro_tinyshakespeare.download()
     assert path.read_bytes() == content
     monkeypatch.setattr(Server, "content", b"gone")
-    assert prepro_tinyshakespeare.download(server).read_bytes() == content
+    assert prepro_tinyshakespeare.download().read_bytes() == content
 
 
 def test_a_download_of_wrong_bytes_is_one_sentence_and_not_kept(
     server, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.setattr(Server, "content", b"wrong")
-    monkeypatch.setattr(prepro_tinyshakespeare.download, "__defaults__", (server,))
     assert main(["--tokenizer", "bytes", "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "tinyshakespeare cannot be downloaded" in error and "--text FILE" in error
@@ -136,7 +139,7 @@ def test_a_download_of_wrong_bytes_is_one_sentence_and_not_kept(
 
 
 def test_a_download_without_a_server_is_one_sentence(server, monkeypatch, tmp_path, capsys):
-    dead = "http://127.0.0.1:9/input.txt"
-    monkeypatch.setattr(prepro_tinyshakespeare.download, "__defaults__", (dead,))
+    dead = "http://127.0.0.1:9/input.txt"  # nobody listens there
+    monkeypatch.setattr(prepro_tinyshakespeare, "URL", dead)
     assert main(["--tokenizer", "bytes", "--out", str(tmp_path / "out")]) == 2
     assert "error: tinyshakespeare cannot be downloaded" in capsys.readouterr().err

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+import numpy as np
+
+import npgpt
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -15,23 +17,38 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_its_python_runs(code, tmp_path):
-    command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+def run(folder, *command):
+    done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "OK" in done.stdout or "she sells sea shells by the sea" in done.stdout
+    return done.stdout
+
+
+def test_its_gradient_check_finds_all_three_gradients_right(tmp_path):
+    rows = run(tmp_path, "-W", "error", "-c", blocks("python")[0]).splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["dx", "dw", "db"]
+    assert all(row.endswith("  OK") for row in rows)
+
+
+def test_its_training_learns_the_sentence_and_writes_a_checkpoint(tmp_path):
+    assert len(blocks("python")) == 2
+    out = run(tmp_path, "-W", "error", "-c", blocks("python")[1])
+    assert "she sells sea shells by the sea" in out
+    assert npgpt.read_checkpoint(tmp_path / "shells.bin").config.n_embd == 64
 
 
 def test_its_output_is_the_programs(tmp_path):
-    """But for the last digits of differences and the times."""
-    command = [sys.executable, "-m", "npgpt.test_gpt2"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    """To the letter but for the differences and the times; losses within 1e-5."""
+    shown, printed = blocks("text")[0], run(tmp_path, "-m", "npgpt.test_gpt2")
 
-    def shape(text):
-        return re.sub(r"\d+\.\d+(e[+-]\d+)?|\d+(?= ms)", "#", text)
+    def masked(text):
+        return re.sub(r"\d\.\de[+-]\d+|\d+(?= ms)|(?<= )\d\.\d{6}", "#", text)
 
-    assert shape(blocks("text")[0]) == shape(done.stdout)
+    def losses(text):
+        return [float(number) for number in re.findall(r"(?<= )\d\.\d{6}", text)]
+
+    assert masked(shown) == masked(printed)
+    assert len(losses(printed)) == 20
+    np.testing.assert_allclose(losses(shown), losses(printed), atol=1e-5)
 
 
 def test_its_layer_is_the_layer():

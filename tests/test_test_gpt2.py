@@ -12,7 +12,7 @@ from test_checkpoint import changed
 
 from npgpt import layers, write_checkpoint, write_debug_state
 from npgpt.parameters import NAMES
-from npgpt.test_gpt2 import main
+from npgpt.test_gpt2 import main, show
 
 LOSSES = TINY_STATE.with_name("tiny_debug_state.losses.json")
 
@@ -202,9 +202,11 @@ def test_more_steps_than_known_losses_are_not_checked_and_fewer_are_fewer(pair, 
 
 
 def test_weight_decay_can_be_given(pair, capsys):
-    assert check(pair, "--weight-decay", "0.01") == 0
     assert check(pair, "--weight-decay", "1") == 1
     assert "weight decay 1;" in capsys.readouterr().out
+    content = json.loads(LOSSES.read_text())
+    (pair / "m_debug_state.losses.json").write_text(json.dumps({**content, "weight_decay": 1}))
+    assert check(pair, "--weight-decay", "0.01") == 0  # what the losses came with
 
 
 def test_losses_can_be_named(pair, tmp_path, capsys):
@@ -215,10 +217,35 @@ def test_losses_can_be_named(pair, tmp_path, capsys):
 
 
 def test_tolerances_can_be_given_one_by_one_or_for_all(pair, capsys):
+    assert check(pair, "--tolerance", "grads=1e-9", "--steps", "1") == 1
+    assert not_ok(capsys.readouterr().out) == [f"d{name}" for name in NAMES]
+    assert check(pair, "--tolerance", "logits=0", "--steps", "1") == 1
+    assert not_ok(capsys.readouterr().out) == ["logits"]
     assert check(pair, "--tolerance", "0") == 1
-    assert check(pair, "--tolerance", "loss=0", "grads=1e-9") == 1
-    assert "logits" not in not_ok(capsys.readouterr().out)[18:]
+    assert {"logits", "dwte", "dlnfb"} <= set(not_ok(capsys.readouterr().out))
     assert check(pair, "--tolerance", "0", "logits=1", "loss=1", "grads=1", "losses=1") == 0
+
+
+def test_the_first_loss_has_a_tolerance_of_its_own(pair, capsys):
+    content = json.loads(LOSSES.read_text())
+    content["losses"][0] += 5e-4  # within `losses`, beyond `loss`
+    content["losses"][1] += 5e-4
+    (pair / "m_debug_state.losses.json").write_text(json.dumps(content))
+    assert check(pair) == 1
+    assert not_ok(capsys.readouterr().out) == ["step 0"]
+
+
+def test_one_element_among_millions_is_found(rng, capsys):
+    """Where the norm hardly shows it: the bound on each element is for this."""
+    expected = rng.uniform(-1, 1, 1_000_000).astype(np.float32)
+    expected[0] = 1
+    actual = expected.copy()
+    assert show("dwte", actual, expected, 1e-4, l2=True)
+    actual[123_456] += 0.01
+    assert not show("dwte", actual, expected, 1e-4, l2=True)
+    row = capsys.readouterr().out.splitlines()[1].split()
+    assert float(row[3]) < 1e-4  # the relative L2 norm alone would have passed
+    assert "[123456]:" in row
 
 
 @pytest.mark.parametrize(

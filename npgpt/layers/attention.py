@@ -18,13 +18,13 @@ def attention_forward(qkv, NH):
     B, T, C3 = qkv.shape
     q, k, v = split_heads(qkv, NH)  # (B, NH, T, hs)
     scale = q.shape[-1] ** -0.5
-    att = q @ k.swapaxes(-1, -2) * scale  # (B, NH, T, T): how much row t looks at column s
-    att[..., np.triu(np.ones((T, T), dtype=bool), 1)] = -np.inf  # s > t is the future
-    att -= att.max(-1, keepdims=True)  # the softmax stays the same, its exponentials finite
-    np.exp(att, out=att)
+    preatt = q @ k.swapaxes(-1, -2) * scale  # (B, NH, T, T): how much row t looks at column s
+    preatt[..., np.triu(np.ones((T, T), dtype=bool), 1)] = -np.inf  # s > t is the future
+    preatt -= preatt.max(-1, keepdims=True)  # the softmax stays the same, its exponentials finite
+    att = np.exp(preatt, out=preatt)  # (B, NH, T, T)
     att /= att.sum(-1, keepdims=True)
-    out = (att @ v).swapaxes(1, 2).reshape(B, T, C3 // 3)
-    return out, (qkv, att)
+    y = att @ v  # (B, NH, T, hs)
+    return y.swapaxes(1, 2).reshape(B, T, C3 // 3), (qkv, att)
 
 
 def attention_backward(dout, cache):
@@ -33,8 +33,8 @@ def attention_backward(dout, cache):
     B, NH, T, _ = att.shape
     q, k, v = split_heads(qkv, NH)  # (B, NH, T, hs)
     scale = q.shape[-1] ** -0.5
-    dqkv = np.empty_like(qkv)
-    dq, dk, dv = split_heads(dqkv, NH)  # views: what is written here lands in dqkv
+    dqkv = np.empty_like(qkv)  # (B, T, 3C)
+    dq, dk, dv = split_heads(dqkv, NH)  # (B, NH, T, hs), views: what is written lands in dqkv
     dy = dout.reshape(B, T, NH, -1).swapaxes(1, 2)  # (B, NH, T, hs)
     # y = att @ v
     datt = dy @ v.swapaxes(-1, -2)  # (B, NH, T, T)

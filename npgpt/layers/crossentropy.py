@@ -35,6 +35,6 @@ def crossentropy_backward(dloss, cache):
     dlogits = probs * weight  # (B*T, V)
     dlogits[counted, target] -= weight[counted, 0]
     # logits = x @ wte.T
-    dx = (dlogits @ wte).reshape(x.shape)
-    dwte = dlogits.T @ x.reshape(-1, x.shape[-1])
+    dx = (dlogits @ wte).reshape(x.shape)  # (B, T, C)
+    dwte = dlogits.T @ x.reshape(-1, x.shape[-1])  # (V, C)
     return dx, dwte

@@ -20,8 +20,8 @@ def gelu_backward(dout, cache):
     """dout, of the shape of x -> dx."""
     x = cache
     tanh = inner_tanh(x)
-    dtanh = (1 - tanh * tanh) * SCALE * (1 + 3 * CUBIC * x * x)  # d tanh / dx
-    return dout * 0.5 * (1 + tanh + x * dtanh)
+    slope = (1 - tanh * tanh) * SCALE * (1 + 3 * CUBIC * x * x)  # d tanh / dx
+    return dout * 0.5 * (1 + tanh + x * slope)
 
 
 def inner_tanh(x):

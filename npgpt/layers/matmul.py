@@ -15,7 +15,7 @@ def matmul_backward(dout, cache):
     x, w, b = cache
     OC, C = w.shape
     dout = dout.reshape(-1, OC)  # (B*T, OC)
-    dx = (dout @ w).reshape(x.shape)
-    dw = dout.T @ x.reshape(-1, C)
-    db = None if b is None else dout.sum(0)
+    dx = (dout @ w).reshape(x.shape)  # (B, T, C)
+    dw = dout.T @ x.reshape(-1, C)  # (OC, C)
+    db = None if b is None else dout.sum(0)  # (OC,)
     return dx, dw, db
