@@ -25,7 +25,7 @@ def read_checkpoint(path):
     not finite. Nothing of the model's size is allocated before its header has been checked.
     """
     with opened(path) as (file, size):
-        _, version, *sizes = read_header(file, size, path, "GPT-2 checkpoint", MAGIC)
+        _, version, *sizes = read_header(file, size, path, "GPT-2 checkpoint", MAGIC, used=8)
         if version not in VERSIONS:
             raise FileError(
                 f"{path}: a GPT-2 checkpoint of version {version}, but 1, 3 and 5 are known"
@@ -35,6 +35,10 @@ def read_checkpoint(path):
         except ArgumentError as error:
             raise FileError(f"{path}: the header is damaged: {error}") from error
         padding = 0 if version == 1 else -config.vocab_size % PADDED_TO
+        if version == 1 and sizes[5] != 0:
+            raise FileError(
+                f"{path}: the header is damaged: word 7 must be 0 in version 1, not {sizes[5]}"
+            )
         if version != 1 and sizes[5] != config.vocab_size + padding:
             raise FileError(
                 f"{path}: the header is damaged: padded_vocab_size is {sizes[5]}, but vocab_size"
@@ -44,9 +48,9 @@ def read_checkpoint(path):
         count = count_parameters(config) + padding * config.n_embd
         expected = 1024 + count * (2 if version == 5 else 4)
         check_size(path, size, expected, f"a version {version} model of this header")
-        params = Parameters(config, np.empty(count_parameters(config), "<f4"))
-        if version != 1:
-            params.wte_padding = np.empty((padding, config.n_embd), "<f4")
+        rows = None if version == 1 else np.empty((padding, config.n_embd), "<f4")
+        flat = np.empty(count_parameters(config), "<f4")
+        params = Parameters(config, flat, wte_padding=rows)
         for part in in_file_order(params, params.wte_padding):
             (read_bfloat16 if version == 5 else read_into)(file, part, path)
     check_finite(params, path)
@@ -120,7 +124,8 @@ def check_finite(params, path):
     for name, tensor in tensors:
         flat = tensor.reshape(-1)
         for i in range(0, flat.size, CHUNK):  # in pieces: no second copy of the model
-            finite = np.isfinite(flat[i : i + CHUNK])
+            with np.errstate(over="ignore"):  # a float64 that no float32 can hold is infinite
+                finite = np.isfinite(flat[i : i + CHUNK].astype("<f4", copy=False))
             if not finite.all():
                 at = np.unravel_index(i + int(finite.argmin()), tensor.shape)
                 where = ", ".join(map(str, at))

@@ -33,8 +33,11 @@ def program(main):
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
-        except BrokenPipeError:  # the reader, `head` say, has seen enough
+        except OSError as error:  # of printing: files raise FileError
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
+            if isinstance(error, BrokenPipeError):  # the reader, `head` say, has seen enough
+                return 141
+            print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+            return 2
 
     return run

@@ -1,6 +1,7 @@
 """The sizes of a GPT-2."""
 
 from dataclasses import dataclass, fields
+from numbers import Integral
 
 from npgpt.errors import ArgumentError
 
@@ -21,8 +22,9 @@ class GPT2Config:
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise ArgumentError(f"{field.name} must be an integer of at least 1, not {value!r}")
+            object.__setattr__(self, field.name, int(value))  # NumPy's integers overflow
         if self.n_embd % self.n_head:
             raise ArgumentError(
                 f"n_embd must be divisible by n_head: {self.n_embd} by {self.n_head} is not"

@@ -37,7 +37,7 @@ def read_debug_state(path, params):
     """
     config = params.config
     with opened(path) as (file, size):
-        _, version, B, T, *_ = read_header(file, size, path, "GPT-2 debug state", MAGIC)
+        _, version, B, T = read_header(file, size, path, "GPT-2 debug state", MAGIC, used=4)
         if version not in VERSIONS:
             raise FileError(
                 f"{path}: a GPT-2 debug state of version {version}, but 1 and 2 are known"
@@ -54,10 +54,9 @@ def read_debug_state(path, params):
         x, y = np.empty((2, B, T), "<i4")
         logits = np.empty((B, T, config.vocab_size), "<f4")
         loss = np.empty(1, "<f4")
-        grads = Parameters(config, np.empty(params.flat.size, "<f4"))
-        if version == 2:
-            grads.wte_padding = np.empty((rows, config.n_embd), "<f4")
-        for part in (x, y, logits, loss, *in_file_order(grads, grads.wte_padding)):
+        padding = None if version == 1 else np.empty((rows, config.n_embd), "<f4")
+        grads = Parameters(config, np.empty(params.flat.size, "<f4"), wte_padding=padding)
+        for part in (x, y, logits, loss, *in_file_order(grads, padding)):
             read_into(file, part, path)
     for name, ids, lowest in (("x", x, 0), ("y", y, -1)):
         if ids.min() < lowest or ids.max() >= config.vocab_size:

@@ -32,12 +32,15 @@ def written(path):
     target = Path(os.path.realpath(path))
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
-        if target.is_dir():
-            raise FileError(f"{path}: is a folder, not a file")
+        old = os.stat(target).st_mode if target.exists() else None
+        if old is not None and not stat.S_ISREG(old):
+            raise FileError(f"{path}: is {'a folder' if stat.S_ISDIR(old) else 'no regular file'}")
         with open(partial, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if old is not None:
+            os.chmod(partial, stat.S_IMODE(old))
         os.replace(partial, target)
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
@@ -46,14 +49,20 @@ def written(path):
             partial.unlink()
 
 
-def read_header(file, size, path, kind, magic):
-    """Read the 256 words that start every llm.c file, having checked the first -> ints."""
+def read_header(file, size, path, kind, magic, used):
+    """Read the 256 words that start every llm.c file -> the used ones, as ints.
+
+    The first must be the magic, those that are not used must be 0.
+    """
     if size < HEADER_BYTES:
         raise FileError(f"{path}: not a {kind} ({size} bytes, the header alone is {HEADER_BYTES})")
     words = np.frombuffer(file.read(HEADER_BYTES), "<i4").tolist()
     if words[0] != magic:
         raise FileError(f"{path}: not a {kind} (magic {words[0]}, expected {magic})")
-    return words
+    if any(words[used:]):
+        at = next(i for i in range(used, HEADER_WORDS) if words[i])
+        raise FileError(f"{path}: the header is damaged: word {at} must be 0, not {words[at]}")
+    return words[:used]
 
 
 def header(*words):

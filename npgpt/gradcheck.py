@@ -62,32 +62,40 @@ def gradcheck(forward, backward, *arguments, eps=1e-6, rtol=1e-5, atol=1e-7, see
     eps, so the arrays should be small; integers (tokens, targets, NH) and None have no gradient.
     The output is weighted with a random dout, drawn from seed, and summed. backward returns the
     gradients in the order of the arguments, one alone without a tuple. Raises ArgumentError where
-    there is nothing to check or the number of gradients is not that of the arguments.
+    there is nothing to check, where the number of gradients is not that of the arguments, and where
+    an argument is changed in place, which makes the differences meaningless.
     """
     arguments = [a.astype(np.float64) if is_float_array(a) else a for a in arguments]
     checked = [i for i, a in enumerate(arguments) if is_float_array(a)]
     if not checked:
         raise ArgumentError("gradcheck needs at least one array of floats among the arguments")
+    before = [np.copy(a) for a in arguments]
     out, cache = forward(*arguments)
     dout = np.random.default_rng(seed).standard_normal(np.shape(out))[()]  # a scalar for a scalar
-    gradients = backward(dout, cache)
+    gradients = backward(np.copy(dout)[()], cache)
+    for a, b in zip(arguments, before, strict=True):
+        if isinstance(a, np.ndarray) and not np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
+            raise ArgumentError("forward or backward changes one of forward's arguments")
     gradients = gradients if isinstance(gradients, tuple | list) else [gradients]
-    gradients = [g for g in gradients if g is not None]
+    gradients = [np.array(g) for g in gradients if g is not None]
+    parameters = list(inspect.signature(forward).parameters)
+    names = [parameters[i] if i < len(parameters) else f"[{i}]" for i in checked]
     if len(gradients) != len(checked):
         raise ArgumentError(
-            f"backward returned {len(gradients)} gradients for {len(checked)} arrays of floats"
+            f"backward returned {len(gradients)} gradients for {len(checked)} arrays of floats:"
+            f" {', '.join(names)}"
         )
-    names = list(inspect.signature(forward).parameters)
     rows = []
-    for i, gradient in zip(checked, gradients, strict=True):
+    for name, i, gradient in zip(names, checked, gradients, strict=True):
         numeric = differences(lambda: np.sum(dout * forward(*arguments)[0]), arguments[i], eps)
-        name = names[i] if i < len(names) else f"[{i}]"
-        rows.append(compare(f"d{name}", np.asarray(gradient), numeric, rtol, atol))
+        rows.append(compare(f"d{name}", gradient, numeric, rtol, atol))
     return Report(rows)
 
 
 def is_float_array(argument):
-    return isinstance(argument, np.ndarray) and np.issubdtype(argument.dtype, np.floating)
+    if not isinstance(argument, np.ndarray):
+        return False
+    return argument.size > 0 and np.issubdtype(argument.dtype, np.floating)
 
 
 def differences(f, x, eps):

@@ -1,11 +1,13 @@
 """The sixteen tensors of a GPT-2 as named views on one flat buffer, in the order of its files."""
 
 import math
+from functools import cached_property
 from types import SimpleNamespace
 
 import numpy as np
 
 from npgpt.config import GPT2Config
+from npgpt.errors import ArgumentError
 
 
 def parameter_shapes(config):
@@ -48,23 +50,33 @@ class Parameters:
     to no buffer and take part in nothing; None where no padded file was read.
     """
 
-    def __init__(self, config, flat=None, dtype=np.float32):
+    def __init__(self, config, flat=None, dtype=np.float32, wte_padding=None):
         """Put the views on flat (N,), or on new zeros of the given dtype."""
+        count = count_parameters(config)
         if flat is None:
-            flat = np.zeros(count_parameters(config), dtype)
-        assert flat.shape == (count_parameters(config),)
+            flat = np.zeros(count, dtype)
+        if flat.shape != (count,) or not flat.flags.c_contiguous:
+            raise ArgumentError(f"flat must be contiguous and ({count},), not {flat.shape}")
         self.config = config
         self.flat = flat
-        self.wte_padding = None
+        self.wte_padding = wte_padding
         start = 0
         for name, shape in parameter_shapes(config).items():
             stop = start + math.prod(shape)
             setattr(self, name, flat[start:stop].reshape(shape))
             start = stop
-        self.blocks = [
+
+    @cached_property
+    def blocks(self):
+        """Layer by layer, its slices of the stacked twelve."""
+        return [
             SimpleNamespace(**{name: getattr(self, name)[layer] for name in BLOCK_NAMES})
-            for layer in range(config.n_layer)
+            for layer in range(self.config.n_layer)
         ]
+
+    def __reduce__(self):
+        """Copy and pickle the buffer alone: copied one by one, the views would not be on it."""
+        return Parameters, (self.config, self.flat, self.flat.dtype, self.wte_padding)
 
     def items(self):
         """Pairs of name and view, in order."""

@@ -246,6 +246,8 @@ def build(args):
         config = pretrained.config
         args.block_size, args.vocab_size = config.n_positions, config.vocab_size
         args.n_layer, args.n_head, args.n_embd = config.n_layer, config.n_head, config.n_embd
+        if config.n_inner not in (None, 4 * config.n_embd):
+            fail(f"{args.weights}: n_inner must be 4 * n_embd, not {config.n_inner}")
     if args.T > args.block_size:
         fail(f"T {args.T} must be at most the block_size, {args.block_size}")
     if args.weights:

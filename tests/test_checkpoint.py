@@ -69,6 +69,7 @@ def test_the_124M_sizes_are_llm_cs(version, size, tmp_path):
     c = PUBLISHED["124M"]
     words = [20240326, version, c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd, 50304]
     path = tmp_path / "m.bin"
+    words[7] = 0 if version == 1 else 50304
     path.write_bytes(np.array(words + [0] * 248, "<i4").tobytes())
     with pytest.raises(FileError, match=f"truncated .1024 bytes, .* takes {size}"):
         read_checkpoint(path)
@@ -157,6 +158,8 @@ def test_a_changed_header_is_refused_without_taking_memory(word, value, tmp_path
         (0, 20240327, "not a GPT-2 checkpoint .magic 20240327, expected 20240326"),
         (1, 2, "a GPT-2 checkpoint of version 2, but 1, 3 and 5 are known"),
         (5, 5, "the header is damaged: n_embd must be divisible by n_head: 48 by 5 is not"),
+        (8, 1, "the header is damaged: word 8 must be 0, not 1"),
+        (255, -1, "the header is damaged: word 255 must be 0, not -1"),
         (7, 384, "padded_vocab_size is 384, but vocab_size 251 padded to a multiple of 128 is 256"),
     ],
 )
@@ -203,6 +206,14 @@ def test_weights_that_are_not_finite_are_not_written_and_the_old_file_stays(para
         write_checkpoint(path, params)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["m.bin"]
+
+
+def test_weights_that_only_float64_can_hold_are_not_written(tmp_path):
+    params = Parameters(ODD, dtype=np.float64)
+    params.wpe[1, 2] = 1e300
+    with pytest.raises(FileError, match=r"wpe\[1, 2\] is 1e\+300"):
+        write_checkpoint(tmp_path / "m.bin", params)
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_unknown_version_is_not_written(params, tmp_path):

@@ -1,5 +1,6 @@
 """The sizes of a GPT-2: what is published, and what is no size."""
 
+import numpy as np
 import pytest
 
 from npgpt import PUBLISHED, ArgumentError, GPT2Config
@@ -24,6 +25,12 @@ def test_published_sizes_have_their_number_of_parameters(name, count):
 def test_what_is_no_size_is_refused(field, value):
     with pytest.raises(ArgumentError, match=f"{field} must be an integer of at least 1, not"):
         GPT2Config(**{field: value})
+
+
+def test_numpys_integers_are_sizes():
+    config = GPT2Config(n_embd=np.int32(1 << 20), n_head=np.int64(16))
+    assert config == GPT2Config(n_embd=1 << 20, n_head=16)
+    assert count_parameters(config) > 2**40
 
 
 def test_n_head_has_to_divide_n_embd():

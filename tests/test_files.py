@@ -61,6 +61,15 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["f"]
 
 
+def test_a_file_keeps_its_mode(tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    with written(path) as file:
+        file.write(b"new")
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
 def test_a_link_stays_and_its_file_is_written(tmp_path):
     (tmp_path / "f").write_bytes(b"old")
     (tmp_path / "link").symlink_to("f")
@@ -72,6 +81,9 @@ def test_a_link_stays_and_its_file_is_written(tmp_path):
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path):
     with pytest.raises(FileError, match="is a folder"), written(tmp_path) as file:
+        file.write(b"")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match="is no regular file"), written(tmp_path / "pipe") as file:
         file.write(b"")
     with pytest.raises(FileError, match="none/f: cannot be written: No such file or directory"):
         with written(tmp_path / "none" / "f") as file:

@@ -69,9 +69,27 @@ def test_nan_and_wrong_shapes_are_caught():
     assert "backward gives the shape (5, 6)" in str(report)
 
 
+def test_what_changes_its_input_is_not_believed(rng):
+    x = rng.standard_normal((2, 3))
+
+    def doubled(dout, cache):  # in place: it must not double what it is checked with
+        dout *= 2
+        return dout
+
+    assert failed(gradcheck(lambda x: (x + 0, None), doubled, x)) == ["dx"]
+    assert gradcheck(lambda x: (x * 2, None), doubled, x)
+
+    def centred(x):
+        x -= x.mean()
+        return x, None
+
+    with pytest.raises(ArgumentError, match="changes one of forward's arguments"):
+        gradcheck(centred, lambda dout, cache: dout - dout.mean(), x)
+
+
 def test_a_missing_gradient_is_refused():
     _, forward, backward, arguments = CASES["matmul"]
-    with pytest.raises(ArgumentError, match="2 gradients for 3 arrays"):
+    with pytest.raises(ArgumentError, match="2 gradients for 3 arrays of floats: x, w, b"):
         gradcheck(forward, lambda *a: backward(*a)[:2], *arguments)
     with pytest.raises(ArgumentError, match="at least one array of floats"):
         gradcheck(forward, backward, 1, 2)

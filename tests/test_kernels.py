@@ -3,11 +3,13 @@
 import subprocess
 import sys
 
+import numba
 import numpy as np
 import pytest
 
 from npgpt import kernels, layers
 from npgpt.gradcheck import gradcheck
+from npgpt.kernels.jit import jit
 
 TWINS = [name for name in layers.__all__ if getattr(kernels, name) is not getattr(layers, name)]
 FORWARDS = [name for name in TWINS if name.endswith("_forward")]
@@ -93,6 +95,18 @@ def test_a_diverged_run_shows():
     out, _ = kernels.layernorm_forward(x, np.ones(3, np.float32), np.zeros(3, np.float32))
     assert np.isnan(out[0]).all()
     assert np.isfinite(out[1]).all()
+
+
+def test_without_a_place_for_the_cache_a_kernel_is_compiled_all_the_same(monkeypatch):
+    njit = numba.njit
+
+    def no_place(cache=False, **settings):
+        if cache:
+            raise RuntimeError("no locator available")
+        return njit(**settings)
+
+    monkeypatch.setattr(numba, "njit", no_place)
+    assert jit(lambda x: x + 1)(2) == 3
 
 
 def test_importing_npgpt_does_not_load_numba():

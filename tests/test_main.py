@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,15 @@ def test_a_reader_that_leaves_early_is_no_error():
     done = subprocess.run(pipe, shell=True, capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout.startswith("checking")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_an_output_that_is_full_is_one_sentence():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "npgpt", "test"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: the output cannot be written: No space left on device\n"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Sixteen views on one buffer, and GPT-2's initialisation."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
 
-from npgpt import GPT2Config, Parameters
+from npgpt import ArgumentError, GPT2Config, Parameters
 
 CONFIG = GPT2Config(block_size=64, vocab_size=300, n_layer=3, n_head=2, n_embd=48)
 
@@ -24,6 +26,24 @@ def test_a_change_in_a_blocks_view_lands_in_the_buffer():
     params.blocks[1].fcw[:] = 1
     assert params.flat.sum() == 4 * 48 * 48
     assert (params.fcw[1] == 1).all()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
+def test_the_views_of_a_copy_are_on_its_own_buffer(copied):
+    params = Parameters.init(CONFIG, seed=3)
+    other = copied(params)
+    np.testing.assert_array_equal(other.flat, params.flat)
+    other.flat[:] = 7
+    assert all((view == 7).all() for _, view in other.items())
+    assert (other.blocks[2].fcw == 7).all()
+    assert (params.fcw != 7).all()
+
+
+def test_a_buffer_that_does_not_fit_is_refused():
+    count = Parameters(CONFIG).flat.size
+    for flat in (np.zeros(count + 1), np.zeros(2 * count)[::2], np.zeros((1, count))):
+        with pytest.raises(ArgumentError, match="flat must be contiguous and"):
+            Parameters(CONFIG, flat)
 
 
 def test_initialisation_is_gpt2s():
