@@ -46,6 +46,11 @@ class TestWithPyTorch:
         out = capsys.readouterr().out
         assert sum(line.startswith("step") and "  OK" in line for line in out.splitlines()) == 10
 
+    @pytest.mark.parametrize("size", ["--n-embd 1 --n-head 1", "--vocab-size 1", "-T 1", "-B 1"])
+    def test_npgpt_agrees_at_the_smallest_sizes(self, size, tmp_path):
+        reference(tmp_path, *ODD, *size.split())
+        assert main(["--model", str(tmp_path / "m.bin")]) == 0
+
     @pytest.mark.parametrize("version", [1, 3, 5])
     def test_npgpt_writes_what_it_writes_byte_for_byte(self, version, tmp_path):
         reference(tmp_path, *ODD, "--version", str(version))
