@@ -7,7 +7,7 @@ import pytest
 
 from npgpt import layers
 from npgpt.gradcheck import gradcheck, layer_cases
-from npgpt.layers import adamw
+from npgpt.layers import adamw, gelu
 
 CASES = {case[0]: case for case in layer_cases(layers, np.random.default_rng(0))}
 
@@ -122,6 +122,17 @@ def test_gelu_is_the_identity_far_right_and_zero_far_left():
     out, cache = layers.gelu_forward(x)
     np.testing.assert_array_equal(out, [0, 1e4])
     np.testing.assert_array_equal(layers.gelu_backward(np.ones_like(x), cache), [0, 1])
+
+
+def test_gelu_of_a_long_array_is_the_gelu_of_each_element(rng):
+    x, dout = rng.standard_normal((2, 3, gelu.CHUNK + 5))  # pieces that end within a row
+    out, cache = layers.gelu_forward(x)
+    np.testing.assert_allclose(out[:, ::1000], layers.gelu_forward(x[:, ::1000])[0])
+    dx = layers.gelu_backward(dout, cache)
+    np.testing.assert_allclose(
+        dx[:, ::1000], layers.gelu_backward(dout[:, ::1000], x[:, ::1000]), atol=1e-15
+    )
+    assert (out[-1, -1] != 0) and (dx[-1, -1] != 0)
 
 
 def test_crossentropy_of_equal_logits_is_log_V():
