@@ -1,22 +1,16 @@
 """The fast twins: the layers of npgpt.layers under the same names, compiled by Numba.
 
-Same functions, arguments and caches. A layer that has no twin here is its textbook's.
+Same functions, arguments and caches; only attention's cache differs, see there.
 """
 
+from npgpt.kernels.adamw import adamw_update, gradient_norm
+from npgpt.kernels.attention import attention_backward, attention_forward
+from npgpt.kernels.crossentropy import crossentropy_backward, crossentropy_forward
+from npgpt.kernels.encoder import encoder_backward, encoder_forward
+from npgpt.kernels.gelu import gelu_backward, gelu_forward
 from npgpt.kernels.layernorm import layernorm_backward, layernorm_forward
-from npgpt.layers import (
-    adamw_update,
-    attention_backward,
-    attention_forward,
-    crossentropy_backward,
-    crossentropy_forward,
-    encoder_backward,
-    encoder_forward,
-    gelu_backward,
-    gelu_forward,
-    matmul_backward,
-    matmul_forward,
-)
+from npgpt.kernels.matmul import matmul_backward, matmul_forward
+from npgpt.kernels.residual import residual_add
 
 __all__ = [
     "adamw_update",
@@ -28,8 +22,10 @@ __all__ = [
     "encoder_forward",
     "gelu_backward",
     "gelu_forward",
+    "gradient_norm",
     "layernorm_backward",
     "layernorm_forward",
     "matmul_backward",
     "matmul_forward",
+    "residual_add",
 ]

@@ -1,21 +1,76 @@
-"""The one set of settings that every kernel is compiled with."""
+"""The one set of settings that every kernel is compiled with, and what a user sees of compiling."""
+
+import hashlib
+import sys
+from pathlib import Path
 
 import numba
+from numba.core import event
 
 # fastmath without nnan and ninf, which would make isnan false and hide a run that has diverged;
 # error_model="numpy", or the check for a division by zero keeps a loop from being vectorised.
-# Not parallel: Numba's threads and those of BLAS spin against each other, and a training step takes
-# up to three times as long.
 SETTINGS = {
     "error_model": "numpy",
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},
     "nogil": True,
 }
+SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
+
+kernels = []
 
 
-def jit(kernel):
-    """Compile a kernel at its first call, and keep the result on disk where there is a place."""
+def jit(kernel=None, *, parallel=False, signature=None):
+    """Compile a kernel at its first call, and keep the result on disk where there is a place.
+
+    With parallel, its pranges are spread over the threads. Given a signature, compile it now, for
+    that alone: other arguments are converted to it.
+    """
+    if kernel is None:
+        return lambda kernel: jit(kernel, parallel=parallel, signature=signature)
+    settings = {**SETTINGS, "parallel": parallel}
     try:
-        return numba.njit(cache=True, **SETTINGS)(kernel)
+        compiled = numba.njit(cache=True, **settings)(kernel)
     except RuntimeError:  # neither the package's folder nor the user's can be written
-        return numba.njit(**SETTINGS)(kernel)
+        compiled = numba.njit(**settings)(kernel)
+    else:
+        stamp_cache(compiled)
+    kernels.append(compiled)
+    if signature is not None and not numba.config.DISABLE_JIT:
+        compiled.compile(signature)
+        compiled.disable_compile()
+    return compiled
+
+
+def stamp_cache(compiled):
+    """Make what is on disk valid for these sources only.
+
+    Numba itself looks at the file that a kernel is in, not at those of the helpers it calls.
+    """
+    cache_file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if cache_file is not None:
+        cache_file._source_stamp = (cache_file._source_stamp, STAMP)
+
+
+class Announcement(event.Listener):
+    """Says on stderr that kernels are being compiled, and how many there have been so far."""
+
+    def __init__(self):
+        self.count = 0
+
+    def on_start(self, event):
+        if any(event.data["dispatcher"] is kernel for kernel in kernels):
+            self.count += 1
+            name = event.data["dispatcher"].py_func.__name__
+            text = f"compiling kernels, once on this machine: {self.count} ({name})"
+            if sys.stderr.isatty():
+                print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+            elif self.count == 1:
+                print("compiling kernels, once on this machine ...", file=sys.stderr, flush=True)
+
+    def on_end(self, event):
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+event.register("numba:compile", Announcement())

@@ -1,45 +1,51 @@
 """Layer normalisation, a row at a time: the twin of npgpt/layers/layernorm.py."""
 
 import numpy as np
+from numba import prange
 
+from npgpt.kernels.buffers import empty
 from npgpt.kernels.jit import jit
 from npgpt.layers.layernorm import EPS
+
+GROUP = 16  # rows whose dw and db are summed by one thread; the same for any number of threads
 
 
 def layernorm_forward(x, w, b):
     """x (B, T, C), w and b (C,) -> out (B, T, C), cache."""
-    out = np.empty(x.shape, x.dtype)  # (B, T, C)
+    out = empty(x.shape, x.dtype)  # (B, T, C)
     mean, rstd = np.empty((2, *x.shape[:-1], 1), x.dtype)  # each (B, T, 1)
     C = x.shape[-1]
-    eps = x.dtype.type(EPS)  # an argument: a compiled kernel would keep the value it has seen
     rows = (out.reshape(-1, C), mean.reshape(-1), rstd.reshape(-1))
-    forward_rows(x.reshape(-1, C), w, b, eps, *rows)
+    forward_rows(x.reshape(-1, C), w, b, x.dtype.type(EPS), *rows)
     return out, (x, w, mean, rstd)
 
 
-def layernorm_backward(dout, cache):
-    """dout (B, T, C) -> dx (B, T, C), dw (C,), db (C,)."""
+def layernorm_backward(dout, cache, out=None, add=False):
+    """dout (B, T, C) -> dx (B, T, C), dw (C,), db (C,).
+
+    Given out=(dw, db), both are written there or, with add, added to what is there.
+    """
     x, w, mean, rstd = cache
     C = x.shape[-1]
-    dx = np.empty(x.shape, x.dtype)  # (B, T, C)
-    dw, db = np.zeros((2, C), x.dtype)  # each (C,)
-    backward_rows(
-        dout.reshape(-1, C), x.reshape(-1, C), w, mean.reshape(-1), rstd.reshape(-1),
-        dx.reshape(-1, C), dw, db,
-    )  # fmt: skip
+    dx = empty(x.shape, x.dtype)  # (B, T, C)
+    dw, db = out or (np.empty_like(w), np.empty_like(w))
+    rows = (dout.reshape(-1, C), x.reshape(-1, C), w, mean.reshape(-1), rstd.reshape(-1))
+    parts = np.zeros((-(-mean.size // GROUP), 2, C), x.dtype)  # each group's share of dw and db
+    backward_rows(*rows, dx.reshape(-1, C), parts)
+    sum_parts(parts, dw, db, add)
     return dx, dw, db
 
 
-# Explicit loops: an expression a row, `x[i] - m`, makes an array, and so written these kernels take
-# five to ten times as long. `real` keeps the dtype of x: a plain 0.0 is a float64.
+# Loops over single elements: written as row expressions, every intermediate row is allocated, and
+# the kernel takes five times as long. `real` is the dtype of x: a plain 0.0 is a float64.
 
 
-@jit
+@jit(parallel=True)
 def forward_rows(x, w, b, eps, out, mean, rstd):
     """x (N, C), w and b (C,): fills out (N, C), mean and rstd (N,)."""
     N, C = x.shape
     real = x.dtype.type
-    for i in range(N):
+    for i in prange(N):
         total = real(0)
         for c in range(C):
             total += x[i, c]
@@ -54,24 +60,38 @@ def forward_rows(x, w, b, eps, out, mean, rstd):
         rstd[i] = r
 
 
-@jit
-def backward_rows(dout, x, w, mean, rstd, dx, dw, db):
-    """dout and x (N, C), w (C,), mean and rstd (N,): fills dx (N, C), adds to dw and db (C,)."""
+@jit(parallel=True)
+def backward_rows(dout, x, w, mean, rstd, dx, parts):
+    """dout and x (N, C), w (C,), mean and rstd (N,): fills dx (N, C), adds to parts (G, 2, C)."""
     N, C = x.shape
     real = x.dtype.type
-    for i in range(N):
-        dxhat_sum = real(0)
-        dxhat_xhat_sum = real(0)
-        for c in range(C):
-            xhat = (x[i, c] - mean[i]) * rstd[i]
-            dxhat = dout[i, c] * w[c]
-            dxhat_sum += dxhat
-            dxhat_xhat_sum += dxhat * xhat
-        dxhat_mean = dxhat_sum / real(C)
-        dxhat_xhat_mean = dxhat_xhat_sum / real(C)
-        for c in range(C):
-            xhat = (x[i, c] - mean[i]) * rstd[i]
-            dxhat = dout[i, c] * w[c]
-            dx[i, c] = (dxhat - dxhat_mean - xhat * dxhat_xhat_mean) * rstd[i]
-            dw[c] += dout[i, c] * xhat
-            db[c] += dout[i, c]
+    for group in prange(len(parts)):
+        dw, db = parts[group, 0], parts[group, 1]
+        for i in range(group * GROUP, min((group + 1) * GROUP, N)):
+            dxhat_sum = real(0)
+            dxhat_xhat_sum = real(0)
+            for c in range(C):
+                xhat = (x[i, c] - mean[i]) * rstd[i]
+                dxhat = dout[i, c] * w[c]
+                dxhat_sum += dxhat
+                dxhat_xhat_sum += dxhat * xhat
+            dxhat_mean = dxhat_sum / real(C)
+            dxhat_xhat_mean = dxhat_xhat_sum / real(C)
+            for c in range(C):
+                xhat = (x[i, c] - mean[i]) * rstd[i]
+                dxhat = dout[i, c] * w[c]
+                dx[i, c] = (dxhat - dxhat_mean - xhat * dxhat_xhat_mean) * rstd[i]
+                dw[c] += dout[i, c] * xhat
+                db[c] += dout[i, c]
+
+
+@jit
+def sum_parts(parts, dw, db, add):
+    """dw and db (C,) = or += the groups' shares (G, 2, C), in the order of the groups."""
+    if not add:
+        dw[:] = 0
+        db[:] = 0
+    for group in range(len(parts)):
+        for c in range(dw.size):
+            dw[c] += parts[group, 0, c]
+            db[c] += parts[group, 1, c]

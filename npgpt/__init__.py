@@ -6,6 +6,7 @@ from npgpt.debug_state import DebugState, read_debug_state, write_debug_state
 from npgpt.errors import ArgumentError, FileError, NpgptError
 from npgpt.gpt2 import GPT2
 from npgpt.parameters import Parameters
+from npgpt.threads import get_threads, set_threads
 from npgpt.tokenizer import get_tokenizer
 
 __version__ = "0.1.0"
@@ -19,9 +20,11 @@ __all__ = [
     "GPT2Config",
     "NpgptError",
     "Parameters",
+    "get_threads",
     "get_tokenizer",
     "read_checkpoint",
     "read_debug_state",
+    "set_threads",
     "write_checkpoint",
     "write_debug_state",
 ]

@@ -10,9 +10,12 @@ import numpy as np
 
 from npgpt.checkpoint import read_checkpoint
 from npgpt.errors import ArgumentError
+from npgpt.layers.crossentropy import IGNORED
 from npgpt.parameters import Parameters
+from npgpt.threads import threads
 
 BACKENDS = {"numpy": "npgpt.layers", "numba": "npgpt.kernels"}
+HEAD_ROWS = 256  # positions whose logits are in memory at the same time
 
 
 def block_forward(x, p, NH, layers):
@@ -21,138 +24,210 @@ def block_forward(x, p, NH, layers):
     qkv, qkv_cache = layers.matmul_forward(ln1, p.qkvw, p.qkvb)  # (B, T, 3C)
     atty, att_cache = layers.attention_forward(qkv, NH)  # (B, T, C)
     attproj, attproj_cache = layers.matmul_forward(atty, p.attprojw, p.attprojb)  # (B, T, C)
-    x = x + attproj
+    x = layers.residual_add(x, attproj)
     ln2, ln2_cache = layers.layernorm_forward(x, p.ln2w, p.ln2b)  # (B, T, C)
     fch, fc_cache = layers.matmul_forward(ln2, p.fcw, p.fcb)  # (B, T, 4C)
     act, gelu_cache = layers.gelu_forward(fch)  # (B, T, 4C)
     fcproj, fcproj_cache = layers.matmul_forward(act, p.fcprojw, p.fcprojb)  # (B, T, C)
-    x = x + fcproj
+    x = layers.residual_add(x, fcproj)
     caches = (ln1_cache, qkv_cache, att_cache, attproj_cache)
     return x, (*caches, ln2_cache, fc_cache, gelu_cache, fcproj_cache)
 
 
-def block_backward(dx, cache, g, layers):
-    """dx (B, T, C) of the block's output -> dx of its input; the twelve gradients go into g."""
+def block_backward(dx, cache, g, add, layers):
+    """dx (B, T, C) of the block's output -> dx of its input; the twelve gradients go into g.
+
+    They are written there or, with add, added to what is there.
+    """
     ln1_cache, qkv_cache, att_cache, attproj_cache, *caches = cache
     ln2_cache, fc_cache, gelu_cache, fcproj_cache = caches
-    dact, g.fcprojw[:], g.fcprojb[:] = layers.matmul_backward(dx, fcproj_cache)  # (B, T, 4C)
+    dact, *_ = layers.matmul_backward(dx, fcproj_cache, (g.fcprojw, g.fcprojb), add)  # (B, T, 4C)
     dfch = layers.gelu_backward(dact, gelu_cache)  # (B, T, 4C)
-    dln2, g.fcw[:], g.fcb[:] = layers.matmul_backward(dfch, fc_cache)  # (B, T, C)
-    dresidual, g.ln2w[:], g.ln2b[:] = layers.layernorm_backward(dln2, ln2_cache)  # (B, T, C)
-    dx = dx + dresidual
-    datty, g.attprojw[:], g.attprojb[:] = layers.matmul_backward(dx, attproj_cache)  # (B, T, C)
+    dln2, *_ = layers.matmul_backward(dfch, fc_cache, (g.fcw, g.fcb), add)  # (B, T, C)
+    dln2, *_ = layers.layernorm_backward(dln2, ln2_cache, (g.ln2w, g.ln2b), add)  # (B, T, C)
+    dx = layers.residual_add(dx, dln2)
+    datty, *_ = layers.matmul_backward(dx, attproj_cache, (g.attprojw, g.attprojb), add)
     dqkv = layers.attention_backward(datty, att_cache)  # (B, T, 3C)
-    dln1, g.qkvw[:], g.qkvb[:] = layers.matmul_backward(dqkv, qkv_cache)  # (B, T, C)
-    dresidual, g.ln1w[:], g.ln1b[:] = layers.layernorm_backward(dln1, ln1_cache)  # (B, T, C)
-    return dx + dresidual
+    dln1, *_ = layers.matmul_backward(dqkv, qkv_cache, (g.qkvw, g.qkvb), add)  # (B, T, C)
+    dln1, *_ = layers.layernorm_backward(dln1, ln1_cache, (g.ln1w, g.ln1b), add)  # (B, T, C)
+    return layers.residual_add(dx, dln1)
 
 
-def body_forward(tokens, p, layers):
+def forget(cache):
+    """A block's cache without ln1, ln2 and act, which `recall` makes again for little."""
+    ln1_cache, _, att_cache, attproj_cache, ln2_cache, _, gelu_cache, _ = cache
+    return ln1_cache, None, att_cache, attproj_cache, ln2_cache, None, gelu_cache, None
+
+
+def recall(cache, p, layers):
+    """The whole cache of the block with the parameters p from what `forget` has left of it."""
+    ln1_cache, _, att_cache, attproj_cache, ln2_cache, _, gelu_cache, _ = cache
+    ln1, _ = layers.layernorm_forward(ln1_cache[0], p.ln1w, p.ln1b)  # (B, T, C)
+    ln2, _ = layers.layernorm_forward(ln2_cache[0], p.ln2w, p.ln2b)  # (B, T, C)
+    act, _ = layers.gelu_forward(gelu_cache)  # (B, T, 4C)
+    caches = (ln1_cache, (ln1, p.qkvw, p.qkvb), att_cache, attproj_cache)
+    return (*caches, ln2_cache, (ln2, p.fcw, p.fcb), gelu_cache, (act, p.fcprojw, p.fcprojb))
+
+
+def body_forward(tokens, p, layers, recompute=False):
     """All but the head: tokens (B, T) -> lnf (B, T, C), cache."""
     x, encoder_cache = layers.encoder_forward(tokens, p.wte, p.wpe)  # (B, T, C)
     block_caches = []
     for block in p.blocks:
         x, cache = block_forward(x, block, p.config.n_head, layers)
-        block_caches.append(cache)
+        block_caches.append(forget(cache) if recompute else cache)
     lnf, lnf_cache = layers.layernorm_forward(x, p.lnfw, p.lnfb)  # (B, T, C)
     return lnf, (encoder_cache, block_caches, lnf_cache)
 
 
-def body_backward(dlnf, cache, g, layers):
-    """dlnf (B, T, C) -> nothing; wte's gradient is added to what the head left in g.wte."""
+def body_backward(dlnf, cache, p, g, add, layers, recompute=False):
+    """dlnf (B, T, C) -> nothing; the gradients go into g, where wte's has the head's share already.
+
+    The cache is used up: what a block needed is free again after it.
+    """
     encoder_cache, block_caches, lnf_cache = cache
-    dx, g.lnfw[:], g.lnfb[:] = layers.layernorm_backward(dlnf, lnf_cache)  # (B, T, C)
-    for block in reversed(g.blocks):
-        dx = block_backward(dx, block_caches.pop(), block, layers)  # what was popped is freed
-    dwte, g.wpe[:] = layers.encoder_backward(dx, encoder_cache)  # (V, C)
-    g.wte += dwte
+    dx, *_ = layers.layernorm_backward(dlnf, lnf_cache, (g.lnfw, g.lnfb), add)  # (B, T, C)
+    for block, dblock in zip(reversed(p.blocks), reversed(g.blocks), strict=True):
+        cache = block_caches.pop()
+        dx = block_backward(
+            dx, recall(cache, block, layers) if recompute else cache, dblock, add, layers
+        )
+    if not add:
+        g.wpe[:] = 0
+    layers.encoder_backward(dx, encoder_cache, (g.wte, g.wpe), add=True)
 
 
-def gpt2_forward(tokens, targets, p, layers):
-    """tokens and targets (B, T) -> loss (a scalar), cache."""
-    lnf, body_cache = body_forward(tokens, p, layers)  # (B, T, C)
-    loss, head_cache = layers.crossentropy_forward(lnf, p.wte, targets)
-    return loss, (body_cache, head_cache)
+def head(lnf, targets, p, layers, g=None, add=False, dloss=1.0):
+    """lnf (B, T, C), targets (B, T) -> loss (a float), dlnf (B, T, C) or, without g, None.
+
+    It goes forward and backward with HEAD_ROWS positions at a time, since their logits take more
+    memory than all the rest of their activations. wte's gradient goes into g.
+    """
+    rows, targets = lnf.reshape(-1, lnf.shape[-1]), targets.reshape(-1)  # (B*T, C), (B*T,)
+    dlnf = None if g is None else np.zeros_like(rows)  # (B*T, C)
+    count = np.count_nonzero(targets != IGNORED)
+    loss = 0.0
+    for i in range(0, len(rows), HEAD_ROWS):
+        part = slice(i, i + HEAD_ROWS)
+        share = np.count_nonzero(targets[part] != IGNORED) / count
+        if share == 0:
+            continue
+        part_loss, cache = layers.crossentropy_forward(rows[part], p.wte, targets[part])
+        loss += share * float(part_loss)
+        if g is not None:
+            dlnf[part], _ = layers.crossentropy_backward(share * dloss, cache, (g.wte,), add)
+            add = True
+    return loss, None if g is None else dlnf.reshape(lnf.shape)
 
 
-def gpt2_backward(dloss, cache, g, layers):
-    """dloss, a scalar -> nothing; the sixteen gradients go into g. The cache is used up."""
-    body_cache, head_cache = cache
-    dlnf, g.wte[:] = layers.crossentropy_backward(dloss, head_cache)  # (B, T, C)
-    body_backward(dlnf, body_cache, g, layers)
+def gpt2_loss(tokens, targets, p, layers):
+    """tokens and targets (B, T) -> loss (a float)."""
+    lnf, _ = body_forward(tokens, p, layers, recompute=True)  # (B, T, C)
+    loss, _ = head(lnf, targets, p, layers)
+    return loss
+
+
+def gpt2_forward_backward(tokens, targets, p, g, layers, dloss=1.0, add=False, recompute=False):
+    """tokens and targets (B, T) -> loss (a float); dloss times its gradients go into g.
+
+    They are written there or, with add, added to what is there.
+    """
+    lnf, cache = body_forward(tokens, p, layers, recompute)  # (B, T, C)
+    loss, dlnf = head(lnf, targets, p, layers, g, add, dloss)
+    body_backward(dlnf, cache, p, g, add, layers, recompute)
+    return loss
 
 
 class GPT2:
     """A GPT-2 with its parameters and, from their first use on, its gradients and moments.
 
-    A training step is `loss(tokens, targets)`, `backward()`, `update(lr)`. It computes in the
+    A training step is `forward_backward(tokens, targets)` and `update(lr)`. It computes in the
     dtype of its parameters. `params`, `grads` and the moments `m` and `v` are Parameters (the last
     three None until they are needed), `step` counts the updates.
     """
 
-    def __init__(self, config, seed=0, backend="numpy", params=None):
-        """A model of the given GPT2Config with new weights from seed, or on Parameters at hand."""
+    def __init__(self, config, seed=0, backend="numba", params=None, recompute=False):
+        """A model of the given GPT2Config with new weights from seed, or on Parameters at hand.
+
+        With recompute, the backward pass makes the outputs of gelu and the layernorms in front of
+        the matmuls again, and the forward pass need not keep them: three eighths of what it keeps.
+        """
         if backend not in BACKENDS:
             raise ArgumentError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
         if params is not None and params.config != config:
             raise ArgumentError(f"params must be of the model's {config}, not of {params.config}")
         self.config = config
         self.layers = importlib.import_module(BACKENDS[backend])
+        self.recompute = recompute
         self.params = Parameters.init(config, seed) if params is None else params
         self.grads = self.m = self.v = None
         self.step = 0
-        self._cache = None
 
     @classmethod
-    def from_checkpoint(cls, path, backend="numpy"):
-        """Read an llm.c model file; raises FileError where it is none or is damaged."""
+    def from_checkpoint(cls, path, **options):
+        """Read an llm.c model file; raises FileError where it is none or is damaged.
+
+        The options are those of GPT2: backend and recompute.
+        """
         params = read_checkpoint(path)
-        return cls(params.config, backend=backend, params=params)
+        return cls(params.config, params=params, **options)
 
     def forward(self, tokens):
         """tokens (B, T), T up to block_size -> logits (B, T, V)."""
         tokens = self._check("tokens", tokens, lowest=0)
-        lnf, _ = body_forward(tokens, self.params, self.layers)
-        logits, _ = self.layers.matmul_forward(lnf, self.params.wte)
+        with threads():
+            lnf, _ = body_forward(tokens, self.params, self.layers, recompute=True)
+            logits, _ = self.layers.matmul_forward(lnf, self.params.wte)
         return logits
 
     def loss(self, tokens, targets):
         """tokens and targets (B, T) -> the mean cross-entropy in nats, as a float.
 
-        Targets of -1 are left out of the mean. What `backward` needs is kept until then.
+        Targets of -1 are left out of the mean. No gradients: that is `forward_backward`.
         """
-        tokens = self._check("tokens", tokens, lowest=0)
-        targets = self._check("targets", targets, lowest=-1)
-        if targets.shape != tokens.shape:
-            raise ArgumentError(
-                f"targets must be {tokens.shape} as tokens are, not {targets.shape}"
-            )
-        if (targets == -1).all():
-            raise ArgumentError("targets are all -1: at least one has to count")
-        self._cache = None  # the last step's activations make room for this one's
-        loss, self._cache = gpt2_forward(tokens, targets, self.params, self.layers)
-        return float(loss)
+        tokens, targets = self._check_batch(tokens, targets)
+        with threads():
+            return gpt2_loss(tokens, targets, self.params, self.layers)
 
-    def backward(self):
-        """Write the gradients of the last `loss` into `grads`, over what was there."""
-        if self._cache is None:
-            raise ArgumentError("backward() comes once after each loss(tokens, targets)")
+    def forward_backward(self, tokens, targets, dloss=1.0, add=False):
+        """As `loss`, and leaves dloss times the loss's gradients in `grads`, over what was there.
+
+        With add, they are added to what was there: call it with dloss=1/n for n micro-batches, with
+        add from the second one on.
+        """
+        tokens, targets = self._check_batch(tokens, targets)
         if self.grads is None:
+            if add:
+                raise ArgumentError("add=True comes after a first forward_backward without it")
             self.grads = self._like_params()
-        cache, self._cache = self._cache, None
-        gpt2_backward(1.0, cache, self.grads, self.layers)
+        with threads():
+            return gpt2_forward_backward(
+                tokens, targets, self.params, self.grads, self.layers, dloss, add, self.recompute
+            )
 
-    def update(self, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
-        """One step of AdamW on every parameter, with the gradients of the last `backward`."""
+    def update(self, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, clip=None):
+        """One step of AdamW on every parameter, with the gradients in `grads`.
+
+        Given clip, the gradients count as scaled down to that norm, all together, where theirs is
+        larger, and it returns what their norm was.
+        """
         if self.grads is None:
-            raise ArgumentError("update() comes after backward()")
+            raise ArgumentError("update() comes after forward_backward()")
+        if clip is not None and not clip > 0:
+            raise ArgumentError(f"clip must be a number above 0, not {clip!r}")
         if self.m is None:
             self.m, self.v = self._like_params(), self._like_params()
         self.step += 1
-        self.layers.adamw_update(
-            self.params.flat, self.grads.flat, self.m.flat, self.v.flat,
-            self.step, lr, *betas, eps, weight_decay,
-        )  # fmt: skip
+        norm, scale = None, 1.0
+        with threads():
+            if clip is not None:
+                norm = self.layers.gradient_norm(self.grads.flat)
+                scale = min(1.0, clip / (norm + 1e-6))  # as PyTorch's clip_grad_norm_
+            self.layers.adamw_update(
+                self.params.flat, self.grads.flat, self.m.flat, self.v.flat,
+                self.step, lr, *betas, eps, weight_decay, scale,
+            )  # fmt: skip
+        return norm
 
     def generate(self, tokens, max_new_tokens, temperature=1.0, top_k=None, seed=None):
         """Continue tokens (B, T) -> (B, T + max_new_tokens).
@@ -172,13 +247,25 @@ class GPT2:
         rng = np.random.default_rng(seed)
         for _ in range(max_new_tokens):
             context = tokens[:, -self.config.block_size :]
-            lnf, _ = body_forward(context, self.params, self.layers)
-            logits, _ = self.layers.matmul_forward(lnf[:, -1], self.params.wte)  # (B, V)
+            with threads():
+                lnf, _ = body_forward(context, self.params, self.layers, recompute=True)
+                logits, _ = self.layers.matmul_forward(lnf[:, -1], self.params.wte)  # (B, V)
             tokens = np.concatenate([tokens, draw(logits, temperature, top_k, rng)], axis=1)
         return tokens
 
     def _like_params(self):
         return Parameters(self.config, dtype=self.params.flat.dtype)
+
+    def _check_batch(self, tokens, targets):
+        tokens = self._check("tokens", tokens, lowest=0)
+        targets = self._check("targets", targets, lowest=-1)
+        if targets.shape != tokens.shape:
+            raise ArgumentError(
+                f"targets must be {tokens.shape} as tokens are, not {targets.shape}"
+            )
+        if (targets == IGNORED).all():
+            raise ArgumentError("targets are all -1: at least one has to count")
+        return tokens, targets
 
     def _check(self, name, ids, lowest, longest="block_size"):
         try:

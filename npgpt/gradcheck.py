@@ -14,7 +14,7 @@ import numpy as np
 from npgpt.cli import Parser, program
 from npgpt.config import GPT2Config
 from npgpt.errors import ArgumentError
-from npgpt.gpt2 import BACKENDS, GPT2, gpt2_backward, gpt2_forward
+from npgpt.gpt2 import BACKENDS, GPT2, gpt2_forward_backward, gpt2_loss
 from npgpt.parameters import Parameters
 
 
@@ -157,11 +157,12 @@ def gradcheck_gpt2(model, tokens, targets, **bounds):
 
     def forward(*tensors):
         flat = np.concatenate([tensor.reshape(-1) for tensor in tensors])
-        return gpt2_forward(tokens, targets, Parameters(model.config, flat), model.layers)
+        params = Parameters(model.config, flat)
+        return gpt2_loss(tokens, targets, params, model.layers), params
 
-    def backward(dloss, cache):
+    def backward(dloss, params):
         grads = Parameters(model.config, dtype=np.float64)
-        gpt2_backward(dloss, cache, grads, model.layers)
+        gpt2_forward_backward(tokens, targets, params, grads, model.layers, dloss)
         return [view for _, view in grads.items()]
 
     names, tensors = zip(*model.params.items(), strict=True)
@@ -183,7 +184,7 @@ def tiny_gpt2(backend, rng):
 def main(argv=None, prog=None):
     """Check every layer and a whole small GPT-2; the exit status is 0 if all is OK, else 1."""
     parser = Parser(prog=prog, description=main.__doc__)
-    parser.add_argument("--backend", choices=BACKENDS, default="numpy", help="default: numpy")
+    parser.add_argument("--backend", choices=BACKENDS, default="numba", help="default: numba")
     parser.add_argument("--seed", type=int, default=0, help="of the random inputs; default: 0")
     args = parser.parse_args(argv)
     if args.seed < 0:

@@ -47,8 +47,7 @@ def main(argv=None, prog=None):
 
     logits_ok = check_logits(model.forward(state.x), state, args.tolerances["logits"])
     start = time.perf_counter()
-    loss = model.loss(state.x, state.y)
-    model.backward()
+    loss = model.forward_backward(state.x, state.y)
     seconds = time.perf_counter() - start
     loss_ok = show("loss", np.float64(loss), np.float64(state.loss), args.tolerances["loss"])
     grads_ok = check_gradients(model.grads, state.grads, args.tolerances["grads"])
@@ -74,7 +73,7 @@ def parse(argv, prog):
         "--losses", type=Path, metavar="FILE.json",
         help="the expected losses; default: STATE.losses.json or losses.json beside the state",
     )  # fmt: skip
-    parser.add_argument("--backend", choices=BACKENDS, default="numpy", help="default: numpy")
+    parser.add_argument("--backend", choices=BACKENDS, default="numba", help="default: numba")
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="default: 10")
     parser.add_argument(
         "--weight-decay", type=float, metavar="W", help="instead of the one the losses came with"
@@ -186,8 +185,7 @@ def check_losses(model, x, y, loss, seconds, known, args):
         start = time.perf_counter()
         if step > 0:
             seconds = 0
-            loss = model.loss(x, y)
-            model.backward()
+            loss = model.forward_backward(x, y)
         model.update(known.lr, weight_decay=decay)
         seconds += time.perf_counter() - start
         verdict = "not checked"

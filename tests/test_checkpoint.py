@@ -108,8 +108,7 @@ def test_padding_is_carried_along_and_never_shows(tmp_path):
     assert model.forward([[1, 2]]).shape == (1, 2, 131)
     assert model.generate([[1, 2]], 30, seed=0).max() < 131
     for _ in range(3):
-        model.loss([[1, 2]], [[3, 4]])
-        model.backward()
+        model.forward_backward([[1, 2]], [[3, 4]])
         model.update(1e-2, weight_decay=0.5)
     write_checkpoint(again, model.params)
     assert again.read_bytes()[row : row + 4 * 125 * 3] == content[row : row + 4 * 125 * 3]

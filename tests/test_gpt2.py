@@ -19,9 +19,8 @@ def model(request):
 def test_any_batch_up_to_block_size_works(model, B, T, rng):
     tokens, targets = rng.integers(0, 13, (2, B, T))
     assert model.forward(tokens).shape == (B, T, 13)
-    loss = model.loss(tokens, targets)
+    loss = model.forward_backward(tokens, targets)
     assert loss == pytest.approx(np.log(13), abs=0.1)
-    model.backward()
     assert np.isfinite(model.grads.flat).all()
     assert (model.grads.wpe[T:] == 0).all()
     assert (model.grads.wpe[:T] != 0).all()
@@ -37,11 +36,9 @@ def test_loss_is_the_cross_entropy_of_the_logits(model, rng):
 
 def test_gradients_are_written_anew_by_each_backward(model, rng):
     tokens, targets = rng.integers(0, 13, (2, 2, 5))
-    model.loss(tokens, targets)
-    model.backward()
+    model.forward_backward(tokens, targets)
     first = model.grads.flat.copy()
-    model.loss(tokens, targets)
-    model.backward()
+    model.forward_backward(tokens, targets)
     np.testing.assert_array_equal(model.grads.flat, first)
 
 
@@ -49,20 +46,19 @@ def test_training_learns_a_batch_by_heart(model, rng):
     tokens, targets = rng.integers(0, 13, (2, 2, 6))
     first = model.loss(tokens, targets)
     for _ in range(150):
-        model.loss(tokens, targets)
-        model.backward()
+        model.forward_backward(tokens, targets)
         model.update(lr=1e-2)
     assert model.loss(tokens, targets) < 0.05 < first
 
 
-def test_training_repeats_bit_for_bit(rng):
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_training_repeats_bit_for_bit(backend, rng):
     tokens, targets = rng.integers(0, 13, (2, 2, 6))
     runs = []
     for _ in range(2):
-        model = GPT2(CONFIG, seed=5)
+        model = GPT2(CONFIG, seed=5, backend=backend)
         for _ in range(3):
-            model.loss(tokens, targets)
-            model.backward()
+            model.forward_backward(tokens, targets)
             model.update(lr=1e-2, weight_decay=0.1)
         runs.append(model.params.flat)
     np.testing.assert_array_equal(*runs)
@@ -73,8 +69,7 @@ def test_backends_agree(rng):
     grads = []
     for backend in ("numpy", "numba"):
         model = GPT2(CONFIG, seed=1, backend=backend)
-        model.loss(tokens, targets)
-        model.backward()
+        model.forward_backward(tokens, targets)
         grads.append(model.grads.flat)
     np.testing.assert_allclose(*grads, atol=1e-6)
 
@@ -84,8 +79,7 @@ def test_a_float64_model_computes_in_float64(rng):
     model = GPT2(CONFIG, params=params)
     tokens, targets = rng.integers(0, 13, (2, 2, 3))
     assert model.forward(tokens).dtype == np.float64
-    model.loss(tokens, targets)
-    model.backward()
+    model.forward_backward(tokens, targets)
     model.update(1e-3)
     assert model.grads.flat.dtype == model.m.flat.dtype == np.float64
 
@@ -152,8 +146,9 @@ def test_bad_tokens_are_refused(model, tokens, message):
         (lambda m: m.loss([[1]], [[1, 2]]), "targets must be"),
         (lambda m: m.loss([[1]], [[-1]]), "targets are all -1"),
         (lambda m: m.loss([[1]], [[-2]]), "targets must be from -1 to 12"),
-        (lambda m: m.backward(), "backward.. comes once after each loss"),
-        (lambda m: m.update(1e-3), "update.. comes after backward"),
+        (lambda m: m.forward_backward([[1]], [[1, 2]]), "targets must be"),
+        (lambda m: m.forward_backward([[1]], [[1]], add=True), "add=True comes after a first"),
+        (lambda m: m.update(1e-3), "update.. comes after forward_backward"),
         (lambda m: m.generate([[1]], 1, temperature=-1), "temperature must be"),
         (lambda m: m.generate([[1]], 1, temperature=float("nan")), "temperature must be"),
         (lambda m: m.generate([[1]], 1, top_k=0), "top_k must be at least 1, not 0"),
@@ -182,8 +177,51 @@ def test_a_diverged_model_does_not_generate(model):
             model.generate([[1]], 1, temperature=temperature)
 
 
-def test_backward_comes_once_after_each_loss(model):
-    model.loss([[1]], [[2]])
-    model.backward()
-    with pytest.raises(ArgumentError, match="once"):
-        model.backward()
+@pytest.fixture
+def batches(rng):
+    """Four micro-batches and the one batch that they make; one position has no target."""
+    tokens, targets = rng.integers(0, 13, (2, 8, 9))
+    return [(tokens[i : i + 2], targets[i : i + 2]) for i in range(0, 8, 2)], (tokens, targets)
+
+
+def test_micro_batches_add_up_to_their_batch(model, batches):
+    parts, whole = batches
+    expected = model.forward_backward(*whole)
+    grads = model.grads.flat.copy()
+    model.grads.flat[:] = np.nan  # nothing is left of what was there
+    losses = [model.forward_backward(*part, dloss=1 / 4, add=i > 0) for i, part in enumerate(parts)]
+    assert np.mean(losses) == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(model.grads.flat, grads, atol=1e-6)
+
+
+def test_recomputing_changes_nothing(model, batches):
+    _, (tokens, targets) = batches
+    loss = model.forward_backward(tokens, targets)
+    grads = model.grads.flat.copy()
+    model.recompute = True
+    assert model.forward_backward(tokens, targets) == loss
+    np.testing.assert_array_equal(model.grads.flat, grads)
+
+
+def test_the_head_in_chunks_equals_the_head_at_once(model, batches, monkeypatch):
+    _, (tokens, targets) = batches
+    targets[0, 1] = targets[3] = -1  # with 5 rows at a time, some chunks have no target at all
+    loss = model.forward_backward(tokens, targets)
+    grads = model.grads.flat.copy()
+    assert model.loss(tokens, targets) == loss
+    monkeypatch.setattr("npgpt.gpt2.HEAD_ROWS", 5)
+    assert model.forward_backward(tokens, targets) == pytest.approx(loss, rel=1e-6)
+    np.testing.assert_allclose(model.grads.flat, grads, atol=1e-6)
+
+
+def test_clipping_scales_the_gradients_to_the_norm(rng):
+    tokens, targets = rng.integers(0, 13, (2, 2, 6))
+    for backend in ("numpy", "numba"):
+        model, same = (GPT2(CONFIG, seed=5, backend=backend) for _ in range(2))
+        model.forward_backward(tokens, targets)
+        norm = np.linalg.norm(model.grads.flat.astype(np.float64))
+        assert model.update(1e-2, clip=norm / 3) == pytest.approx(norm, rel=1e-6)
+        same.forward_backward(tokens, targets)
+        same.grads.flat[:] /= 3
+        assert same.update(1e-2, clip=norm) == pytest.approx(norm / 3, rel=1e-6)
+        np.testing.assert_allclose(model.params.flat, same.params.flat, atol=1e-7)

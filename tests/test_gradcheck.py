@@ -126,9 +126,10 @@ def test_whole_gpt2_that_forgets_the_heads_part_of_wte_is_caught(rng, monkeypatc
     tokens, targets = rng.integers(0, model.config.vocab_size, (2, 2, 3))
     right = layers.crossentropy_backward
 
-    def without_dwte(dloss, cache):
+    def without_dwte(dloss, cache, out, add):
         dx, dwte = right(dloss, cache)
-        return dx, dwte * 0
+        out[0][:] = 0
+        return dx, dwte
 
     monkeypatch.setattr(layers, "crossentropy_backward", without_dwte)
     assert failed(gradcheck_gpt2(model, tokens, targets)) == ["dwte"]
@@ -158,7 +159,7 @@ def test_the_program_shows_a_row_for_each_layer_and_argument(backend, capsys):
 def test_the_program_ends_with_1_where_a_gradient_is_wrong(monkeypatch, capsys):
     right = layers.gelu_backward
     monkeypatch.setattr(layers, "gelu_backward", lambda *a: right(*a) + 1e-3)
-    assert main([]) == 1
+    assert main(["--backend", "numpy"]) == 1
     out = capsys.readouterr().out
     assert "NOT OK" in out
     assert out.endswith("overall okay: False\n")

@@ -99,8 +99,7 @@ class TestWithPyTorch:
         np.testing.assert_allclose(
             model.forward(state.x), logits.detach().numpy(), rtol=1e-4, atol=1e-4
         )
-        model.loss(state.x, state.y)
-        model.backward()
+        model.forward_backward(state.x, state.y)
         of_theirs = theirs.transformer.h[1].mlp.c_fc.weight.grad.T.numpy()  # Conv1D is (in, out)
         np.testing.assert_allclose(model.grads.fcw[1], of_theirs, rtol=1e-3, atol=1e-6)
 

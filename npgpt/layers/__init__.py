@@ -2,16 +2,18 @@
 
 A layer is two functions: `out, cache = f_forward(*arguments)` and `gradients = f_backward(dout,
 cache)`, the gradients in the order of the arguments. They work in the dtype of what they get.
-Read them in the order of a batch: encoder, layernorm, matmul, attention, gelu, crossentropy, adamw.
+Read them in the order of a batch: encoder, layernorm, matmul, attention, residual, gelu,
+crossentropy, adamw.
 """
 
-from npgpt.layers.adamw import adamw_update
+from npgpt.layers.adamw import adamw_update, gradient_norm
 from npgpt.layers.attention import attention_backward, attention_forward
 from npgpt.layers.crossentropy import crossentropy_backward, crossentropy_forward
 from npgpt.layers.encoder import encoder_backward, encoder_forward
 from npgpt.layers.gelu import gelu_backward, gelu_forward
 from npgpt.layers.layernorm import layernorm_backward, layernorm_forward
 from npgpt.layers.matmul import matmul_backward, matmul_forward
+from npgpt.layers.residual import residual_add
 
 __all__ = [
     "adamw_update",
@@ -23,8 +25,10 @@ __all__ = [
     "encoder_forward",
     "gelu_backward",
     "gelu_forward",
+    "gradient_norm",
     "layernorm_backward",
     "layernorm_forward",
     "matmul_backward",
     "matmul_forward",
+    "residual_add",
 ]

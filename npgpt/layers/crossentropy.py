@@ -5,6 +5,8 @@ loss = mean over the targets that count of (log sum_v exp(logits[v]) - logits[ta
 
 import numpy as np
 
+from npgpt.layers.out import deliver
+
 IGNORED = -1
 
 
@@ -26,8 +28,11 @@ def crossentropy_forward(x, wte, targets):
     return loss, (x, wte, probs, counted, target)
 
 
-def crossentropy_backward(dloss, cache):
-    """dloss, a scalar, usually 1 -> dx (B, T, C), dwte (V, C)."""
+def crossentropy_backward(dloss, cache, out=None, add=False):
+    """dloss, a scalar, usually 1 -> dx (B, T, C), dwte (V, C).
+
+    Given out=(dwte,), it is written there or, with add, added to what is there.
+    """
     x, wte, probs, counted, target = cache
     # dlogits = (probs - onehot(target)) * weight, where a position without a target weighs nothing
     weight = np.zeros((len(probs), 1), probs.dtype)  # (B*T, 1)
@@ -37,4 +42,4 @@ def crossentropy_backward(dloss, cache):
     # logits = x @ wte.T
     dx = (dlogits @ wte).reshape(x.shape)  # (B, T, C)
     dwte = dlogits.T @ x.reshape(-1, x.shape[-1])  # (V, C)
-    return dx, dwte
+    return dx, *deliver((dwte,), out, add)

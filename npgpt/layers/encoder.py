@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from npgpt.layers.out import deliver
+
 
 def encoder_forward(tokens, wte, wpe):
     """Embed tokens (B, T), integers, with wte (V, C) and wpe (maxT, C) -> out (B, T, C), cache."""
@@ -9,8 +11,11 @@ def encoder_forward(tokens, wte, wpe):
     return wte[tokens] + wpe[:T], (tokens, wte, wpe)
 
 
-def encoder_backward(dout, cache):
-    """dout (B, T, C) -> dwte (V, C), dwpe (maxT, C); tokens are integers and have no gradient."""
+def encoder_backward(dout, cache, out=None, add=False):
+    """dout (B, T, C) -> dwte (V, C), dwpe (maxT, C); tokens are integers and have no gradient.
+
+    Given out=(dwte, dwpe), both are written there or, with add, added to what is there.
+    """
     tokens, wte, wpe = cache
     B, T = tokens.shape
     dwte = np.zeros_like(wte)  # (V, C)
@@ -18,4 +23,4 @@ def encoder_backward(dout, cache):
     np.add.at(dwte, tokens, dout)
     dwpe = np.zeros_like(wpe)  # (maxT, C)
     dwpe[:T] = dout.sum(0)
-    return dwte, dwpe
+    return deliver((dwte, dwpe), out, add)

@@ -1,5 +1,7 @@
 """Layer normalisation (Ba et al. 2016): out = (x - mean) * rstd * w + b; see doc/layernorm/."""
 
+from npgpt.layers.out import deliver
+
 EPS = 1e-5
 
 
@@ -14,12 +16,16 @@ def layernorm_forward(x, w, b):
     return xshift * rstd * w + b, (x, w, mean, rstd)
 
 
-def layernorm_backward(dout, cache):
-    """dout (B, T, C) -> dx (B, T, C), dw (C,), db (C,)."""
+def layernorm_backward(dout, cache, out=None, add=False):
+    """dout (B, T, C) -> dx (B, T, C), dw (C,), db (C,).
+
+    Given out=(dw, db), both are written there or, with add, added to what is there.
+    """
     x, w, mean, rstd = cache
     xhat = (x - mean) * rstd  # (B, T, C)
     dxhat = dout * w  # (B, T, C)
     # x reaches xhat along three ways: directly, through the mean and through the variance.
     dx = dxhat - dxhat.mean(-1, keepdims=True) - xhat * (dxhat * xhat).mean(-1, keepdims=True)
     rows = tuple(range(dout.ndim - 1))
-    return dx * rstd, (dout * xhat).sum(rows), dout.sum(rows)
+    dw, db = (dout * xhat).sum(rows), dout.sum(rows)
+    return dx * rstd, *deliver((dw, db), out, add)

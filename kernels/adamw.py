@@ -1,0 +1,54 @@
+"""AdamW in one pass over memory: the twin of npgpt/layers/adamw.py."""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from npgpt.kernels.jit import jit
+
+BLOCK = 1 << 15
+
+
+def adamw_update(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay, scale=1.0):
+    """Step t = 1, 2, ... of p (N,) against scale times g (N,); p, m and v (N,) change in place."""
+    # p -= lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps), with one root and one division
+    root = math.sqrt(1 - beta2**t)
+    rate, eps, decay = lr * root / (1 - beta1**t), eps * root, 1 - lr * weight_decay
+    numbers = np.array([scale, beta1, 1 - beta1, beta2, 1 - beta2, rate, eps, decay], p.dtype)
+    update_blocks(p, g, m, v, numbers)
+
+
+def gradient_norm(g):
+    """g (N,) -> the square root of the sum of its squares, a float."""
+    squares = np.empty(-(-g.size // BLOCK), g.dtype)
+    square_blocks(g, squares)
+    return math.sqrt(squares.sum(dtype=np.float64))
+
+
+@jit(parallel=True)
+def update_blocks(p, g, m, v, numbers):
+    """Changes p, m and v (N,)."""
+    for block in prange((p.size + BLOCK - 1) // BLOCK):
+        scale, beta1, rest1, beta2, rest2, rate, eps, decay = (
+            numbers[0], numbers[1], numbers[2], numbers[3],
+            numbers[4], numbers[5], numbers[6], numbers[7],
+        )  # fmt: skip
+        part = slice(block * BLOCK, (block + 1) * BLOCK)
+        pi, gi, mi, vi = p[part], g[part], m[part], v[part]
+        for i in range(pi.size):
+            gradient = scale * gi[i]
+            mi[i] = beta1 * mi[i] + rest1 * gradient
+            vi[i] = beta2 * vi[i] + rest2 * gradient * gradient
+            pi[i] = decay * pi[i] - rate * mi[i] / (np.sqrt(vi[i]) + eps)
+
+
+@jit(parallel=True)
+def square_blocks(g, squares):
+    """Fills squares with the sum of the squares of each block of g (N,)."""
+    for block in prange(squares.size):
+        gi = g[block * BLOCK : (block + 1) * BLOCK]
+        total = g.dtype.type(0)
+        for i in range(gi.size):
+            total += gi[i] * gi[i]
+        squares[block] = total

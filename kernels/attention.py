@@ -1,0 +1,108 @@
+"""Causal attention, a block of a head's rows at a time: the twin of npgpt/layers/attention.py.
+
+A block's scores, (ROWS, T), are all that exists of att at any time. In place of att the cache has
+each row's log of the sum of its exponentials, from which the backward pass makes att again. After
+Dao et al. 2022; a CPU's cache has room for whole rows, so they need no running softmax.
+"""
+
+import numpy as np
+from numba import prange
+
+from npgpt.kernels.buffers import empty
+from npgpt.kernels.exponential import exp
+from npgpt.kernels.gemm import gemm
+from npgpt.kernels.jit import jit
+
+ROWS = 64
+
+
+def attention_forward(qkv, NH):
+    """Attend within qkv (B, T, 3C), its matmul's output, in NH heads -> out (B, T, C), cache."""
+    B, T, C3 = qkv.shape
+    out = empty((B, T, C3 // 3), qkv.dtype)  # (B, T, C)
+    logsums = np.empty((B, NH, T), qkv.dtype)
+    forward_heads(qkv, out, logsums)
+    return out, (qkv, logsums)
+
+
+def attention_backward(dout, cache):
+    """dout (B, T, C) -> dqkv (B, T, 3C)."""
+    qkv, logsums = cache
+    dqkv = empty(qkv.shape, qkv.dtype)  # (B, T, 3C)
+    backward_heads(dout, qkv, logsums, dqkv)
+    return dqkv
+
+
+@jit
+def head(x, i, hs):
+    """The i-th hs channels of x (T, channels)."""
+    return x[:, i * hs : (i + 1) * hs]
+
+
+@jit(parallel=True)
+def forward_heads(qkv, out, logsums):
+    """Fills out (B, T, C) and logsums (B, NH, T)."""
+    B, NH, T = logsums.shape
+    hs = out.shape[2] // NH
+    real = qkv.dtype.type
+    scale = real(1) / np.sqrt(real(hs))
+    for unit in prange(B * NH):
+        b, h = unit // NH, unit % NH
+        q, k, v = head(qkv[b], h, hs), head(qkv[b], NH + h, hs), head(qkv[b], 2 * NH + h, hs)
+        y = head(out[b], h, hs)
+        scores = np.empty((ROWS, T), qkv.dtype)
+        for t0 in range(0, T, ROWS):
+            t1 = min(t0 + ROWS, T)
+            att = scores[: t1 - t0, :t1]
+            gemm(q[t0:t1], k[:t1].T, att, 0.0)
+            for t in range(t0, t1):
+                row = att[t - t0]
+                past = row[: t + 1]
+                highest = past[0]
+                for s in range(past.size):
+                    highest = max(highest, past[s])
+                total = real(0)
+                for s in range(past.size):
+                    past[s] = exp((past[s] - highest) * scale)
+                    total += past[s]
+                for s in range(past.size):
+                    past[s] /= total
+                row[t + 1 :] = 0  # the future
+                logsums[b, h, t] = highest * scale + np.log(total)
+            gemm(att, v[:t1], y[t0:t1], 0.0)
+
+
+@jit(parallel=True)
+def backward_heads(dout, qkv, logsums, dqkv):
+    """Fills dqkv (B, T, 3C)."""
+    B, NH, T = logsums.shape
+    hs = dout.shape[2] // NH
+    real = qkv.dtype.type
+    scale = real(1) / np.sqrt(real(hs))
+    for unit in prange(B * NH):
+        b, h = unit // NH, unit % NH
+        q, k, v = head(qkv[b], h, hs), head(qkv[b], NH + h, hs), head(qkv[b], 2 * NH + h, hs)
+        dq, dk, dv = head(dqkv[b], h, hs), head(dqkv[b], NH + h, hs), head(dqkv[b], 2 * NH + h, hs)
+        dy = head(dout[b], h, hs)
+        dk[:] = 0
+        dv[:] = 0
+        scores, dscores = np.empty((ROWS, T), qkv.dtype), np.empty((ROWS, T), qkv.dtype)
+        for t0 in range(0, T, ROWS):
+            t1 = min(t0 + ROWS, T)
+            att, datt = scores[: t1 - t0, :t1], dscores[: t1 - t0, :t1]
+            gemm(q[t0:t1], k[:t1].T, att, 0.0)
+            gemm(dy[t0:t1], v[:t1].T, datt, 0.0)
+            for t in range(t0, t1):
+                row, drow = att[t - t0], datt[t - t0]
+                past, dpast = row[: t + 1], drow[: t + 1]
+                total = real(0)
+                for s in range(past.size):
+                    past[s] = exp(past[s] * scale - logsums[b, h, t])
+                    total += past[s] * dpast[s]
+                for s in range(past.size):
+                    dpast[s] = past[s] * (dpast[s] - total) * scale
+                row[t + 1 :] = 0
+                drow[t + 1 :] = 0
+            gemm(att.T, dy[t0:t1], dv[:t1], 1.0)
+            gemm(datt, k[:t1], dq[t0:t1], 0.0)
+            gemm(datt.T, q[t0:t1], dk[:t1], 1.0)

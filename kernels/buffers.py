@@ -1,0 +1,53 @@
+"""Memory that is used again: what one step has freed, the next one takes.
+
+The operating system clears the pages of new memory one by one at their first touch, which costs a
+layer more than its arithmetic. So an array made here gives its memory back to a list of idle
+blocks as soon as nothing refers to it, and the next array of that size begins on the same pages.
+"""
+
+import math
+import mmap
+import weakref
+from collections import defaultdict
+
+import numpy as np
+
+SMALL = 1 << 16  # bytes; below it NumPy's own allocation is as quick
+
+idle = defaultdict(list)  # size in bytes -> the blocks that no array uses
+in_use = {}  # id of a weak reference -> the reference and the block that its array uses
+
+
+def empty(shape, dtype):
+    """As np.empty, on a block that is used again once the array and all views of it are gone."""
+    dtype = np.dtype(dtype)
+    count = math.prod(shape)
+    size = count * dtype.itemsize
+    if size < SMALL:
+        return np.empty(shape, dtype)
+    try:
+        block = idle[size].pop()
+    except IndexError:
+        block = new_block(size)
+    array = np.frombuffer(block, dtype, count)  # the base of every view: the last to go
+    reference = weakref.ref(array, give_back)
+    in_use[id(reference)] = reference, block
+    return array.reshape(shape)
+
+
+def new_block(size):
+    """Memory of the operating system's, in large pages where there are some."""
+    block = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        block.madvise(mmap.MADV_HUGEPAGE)
+    return block
+
+
+def give_back(reference):
+    _, block = in_use.pop(id(reference))
+    idle[len(block)].append(block)
+
+
+def free():
+    """Return the idle blocks to the operating system."""
+    idle.clear()

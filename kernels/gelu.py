@@ -1,0 +1,56 @@
+"""GELU in GPT-2's tanh form, a block of elements at a time: the twin of npgpt/layers/gelu.py.
+
+1 + tanh(u) = 2 / (1 + exp(-2u)), so that one exp serves, and out = x / (1 + exp(-2u)).
+"""
+
+from numba import prange
+
+from npgpt.kernels.buffers import empty
+from npgpt.kernels.exponential import exp
+from npgpt.kernels.jit import jit
+from npgpt.layers.gelu import CUBIC, SCALE
+
+BLOCK = 1 << 13
+
+
+def gelu_forward(x):
+    """x of any shape -> out of the same shape, cache."""
+    out = empty(x.shape, x.dtype)
+    forward_blocks(x.reshape(-1), out.reshape(-1))
+    return out, x
+
+
+def gelu_backward(dout, cache):
+    """dout, of the shape of x -> dx."""
+    x = cache
+    dx = empty(x.shape, x.dtype)
+    backward_blocks(dout.reshape(-1), x.reshape(-1), dx.reshape(-1))
+    return dx
+
+
+@jit(parallel=True)
+def forward_blocks(x, out):
+    """Fills out (N,)."""
+    real = x.dtype.type
+    scale, cubic, one = real(-2 * SCALE), real(CUBIC), real(1)
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        part = slice(block * BLOCK, (block + 1) * BLOCK)
+        xi, outi = x[part], out[part]
+        for i in range(xi.size):
+            z = xi[i]
+            outi[i] = z / (one + exp(scale * (z + cubic * z * z * z)))
+
+
+@jit(parallel=True)
+def backward_blocks(dout, x, dx):
+    """Fills dx (N,)."""
+    real = x.dtype.type
+    scale, cubic, one = real(-2 * SCALE), real(CUBIC), real(1)
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        part = slice(block * BLOCK, (block + 1) * BLOCK)
+        di, xi, dxi = dout[part], x[part], dx[part]
+        for i in range(xi.size):
+            z = xi[i]
+            half = one / (one + exp(scale * (z + cubic * z * z * z)))  # (1 + tanh(u)) / 2
+            slope = -scale * (one + real(3) * cubic * z * z)  # d 2u / dx
+            dxi[i] = di[i] * half * (one + z * (one - half) * slope)

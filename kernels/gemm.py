@@ -1,0 +1,277 @@
+"""The product that a GPT-2 spends its time in, c = a @ b or c += a @ b, of matrices of any strides.
+
+Blocked for the caches as Goto and van de Geijn 2008: a block of b is packed into panels of NR
+columns that stay in the second-level cache, a panel of MR rows of a into the first. What is left
+is `tile`, MR x NR sums that stay in the CPU's registers from the first k to the last: the only
+place that has to say itself which vector instructions it wants, for compilers do not find them.
+
+It is a kernel of its own because that is faster than NumPy's BLAS at a training step's shapes, and
+because it leaves Numba's threads alone in the house: two pools that spin cost a factor of two.
+"""
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from npgpt.kernels.jit import jit
+
+# A tile is MR x 3 vectors: with one row of b (3 vectors) and one element of a beside it, that fills
+# the 32 registers of AVX-512 (512 bits each), the 16 of AVX2 (256) and the 32 of ARM (128).
+AVX512 = llvm.get_host_cpu_features().get("avx512f", False)
+VECTOR = 64 if AVX512 else 32  # bytes
+MR = 8 if AVX512 else 4
+KC = 256  # a panel of b, KC x NR, is 48 KiB
+NC = 768  # a block of b, KC x NC, is 768 KiB of float32: it stays in a second-level cache of 1 MiB
+AHEAD = 8  # rows of b that are fetched from the second-level cache before their turn
+
+
+def tile(a, b, K, c, m, n, add):
+    """The tile of c at m, n (MR, NR) = or += a[:K].T @ b[:K], packed panels; c's rows are dense."""
+    part = c[m : m + a.shape[1], n : n + b.shape[1]]
+    part[:] = a[:K].T @ b[:K] + (part if add else 0)
+
+
+def transpose(x, i, j, out, m, n):
+    """The MR x MR block of out at m, n = that of x at i, j, transposed; the rows of both dense."""
+    out[m : m + MR, n : n + MR] = x[i : i + MR, j : j + MR].T
+
+
+def copy(x, i, j, out, m, n):
+    """The MR x MR block of out at m, n = that of x at i, j; the rows of both are dense."""
+    out[m : m + MR, n : n + MR] = x[i : i + MR, j : j + MR]
+
+
+@overload(tile)
+def _(a, b, K, c, m, n, add):
+    return lambda a, b, K, c, m, n, add: tile_vectors(a, b, K, c, m, n, add)
+
+
+@overload(transpose)
+def _(x, i, j, out, m, n):
+    return lambda x, i, j, out, m, n: transpose_vectors(x, i, j, out, m, n)
+
+
+@overload(copy)
+def _(x, i, j, out, m, n):
+    return lambda x, i, j, out, m, n: copy_vectors(x, i, j, out, m, n)
+
+
+class Matrix:
+    """A 2-D array argument of an intrinsic: its data, its strides in elements, vectors at i, j."""
+
+    def __init__(self, context, builder, array_type, value):
+        array = cgutils.create_struct_proxy(array_type)(context, builder, value=value)
+        self.builder, self.data = builder, array.data
+        self.element = array.data.type.pointee
+        self.itemsize = array_type.dtype.bitwidth // 8
+        self.lanes = VECTOR // self.itemsize
+        size = ir.Constant(ir.IntType(64), self.itemsize)
+        self.strides = [builder.sdiv(builder.extract_value(array.strides, i), size) for i in (0, 1)]
+
+    def at(self, i, j):
+        row = self.builder.mul(self.strides[0], i)
+        return self.builder.gep(self.data, [self.builder.add(row, j)])
+
+    def load(self, pointer, lanes):
+        vector = ir.VectorType(self.element, lanes)
+        value = self.builder.load(self.builder.bitcast(pointer, vector.as_pointer()))
+        value.align = self.itemsize
+        return value
+
+    def store(self, value, pointer):
+        pointer = self.builder.bitcast(pointer, value.type.as_pointer())
+        self.builder.store(value, pointer).align = self.itemsize
+
+    def fetch(self, pointer, write):
+        """Ask for the cache line at pointer before it is needed."""
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        prefetch = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
+        flags = [ir.Constant(word, int(flag)) for flag in (write, 3, 1)]
+        self.builder.call(prefetch, [self.builder.bitcast(pointer, byte), *flags])
+
+
+def integer(value):
+    return ir.Constant(ir.IntType(64), value)
+
+
+def shuffle(builder, x, y, lanes):
+    """The vector of the named lanes of x and, from len(x) on, of y."""
+    return builder.shuffle_vector(
+        x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
+    )
+
+
+@intrinsic
+def tile_vectors(typing_context, a, b, K, c, m, n, add):
+    """The vector instructions of `tile`: a loop over k around MR x 3 sums in registers."""
+
+    def generate(context, builder, signature, arguments):
+        a, b, c = (Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 3))
+        K, m, n = arguments[2], arguments[4], arguments[5]
+        W = c.lanes
+        vector = ir.VectorType(c.element, W)
+        fma = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(vector, [vector] * 3),
+            f"llvm.fma.v{W}f{8 * c.itemsize}",
+        )
+        tile = [(i, j) for i in range(MR) for j in range(3)]
+        corner = c.at(m, n)
+        where = {
+            (i, j): builder.gep(
+                corner, [builder.add(builder.mul(c.strides[0], integer(i)), integer(j * W))]
+            )
+            for i, j in tile
+        }
+        for pointer in where.values():
+            c.fetch(pointer, write=True)
+        before, loop = builder.block, builder.append_basic_block("k")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k = builder.phi(ir.IntType(64))
+        sums = {ij: builder.phi(vector) for ij in tile}
+        bk = builder.gep(b.data, [builder.mul(k, integer(3 * W))])
+        for j in range(3):
+            b.fetch(builder.gep(bk, [integer((3 * AHEAD + j) * W)]), write=False)
+        row = [b.load(builder.gep(bk, [integer(j * W)]), W) for j in range(3)]
+        ak = builder.gep(a.data, [builder.mul(k, integer(MR))])
+        totals = {}
+        for i in range(MR):
+            x = builder.load(builder.gep(ak, [integer(i)]))
+            x = builder.insert_element(ir.Constant(vector, ir.Undefined), x, integer(0))
+            x = shuffle(builder, x, x, [0] * W)
+            for j in range(3):
+                totals[i, j] = builder.call(fma, [x, row[j], sums[i, j]])
+        following = builder.add(k, integer(1))
+        k.add_incoming(integer(0), before)
+        k.add_incoming(following, loop)
+        for ij in tile:
+            sums[ij].add_incoming(ir.Constant(vector, [0.0] * W), before)
+            sums[ij].add_incoming(totals[ij], loop)
+        done = builder.append_basic_block("done")
+        builder.cbranch(builder.icmp_signed("<", following, K), loop, done)
+        builder.position_at_end(done)
+        with builder.if_else(cgutils.is_true(builder, arguments[6])) as (adding, writing):
+            with adding:
+                for ij in tile:
+                    c.store(builder.fadd(c.load(where[ij], W), totals[ij]), where[ij])
+            with writing:
+                for ij in tile:
+                    c.store(totals[ij], where[ij])
+        return context.get_dummy_value()
+
+    return types.void(a, b, K, c, m, n, add), generate
+
+
+@intrinsic
+def transpose_vectors(typing_context, x, i, j, out, m, n):
+    """The vector instructions of `transpose`: halves, quarters, ... of the rows change places."""
+
+    def generate(context, builder, signature, arguments):
+        rows, pointers = block(context, builder, signature, arguments)
+        half = MR // 2
+        while half:  # swap the off-diagonal blocks of every 2 half x 2 half block
+            low = [q if not q & half else MR + q - half for q in range(MR)]
+            high = [q + half if not q & half else MR + q for q in range(MR)]
+            for r in range(MR):
+                if not r & half:
+                    pair = rows[r], rows[r + half]
+                    rows[r] = shuffle(builder, *pair, low)
+                    rows[r + half] = shuffle(builder, *pair, high)
+            half //= 2
+        for row, pointer in zip(rows, pointers, strict=True):
+            builder.store(row, pointer).align = 4
+        return context.get_dummy_value()
+
+    return types.void(x, i, j, out, m, n), generate
+
+
+@intrinsic
+def copy_vectors(typing_context, x, i, j, out, m, n):
+    """The vector instructions of `copy`."""
+
+    def generate(context, builder, signature, arguments):
+        for row, pointer in zip(*block(context, builder, signature, arguments), strict=True):
+            builder.store(row, pointer).align = 4
+        return context.get_dummy_value()
+
+    return types.void(x, i, j, out, m, n), generate
+
+
+def block(context, builder, signature, arguments):
+    """For copy and transpose: the rows of x's block as vectors, and where those of out's are."""
+    x = Matrix(context, builder, signature.args[0], arguments[0])
+    out = Matrix(context, builder, signature.args[3], arguments[3])
+    i, j, m, n = (arguments[k] for k in (1, 2, 4, 5))
+    vector = ir.VectorType(x.element, MR).as_pointer()
+    rows = [x.load(x.at(builder.add(i, integer(r)), j), MR) for r in range(MR)]
+    pointers = [out.at(builder.add(m, integer(r)), n) for r in range(MR)]
+    return rows, [builder.bitcast(pointer, vector) for pointer in pointers]
+
+
+@jit
+def pack(x, panels):
+    """x (n, K) -> panels (ceil(n / P), K, P): every P rows of x side by side, 0 beyond the last."""
+    n, K = x.shape
+    P = panels.shape[2]
+    dense_rows, dense_columns = x.strides[1] == x.itemsize, x.strides[0] == x.itemsize
+    for p in range(0, n, P):
+        panel = panels[p // P]
+        done = 0
+        if p + P <= n and (dense_rows or dense_columns):
+            done = K // MR * MR
+            for k in range(0, done, MR):
+                for i in range(0, P, MR):
+                    if dense_rows:
+                        transpose(x, p + i, k, panel, k, i)
+                    else:
+                        copy(x.T, k, p + i, panel, k, i)
+        rows = min(P, n - p)
+        for k in range(done, K):
+            for i in range(rows):
+                panel[k, i] = x[p + i, k]
+            for i in range(rows, P):
+                panel[k, i] = 0
+
+
+@jit
+def aligned(count, like):
+    """A new array (count,) of the dtype of like that begins at a multiple of a vector's size."""
+    memory = np.empty(count + VECTOR // like.itemsize, like.dtype)
+    start = (-memory.ctypes.data % VECTOR) // like.itemsize
+    return memory[start : start + count]
+
+
+@jit
+def gemm(a, b, c, beta):
+    """c (M, N) = a (M, K) @ b (K, N) + beta * c for beta 0.0 or 1.0; c's rows are dense."""
+    M, K = a.shape
+    N = b.shape[1]
+    NR = 3 * VECTOR // c.itemsize
+    kc, blocks = min(K, KC), (min(N, NC) + NR - 1) // NR
+    memory = aligned(kc * MR + blocks * kc * NR + MR * NR, c)
+    edge = memory[: MR * NR].reshape(MR, NR)
+    apanels = memory[MR * NR : MR * NR + kc * MR].reshape(1, kc, MR)
+    bpanels = memory[MR * NR + kc * MR :].reshape(blocks, kc, NR)
+    for n0 in range(0, N, NC):
+        n1 = min(n0 + NC, N)
+        for k0 in range(0, K, KC):
+            k1 = min(k0 + KC, K)
+            add = beta != 0 or k0 > 0
+            pack(b[k0:k1, n0:n1].T, bpanels)
+            for m in range(0, M, MR):
+                pack(a[m : m + MR, k0:k1], apanels)
+                for n in range(n0, n1, NR):
+                    bpanel = bpanels[(n - n0) // NR]
+                    if m + MR <= M and n + NR <= n1:
+                        tile(apanels[0], bpanel, k1 - k0, c, m, n, add)
+                    else:
+                        tile(apanels[0], bpanel, k1 - k0, edge, 0, 0, False)
+                        for i in range(min(MR, M - m)):
+                            for j in range(min(NR, n1 - n)):
+                                old = c[m + i, n + j] if add else c.dtype.type(0)
+                                c[m + i, n + j] = old + edge[i, j]

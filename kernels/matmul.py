@@ -1,0 +1,86 @@
+"""The linear layer, each thread making a part of the result: the twin of npgpt/layers/matmul.py."""
+
+from functools import cache
+
+import numpy as np
+from numba import from_dtype, get_num_threads, prange, types
+
+from npgpt.kernels.buffers import empty
+from npgpt.kernels.gemm import gemm
+from npgpt.kernels.jit import jit
+
+
+def matmul_forward(x, w, b=None):
+    """Map x (B, T, C) with w (OC, C) and, if there is one, b (OC,) -> out (B, T, OC), cache."""
+    *BT, C = x.shape
+    OC = len(w)
+    out = empty((*BT, OC), x.dtype)  # (B, T, OC)
+    product(x.reshape(-1, C), w.T, out.reshape(-1, OC), b=b)
+    return out, (x, w, b)
+
+
+def matmul_backward(dout, cache, out=None, add=False):
+    """dout (B, T, OC) -> dx (B, T, C), dw (OC, C), db (OC,) or None without a bias.
+
+    Given out=(dw, db), both are written there or, with add, added to what is there.
+    """
+    x, w, b = cache
+    OC, C = w.shape
+    dout, x2 = dout.reshape(-1, OC), x.reshape(-1, C)  # (B*T, OC), (B*T, C)
+    dx = empty(x.shape, x.dtype)  # (B, T, C)
+    dw, db = out or (empty(w.shape, w.dtype), None if b is None else np.empty_like(b))
+    product(dout, w, dx.reshape(-1, C))
+    product(dout.T, x2, dw, add=add)
+    if b is not None:
+        sum_rows(dout, db, add, get_num_threads())
+    return dx, dw, db
+
+
+def product(x, y, out, b=None, add=False):
+    """out (M, N) = or, with add, += x (M, K) @ y (K, N), plus b (N,) in each row if given."""
+    b = np.empty(0, out.dtype) if b is None else b
+    product_for(out.dtype)(x, y, out, b, add, get_num_threads())
+
+
+@cache
+def product_for(dtype):
+    """The compiled product_parts, one for all the layouts that its three matrices can have."""
+    real = from_dtype(dtype)
+    matrix = types.Array(real, 2, "A")
+    signature = types.void(matrix, matrix, matrix, real[::1], types.boolean, types.intp)
+    return jit(product_parts, parallel=True, signature=signature)
+
+
+def product_parts(x, y, out, b, add, parts):
+    M, N = out.shape
+    by_rows = M > N  # each thread makes some of the rows of out, or of its columns
+    for part in prange(parts):
+        lo, hi = max(M, N) * part // parts, max(M, N) * (part + 1) // parts
+        m0, m1 = (lo, hi) if by_rows else (0, M)
+        n0, n1 = (0, N) if by_rows else (lo, hi)
+        if b.size:
+            begin(out[m0:m1, n0:n1], b[n0:n1])
+        gemm(x[m0:m1], y[:, n0:n1], out[m0:m1, n0:n1], 1.0 if add or b.size else 0.0)
+
+
+@jit
+def begin(out, b):
+    """Every row of out (M, N) = b (N,)."""
+    for i in range(len(out)):
+        for j in range(len(b)):
+            out[i, j] = b[j]
+
+
+@jit(parallel=True)
+def sum_rows(x, out, add, parts):
+    """out (C,) = or += the sum of the rows of x (N, C); each thread has columns of its own."""
+    N, C = x.shape
+    for part in prange(parts):
+        lo, hi = C * part // parts, C * (part + 1) // parts
+        total = out[lo:hi]
+        if not add:
+            total[:] = 0
+        for i in range(N):
+            row = x[i, lo:hi]
+            for c in range(len(row)):
+                total[c] += row[c]

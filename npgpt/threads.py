@@ -1,0 +1,52 @@
+"""How many threads the kernels use."""
+
+import os
+from contextlib import contextmanager
+
+from npgpt.errors import ArgumentError
+
+_count = None
+
+
+def set_threads(n):
+    """Let every model compute with n threads, in this process and from now on.
+
+    Without it they are as many as OMP_NUM_THREADS says or, without that, as there are physical
+    cores that this process may use, also by the quota of a container. NUMBA_NUM_THREADS is an
+    upper limit to all of these. The result is the same, bit for bit, for every n.
+    """
+    global _count
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ArgumentError(f"the number of threads must be an integer from 1, not {n!r}")
+    _count = n
+
+
+def get_threads():
+    """The number of threads that a model computes with."""
+    from numba import config
+
+    return max(1, min(_count or _default(), config.NUMBA_NUM_THREADS))
+
+
+def _default():
+    global _count
+    try:
+        _count = int(os.environ["OMP_NUM_THREADS"].split(",")[0])
+    except (KeyError, ValueError):
+        from loky import cpu_count
+
+        _count = cpu_count(only_physical_cores=True)
+    return _count
+
+
+@contextmanager
+def threads():
+    """Inside, Numba's kernels run on get_threads() threads; after it, on as many as before."""
+    from numba import get_num_threads, set_num_threads
+
+    before = get_num_threads()
+    set_num_threads(get_threads())
+    try:
+        yield
+    finally:
+        set_num_threads(before)
