@@ -1,0 +1,1 @@
+"""Timings of npgpt beside PyTorch and beside what the machine allows."""

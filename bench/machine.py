@@ -1,0 +1,106 @@
+"""What the machine is and what it allows: copying, and matrix products by NumPy's BLAS."""
+
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+ADAMW_BYTES = 28  # a parameter: p, g, m and v are read, p, m and v are written
+
+
+def describe():
+    """The CPU, the cores that are used and the versions of what was measured."""
+    import npgpt
+
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    units = [flag for flag in ("avx2", "avx512f", "amx_bf16") if flag in flags]
+    return {
+        "cpu": " ".join([names[0] if names else platform.processor(), *units]),
+        "threads": npgpt.get_threads(),
+        "system": platform.system(),
+        "Python": platform.python_version(),
+        **{name: version(name) for name in ("numpy", "numba", "torch")},
+    }
+
+
+def median_time(function, times=5):
+    """Seconds of a call, the median after one that does not count."""
+    function()
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return sorted(seconds)[times // 2]
+
+
+def copy_speed(size=1 << 28):
+    """Bytes read and written a second when all threads copy memory that no cache holds."""
+    from npgpt.kernels.jit import jit
+    from npgpt.threads import threads
+    from numba import prange
+
+    source, target = np.ones(size // 4, np.float32), np.zeros(size // 4, np.float32)
+
+    @jit(parallel=True)
+    def copy(source, target):
+        for i in prange(source.size):
+            target[i] = source[i]
+
+    with threads():
+        return 2 * size / median_time(lambda: copy(source, target))
+
+
+def products(B, T, L=12, C=768, V=50257):
+    """M, K, N and how often, of every product of a step but attention's; the layout of its factors.
+
+    Each matmul layer has three: out = x @ w.T, dx = dout @ w, dw = dout.T @ x.
+    """
+    for inputs, outputs, count in ((C, 3 * C, L), (C, C, L), (C, 4 * C, L), (4 * C, C, L), (C, V, 1)):
+        yield "x @ w.T", B * T, inputs, outputs, count
+        yield "dout @ w", B * T, outputs, inputs, count
+        yield "dout.T @ x", outputs, B * T, inputs, count
+
+
+def operands(kind, M, K, N, copies=1):
+    """Random factors in the layout that a step has them in, and a place for the product."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    x = normal(K, M).T if kind == "dout.T @ x" else normal(M, K)
+    y = normal(N, K).T if kind == "x @ w.T" else normal(K, N)
+    return x, y, np.empty((M, N), np.float32)
+
+
+def sgemm_seconds(B, T):
+    """What the products of a step take with NumPy's matmul, one after the other."""
+    total = 0.0
+    for kind, M, K, N, count in products(B, T):
+        x, y, out = operands(kind, M, K, N)
+        total += count * median_time(lambda: np.matmul(x, y, out=out))  # noqa: B023
+    return total
+
+
+def main():
+    """Print the limits of a step as JSON: for bench.step, in a process of its own."""
+    import json
+
+    from npgpt import GPT2Config
+    from npgpt.parameters import count_parameters
+
+    B, T = int(sys.argv[1]), int(sys.argv[2])
+    speed = copy_speed()
+    adamw = ADAMW_BYTES * count_parameters(GPT2Config()) / speed
+    print(json.dumps({"sgemm": sgemm_seconds(B, T), "adamw": adamw, "copy": speed}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""One system's training steps of GPT-2 124M, in a process of its own: what bench.step runs.
+
+    python -m bench.systems npgpt --batch 4 --length 64 --steps 5
+
+prints a line of JSON: seconds (one a step, the first apart) and the peak memory in bytes.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+VOCAB_SIZE = 50257
+
+
+def npgpt_step(tokens, targets, **options):
+    """A training step of npgpt's, as a function without arguments."""
+    import npgpt
+
+    model = npgpt.GPT2(npgpt.GPT2Config(), **options)
+
+    def step():
+        model.forward_backward(tokens, targets)
+        model.update(1e-4)
+
+    return step
+
+
+def pytorch_step(tokens, targets, compiled):
+    """A training step at PyTorch's best: its fused attention, its fused AdamW, and its compiler."""
+    import torch
+    import torch.nn.functional as F
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+    import train_gpt2
+
+    def attend(block, qkv):
+        B, T, C3 = qkv.shape
+        q, k, v = (
+            part.view(B, T, block.NH, -1).transpose(1, 2) for part in qkv.split(C3 // 3, dim=-1)
+        )
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return out.transpose(1, 2).reshape(B, T, C3 // 3)
+
+    class Config:
+        block_size, vocab_size, n_layer, n_head, n_embd = 1024, VOCAB_SIZE, 12, 12, 768
+
+    train_gpt2.Block.attend = attend
+    model = train_gpt2.GPT(Config)
+    model.draw_weights(None)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    tokens, targets = torch.from_numpy(tokens), torch.from_numpy(targets)
+
+    def loss_of(tokens, targets):
+        return F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
+
+    if compiled:
+        loss_of = torch.compile(loss_of)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        loss_of(tokens, targets).backward()
+        optimizer.step()
+
+    return step
+
+
+SYSTEMS = {
+    "npgpt": npgpt_step,
+    "npgpt, recompute": lambda *batch: npgpt_step(*batch, recompute=True),
+    "npgpt, NumPy layers": lambda *batch: npgpt_step(*batch, backend="numpy"),
+    "PyTorch, eager": lambda *batch: pytorch_step(*batch, compiled=False),
+    "PyTorch, compiled": lambda *batch: pytorch_step(*batch, compiled=True),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("system", choices=SYSTEMS)
+    parser.add_argument("--batch", type=int, default=4, metavar="B")
+    parser.add_argument("--length", type=int, default=64, metavar="T")
+    parser.add_argument("--steps", type=int, default=5, metavar="N")
+    args = parser.parse_args()
+    rng = np.random.default_rng(0)
+    tokens, targets = rng.integers(0, VOCAB_SIZE, (2, args.batch, args.length))
+    step = SYSTEMS[args.system](tokens, targets)
+    seconds = []
+    for _ in range(args.steps + 1):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(json.dumps({"first": seconds[0], "seconds": seconds[1:], "peak": peak}))
+
+
+if __name__ == "__main__":
+    main()
