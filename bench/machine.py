@@ -62,7 +62,13 @@ def products(B, T, L=12, C=768, V=50257):
 
     Each matmul layer has three: out = x @ w.T, dx = dout @ w, dw = dout.T @ x.
     """
-    for inputs, outputs, count in ((C, 3 * C, L), (C, C, L), (C, 4 * C, L), (4 * C, C, L), (C, V, 1)):
+    for inputs, outputs, count in (
+        (C, 3 * C, L),
+        (C, C, L),
+        (C, 4 * C, L),
+        (4 * C, C, L),
+        (C, V, 1),
+    ):
         yield "x @ w.T", B * T, inputs, outputs, count
         yield "dout @ w", B * T, outputs, inputs, count
         yield "dout.T @ x", outputs, B * T, inputs, count

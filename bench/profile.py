@@ -41,8 +41,7 @@ def profile(B, T, steps=5):
         model.update(1e-4)
         whole = time.perf_counter() - start
         row = {
-            part: sum(clock.seconds.get(name, 0) for name in names)
-            for part, names in PARTS.items()
+            part: sum(clock.seconds.get(name, 0) for name in names) for part, names in PARTS.items()
         }
         rows.append({**row, "the rest": whole - sum(row.values())})
     for module in (kernels.matmul, kernels.crossentropy):

@@ -1,8 +1,8 @@
 """A training step of GPT-2 124M: npgpt and PyTorch in turn, each time in a fresh process.
 
-    python -m bench.step                        B=4, T=64, and where the time goes
-    python -m bench.step --length 1024 --rounds 2 --steps 2
-    python -m bench.step --lengths              npgpt alone, T = 64, 128, ... 1024
+python -m bench.step                        B=4, T=64, and where the time goes
+python -m bench.step --length 1024 --rounds 2 --steps 2
+python -m bench.step --lengths              npgpt alone, T = 64, 128, ... 1024
 """
 
 import argparse
@@ -66,7 +66,9 @@ def table(results, B, T, limit):
             f" | {B * T / r['median']:.0f} | {r['peak'] / 1e9:.2f} GB"
             f" | {r['median'] / ours['median']:.2f} |"
         )
-    lines.append(f"| limit: NumPy's sgemm, AdamW's bytes | {limit:.2f} | | | {limit / ours['median']:.2f} |")
+    lines.append(
+        f"| limit: NumPy's sgemm, AdamW's bytes | {limit:.2f} | | | {limit / ours['median']:.2f} |"
+    )
     return lines
 
 
@@ -137,7 +139,9 @@ def lengths(args):
         run = summary([child("bench.systems", "npgpt", *options)])
         content["seconds"][T] = run["median"]
         token = 1000 * run["median"] / (args.batch * T)
-        print(f"| {T} | {run['median']:.2f} | {token:.2f} | {run['peak'] / 1e9:.2f} GB |", flush=True)
+        print(
+            f"| {T} | {run['median']:.2f} | {token:.2f} | {run['peak'] / 1e9:.2f} GB |", flush=True
+        )
     (args.out / "lengths.json").write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -218,20 +218,22 @@ def pack(x, panels):
     """x (n, K) -> panels (ceil(n / P), K, P): every P rows of x side by side, 0 beyond the last."""
     n, K = x.shape
     P = panels.shape[2]
-    dense_rows, dense_columns = x.strides[1] == x.itemsize, x.strides[0] == x.itemsize
+    blocks, whole = n // P * P, K // MR * MR
+    if x.strides[1] == x.itemsize:
+        for p in range(0, blocks, P):
+            for k in range(0, whole, MR):
+                for i in range(0, P, MR):
+                    transpose(x, p + i, k, panels[p // P], k, i)
+    elif x.strides[0] == x.itemsize:
+        for k in range(0, whole, MR):
+            for i in range(0, blocks, MR):
+                copy(x.T, k, i, panels[i // P], k, i % P)
+    else:
+        blocks = 0
     for p in range(0, n, P):
         panel = panels[p // P]
-        done = 0
-        if p + P <= n and (dense_rows or dense_columns):
-            done = K // MR * MR
-            for k in range(0, done, MR):
-                for i in range(0, P, MR):
-                    if dense_rows:
-                        transpose(x, p + i, k, panel, k, i)
-                    else:
-                        copy(x.T, k, p + i, panel, k, i)
         rows = min(P, n - p)
-        for k in range(done, K):
+        for k in range(whole if p < blocks else 0, K):
             for i in range(rows):
                 panel[k, i] = x[p + i, k]
             for i in range(rows, P):

@@ -49,8 +49,7 @@ def read_checkpoint(path):
         expected = 1024 + count * (2 if version == 5 else 4)
         check_size(path, size, expected, f"a version {version} model of this header")
         rows = None if version == 1 else np.empty((padding, config.n_embd), "<f4")
-        flat = np.empty(count_parameters(config), "<f4")
-        params = Parameters(config, flat, wte_padding=rows)
+        params = Parameters(config, dtype="<f4", wte_padding=rows)
         for part in in_file_order(params, params.wte_padding):
             (read_bfloat16 if version == 5 else read_into)(file, part, path)
     check_finite(params, path)

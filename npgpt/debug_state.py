@@ -55,7 +55,7 @@ def read_debug_state(path, params):
         logits = np.empty((B, T, config.vocab_size), "<f4")
         loss = np.empty(1, "<f4")
         padding = None if version == 1 else np.empty((rows, config.n_embd), "<f4")
-        grads = Parameters(config, np.empty(params.flat.size, "<f4"), wte_padding=padding)
+        grads = Parameters(config, dtype="<f4", wte_padding=padding)
         for part in (x, y, logits, loss, *in_file_order(grads, padding)):
             read_into(file, part, path)
     for name, ids, lowest in (("x", x, 0), ("y", y, -1)):
