@@ -42,9 +42,10 @@ def median_time(function, times=5):
 
 def copy_speed(size=1 << 28):
     """Bytes read and written a second when all threads copy memory that no cache holds."""
+    from numba import prange
+
     from npgpt.kernels.jit import jit
     from npgpt.threads import threads
-    from numba import prange
 
     source, target = np.ones(size // 4, np.float32), np.zeros(size // 4, np.float32)
 
@@ -74,7 +75,7 @@ def products(B, T, L=12, C=768, V=50257):
         yield "dout.T @ x", outputs, B * T, inputs, count
 
 
-def operands(kind, M, K, N, copies=1):
+def operands(kind, M, K, N):
     """Random factors in the layout that a step has them in, and a place for the product."""
     rng = np.random.default_rng(0)
 

@@ -132,7 +132,7 @@ def main():
 
 def lengths(args):
     """Print how a step's time grows with T."""
-    content, first = {"machine": describe(), "batch": args.batch, "seconds": {}}, None
+    content = {"machine": describe(), "batch": args.batch, "seconds": {}}
     print("| T | seconds | ms a token | peak memory |\n| --- | --- | --- | --- |")
     for T in (64, 128, 256, 512, 1024):
         options = ("--batch", args.batch, "--length", T, "--steps", args.steps)

@@ -6,11 +6,11 @@ Dao et al. 2022; a CPU's cache has room for whole rows, so they need no running 
 """
 
 import numpy as np
-from numba import prange
+from numba import get_num_threads, prange
 
 from npgpt.kernels.buffers import empty
 from npgpt.kernels.exponential import exp
-from npgpt.kernels.gemm import gemm
+from npgpt.kernels.gemm import SCRATCH, gemm
 from npgpt.kernels.jit import jit
 
 ROWS = 144  # three times the columns of a tile of gemm, in float32 and AVX-512
@@ -21,7 +21,7 @@ def attention_forward(qkv, NH):
     B, T, C3 = qkv.shape
     out = empty((B, T, C3 // 3), qkv.dtype)  # (B, T, C)
     logsums = np.empty((B, NH, T), qkv.dtype)
-    forward_heads(qkv, out, logsums)
+    forward_heads(qkv, out, logsums, *rooms(qkv, NH, 1, 0))
     return out, (qkv, logsums)
 
 
@@ -29,8 +29,16 @@ def attention_backward(dout, cache):
     """dout (B, T, C) -> dqkv (B, T, 3C)."""
     qkv, logsums = cache
     dqkv = empty(qkv.shape, qkv.dtype)  # (B, T, 3C)
-    backward_heads(dout, qkv, logsums, dqkv)
+    backward_heads(dout, qkv, logsums, dqkv, *rooms(qkv, logsums.shape[1], 2, 2))
     return dqkv
+
+
+def rooms(qkv, NH, scores, sums):
+    """Room for each thread: gemm's, so many (ROWS, T), so many (hs, T), and one (hs, ROWS)."""
+    threads, (_, T, C3) = get_num_threads(), qkv.shape
+    hs = C3 // 3 // NH
+    shapes = (SCRATCH,), (scores, ROWS, T), (sums, hs, T), (hs, ROWS)
+    return [empty((threads, *shape), qkv.dtype) for shape in shapes]
 
 
 @jit
@@ -52,72 +60,98 @@ def turn(x, out):
 
 
 @jit(parallel=True)
-def forward_heads(qkv, out, logsums):
+def forward_heads(qkv, out, logsums, scratch, scores, sums, narrow):
     """Fills out (B, T, C) and logsums (B, NH, T)."""
-    B, NH, T = logsums.shape
-    hs = out.shape[2] // NH
+    threads = len(scratch)
+    for thread in prange(threads):
+        B, NH, _ = logsums.shape
+        for unit in range(B * NH * thread // threads, B * NH * (thread + 1) // threads):
+            room = scratch[thread], scores[thread, 0], narrow[thread]
+            forward_head(qkv[unit // NH], out[unit // NH], logsums[unit // NH], unit % NH, *room)
+
+
+@jit
+def forward_head(qkv, out, logsums, h, scratch, scores, yT):
+    """Head h of a sequence: its channels of out (T, C), its row of logsums (NH, T)."""
+    NH, T = logsums.shape
+    hs = out.shape[1] // NH
     real = qkv.dtype.type
     scale = real(1) / np.sqrt(real(hs))
-    for unit in prange(B * NH):
-        b, h = unit // NH, unit % NH
-        q, k, v = head(qkv[b], h, hs), head(qkv[b], NH + h, hs), head(qkv[b], 2 * NH + h, hs)
-        y = head(out[b], h, hs)
-        scores, yT = np.empty((ROWS, T), qkv.dtype), np.empty((hs, ROWS), qkv.dtype)
-        for t0 in range(0, T, ROWS):
-            t1 = min(t0 + ROWS, T)
-            att = scores[: t1 - t0, :t1]
-            gemm(q[t0:t1], k[:t1].T, att, 0.0)
-            for t in range(t0, t1):
-                row = att[t - t0]
-                past = row[: t + 1]
-                highest = past[0]
-                for s in range(past.size):
-                    highest = max(highest, past[s])
-                total = real(0)
-                for s in range(past.size):
-                    past[s] = exp((past[s] - highest) * scale)
-                    total += past[s]
-                for s in range(past.size):
-                    past[s] /= total
-                row[t + 1 :] = 0  # the future
-                logsums[b, h, t] = highest * scale + np.log(total)
-            gemm(v[:t1].T, att.T, yT[:, : t1 - t0], 0.0)
-            turn(yT, y[t0:t1])
+    q, k, v, y = (
+        head(qkv, h, hs),
+        head(qkv, NH + h, hs),
+        head(qkv, 2 * NH + h, hs),
+        head(out, h, hs),
+    )
+    for t0 in range(0, T, ROWS):
+        t1 = min(t0 + ROWS, T)
+        att = scores[: t1 - t0, :t1]
+        gemm(q[t0:t1], k[:t1].T, att, 0.0, scratch)
+        for t in range(t0, t1):
+            row = scores[t - t0, :t1]  # of att, but known to be dense
+            past = row[: t + 1]
+            highest = past[0]
+            for s in range(past.size):
+                highest = max(highest, past[s])
+            total = real(0)
+            for s in range(past.size):
+                past[s] = exp((past[s] - highest) * scale)
+                total += past[s]
+            for s in range(past.size):
+                past[s] /= total
+            row[t + 1 :] = 0  # the future
+            logsums[h, t] = highest * scale + np.log(total)
+        gemm(v[:t1].T, att.T, yT[:, : t1 - t0], 0.0, scratch)
+        turn(yT, y[t0:t1])
 
 
 @jit(parallel=True)
-def backward_heads(dout, qkv, logsums, dqkv):
+def backward_heads(dout, qkv, logsums, dqkv, scratch, scores, sums, narrow):
     """Fills dqkv (B, T, 3C)."""
-    B, NH, T = logsums.shape
-    hs = dout.shape[2] // NH
+    threads = len(scratch)
+    for thread in prange(threads):
+        B, NH, _ = logsums.shape
+        for unit in range(B * NH * thread // threads, B * NH * (thread + 1) // threads):
+            b = unit // NH
+            room = scratch[thread], scores[thread], sums[thread], narrow[thread]
+            backward_head(dout[b], qkv[b], logsums[b], dqkv[b], unit % NH, *room)
+
+
+@jit
+def backward_head(dout, qkv, logsums, dqkv, h, scratch, scores, sums, dqT):
+    """Head h of a sequence: its three ranges of channels of dqkv (T, 3C)."""
+    NH, T = logsums.shape
+    hs = dout.shape[1] // NH
     real = qkv.dtype.type
     scale = real(1) / np.sqrt(real(hs))
-    for unit in prange(B * NH):
-        b, h = unit // NH, unit % NH
-        q, k, v = head(qkv[b], h, hs), head(qkv[b], NH + h, hs), head(qkv[b], 2 * NH + h, hs)
-        dy = head(dout[b], h, hs)
-        scores, dscores = np.empty((ROWS, T), qkv.dtype), np.empty((ROWS, T), qkv.dtype)
-        dqT = np.empty((hs, ROWS), qkv.dtype)
-        dkT, dvT = np.zeros((hs, T), qkv.dtype), np.zeros((hs, T), qkv.dtype)
-        for t0 in range(0, T, ROWS):
-            t1 = min(t0 + ROWS, T)
-            att, datt = scores[: t1 - t0, :t1], dscores[: t1 - t0, :t1]
-            gemm(q[t0:t1], k[:t1].T, att, 0.0)
-            gemm(dy[t0:t1], v[:t1].T, datt, 0.0)
-            for t in range(t0, t1):
-                row, drow = att[t - t0], datt[t - t0]
-                past, dpast = row[: t + 1], drow[: t + 1]
-                total = real(0)
-                for s in range(past.size):
-                    past[s] = exp(past[s] * scale - logsums[b, h, t])
-                    total += past[s] * dpast[s]
-                for s in range(past.size):
-                    dpast[s] = past[s] * (dpast[s] - total) * scale
-                row[t + 1 :] = 0
-                drow[t + 1 :] = 0
-            gemm(dy[t0:t1].T, att, dvT[:, :t1], 1.0)
-            gemm(k[:t1].T, datt.T, dqT[:, : t1 - t0], 0.0)
-            gemm(q[t0:t1].T, datt, dkT[:, :t1], 1.0)
-            turn(dqT, head(dqkv[b], h, hs)[t0:t1])
-        turn(dkT, head(dqkv[b], NH + h, hs))
-        turn(dvT, head(dqkv[b], 2 * NH + h, hs))
+    q, k, v, dy = (
+        head(qkv, h, hs),
+        head(qkv, NH + h, hs),
+        head(qkv, 2 * NH + h, hs),
+        head(dout, h, hs),
+    )
+    dkT, dvT = sums[0], sums[1]
+    dkT[:] = 0
+    dvT[:] = 0
+    for t0 in range(0, T, ROWS):
+        t1 = min(t0 + ROWS, T)
+        att, datt = scores[0, : t1 - t0, :t1], scores[1, : t1 - t0, :t1]
+        gemm(q[t0:t1], k[:t1].T, att, 0.0, scratch)
+        gemm(dy[t0:t1], v[:t1].T, datt, 0.0, scratch)
+        for t in range(t0, t1):
+            row, drow = scores[0, t - t0, :t1], scores[1, t - t0, :t1]
+            past, dpast = row[: t + 1], drow[: t + 1]
+            total = real(0)
+            for s in range(past.size):
+                past[s] = exp(past[s] * scale - logsums[h, t])
+                total += past[s] * dpast[s]
+            for s in range(past.size):
+                dpast[s] = past[s] * (dpast[s] - total) * scale
+            row[t + 1 :] = 0
+            drow[t + 1 :] = 0
+        gemm(dy[t0:t1].T, att, dvT[:, :t1], 1.0, scratch)
+        gemm(k[:t1].T, datt.T, dqT[:, : t1 - t0], 0.0, scratch)
+        gemm(q[t0:t1].T, datt, dkT[:, :t1], 1.0, scratch)
+        turn(dqT, head(dqkv, h, hs)[t0:t1])
+    turn(dkT, head(dqkv, NH + h, hs))
+    turn(dvT, head(dqkv, 2 * NH + h, hs))

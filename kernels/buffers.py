@@ -28,6 +28,8 @@ def empty(shape, dtype):
     try:
         block = idle[size].pop()
     except IndexError:
+        if idle_bytes() > used_bytes():  # other sizes are wanted than before: a new batch's
+            free()
         block = new_block(size)
     array = np.frombuffer(block, dtype, count)  # the base of every view: the last to go
     reference = weakref.ref(array, give_back)
@@ -46,6 +48,14 @@ def new_block(size):
 def give_back(reference):
     _, block = in_use.pop(id(reference))
     idle[len(block)].append(block)
+
+
+def idle_bytes():
+    return sum(size * len(blocks) for size, blocks in list(idle.items()))
+
+
+def used_bytes():
+    return sum(len(block) for _, block in list(in_use.values()))
 
 
 def free():

@@ -10,7 +10,6 @@ because it leaves Numba's threads alone in the house: two pools that spin cost a
 """
 
 import llvmlite.binding as llvm
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -26,6 +25,8 @@ MR = 8 if AVX512 else 4
 KC = 256  # a panel of b, KC x NR, is 48 KiB
 NC = 768  # a block of b, KC x NC, is 768 KiB of float32: it stays in a second-level cache of 1 MiB
 AHEAD = 8  # rows of b that are fetched from the second-level cache before their turn
+
+SCRATCH = MR * (3 * VECTOR // 4 + KC) + NC * KC  # elements that gemm needs besides its arguments
 
 
 def tile(a, b, K, c, m, n, add):
@@ -241,24 +242,18 @@ def pack(x, panels):
 
 
 @jit
-def aligned(count, like):
-    """A new array (count,) of the dtype of like that begins at a multiple of a vector's size."""
-    memory = np.empty(count + VECTOR // like.itemsize, like.dtype)
-    start = (-memory.ctypes.data % VECTOR) // like.itemsize
-    return memory[start : start + count]
+def gemm(a, b, c, beta, scratch):
+    """c (M, N) = a (M, K) @ b (K, N) + beta * c for beta 0.0 or 1.0; c's rows are dense.
 
-
-@jit
-def gemm(a, b, c, beta):
-    """c (M, N) = a (M, K) @ b (K, N) + beta * c for beta 0.0 or 1.0; c's rows are dense."""
+    scratch (SCRATCH,) is room for the panels, which a thread has of its own: memory that came and
+    went with each call would cost a tenth of its time.
+    """
     M, K = a.shape
     N = b.shape[1]
     NR = 3 * VECTOR // c.itemsize
-    kc, blocks = min(K, KC), (min(N, NC) + NR - 1) // NR
-    memory = aligned(kc * MR + blocks * kc * NR + MR * NR, c)
-    edge = memory[: MR * NR].reshape(MR, NR)
-    apanels = memory[MR * NR : MR * NR + kc * MR].reshape(1, kc, MR)
-    bpanels = memory[MR * NR + kc * MR :].reshape(blocks, kc, NR)
+    edge = scratch[: MR * NR].reshape(MR, NR)
+    apanels = scratch[MR * NR : MR * (NR + KC)].reshape(1, KC, MR)
+    bpanels = scratch[MR * (NR + KC) : MR * (NR + KC) + NC * KC].reshape(NC // NR, KC, NR)
     for n0 in range(0, N, NC):
         n1 = min(n0 + NC, N)
         for k0 in range(0, K, KC):

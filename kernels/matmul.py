@@ -6,7 +6,7 @@ import numpy as np
 from numba import from_dtype, get_num_threads, prange, types
 
 from npgpt.kernels.buffers import empty
-from npgpt.kernels.gemm import gemm
+from npgpt.kernels.gemm import SCRATCH, gemm
 from npgpt.kernels.jit import jit
 
 
@@ -39,7 +39,8 @@ def matmul_backward(dout, cache, out=None, add=False):
 def product(x, y, out, b=None, add=False):
     """out (M, N) = or, with add, += x (M, K) @ y (K, N), plus b (N,) in each row if given."""
     b = np.empty(0, out.dtype) if b is None else b
-    product_for(out.dtype)(x, y, out, b, add, get_num_threads())
+    scratch = empty((get_num_threads(), SCRATCH), out.dtype)
+    product_for(out.dtype)(x, y, out, b, add, scratch)
 
 
 @cache
@@ -47,12 +48,13 @@ def product_for(dtype):
     """The compiled product_parts, one for all the layouts that its three matrices can have."""
     real = from_dtype(dtype)
     matrix = types.Array(real, 2, "A")
-    signature = types.void(matrix, matrix, matrix, real[::1], types.boolean, types.intp)
+    signature = types.void(matrix, matrix, matrix, real[::1], types.boolean, real[:, ::1])
     return jit(product_parts, parallel=True, signature=signature)
 
 
-def product_parts(x, y, out, b, add, parts):
+def product_parts(x, y, out, b, add, scratch):
     M, N = out.shape
+    parts = len(scratch)  # one a thread
     by_rows = M > N  # each thread makes some of the rows of out, or of its columns
     for part in prange(parts):
         lo, hi = max(M, N) * part // parts, max(M, N) * (part + 1) // parts
@@ -60,7 +62,7 @@ def product_parts(x, y, out, b, add, parts):
         n0, n1 = (0, N) if by_rows else (lo, hi)
         if b.size:
             begin(out[m0:m1, n0:n1], b[n0:n1])
-        gemm(x[m0:m1], y[:, n0:n1], out[m0:m1, n0:n1], 1.0 if add or b.size else 0.0)
+        gemm(x[m0:m1], y[:, n0:n1], out[m0:m1, n0:n1], 1.0 if add or b.size else 0.0, scratch[part])
 
 
 @jit

@@ -4,6 +4,7 @@ from npgpt.checkpoint import read_checkpoint, write_checkpoint
 from npgpt.config import PUBLISHED, GPT2Config
 from npgpt.debug_state import DebugState, read_debug_state, write_debug_state
 from npgpt.errors import ArgumentError, FileError, NpgptError
+from npgpt.estimate import Estimate, estimate
 from npgpt.gpt2 import GPT2
 from npgpt.parameters import Parameters
 from npgpt.threads import get_threads, set_threads
@@ -15,11 +16,13 @@ __all__ = [
     "PUBLISHED",
     "ArgumentError",
     "DebugState",
+    "Estimate",
     "FileError",
     "GPT2",
     "GPT2Config",
     "NpgptError",
     "Parameters",
+    "estimate",
     "get_threads",
     "get_tokenizer",
     "read_checkpoint",

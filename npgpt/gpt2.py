@@ -5,6 +5,7 @@ npgpt.kernels, its compiled twin.
 """
 
 import importlib
+import weakref
 
 import numpy as np
 
@@ -159,6 +160,8 @@ class GPT2:
         self.config = config
         self.layers = importlib.import_module(BACKENDS[backend])
         self.recompute = recompute
+        if backend == "numba":  # the kernels keep memory from step to step, but not beyond this
+            weakref.finalize(self, self.layers.buffers.free)
         self.params = Parameters.init(config, seed) if params is None else params
         self.grads = self.m = self.v = None
         self.step = 0

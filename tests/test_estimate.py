@@ -1,0 +1,47 @@
+"""The estimate of memory against the real peak of a process."""
+
+import subprocess
+import sys
+
+import pytest
+
+import npgpt
+
+STEP = """
+import resource, sys
+import numpy as np
+import npgpt
+config = npgpt.GPT2Config(block_size=512, vocab_size=20000, n_layer=4, n_head=8, n_embd=512)
+B, T, recompute = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
+model = npgpt.GPT2(config, recompute=recompute)
+tokens, targets = np.random.default_rng(0).integers(0, config.vocab_size, (2, B, T))
+for _ in range(2):
+    model.forward_backward(tokens, targets)
+    model.update(1e-4, clip=1.0)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(peak * (1 if sys.platform == "darwin" else 1024))
+print(npgpt.estimate(config, B, T, recompute).total)
+"""
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("B", "T"), [(1, 64), (8, 512)])
+def test_it_is_within_a_tenth_of_the_real_peak(B, T, recompute):
+    # The memory of a new process counts from its parent's peak, so it is started by a small one.
+    starter = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+    arguments = [sys.executable, "-c", STEP, str(B), str(T), str(recompute)]
+    done = subprocess.run(
+        [sys.executable, "-c", starter, *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    peak, expected = map(int, done.stdout.split())
+    assert expected == pytest.approx(peak, rel=0.1)
+
+
+def test_it_names_its_parts_and_refuses_what_cannot_be():
+    one = npgpt.estimate(npgpt.GPT2Config(), 4, 64)
+    assert one.parameters == 4 * 124_439_808
+    assert str(one).startswith(f"{one.total / 1e9:.2f} GB: parameters 0.50, gradients 0.50, ")
+    for B, T in ((0, 64), (4, 0), (4, 1025)):
+        with pytest.raises(npgpt.ArgumentError, match="must be from 1"):
+            npgpt.estimate(npgpt.GPT2Config(), B, T)
