@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.machine import ADAMW_BYTES, copy_speed, describe, median_time, operands, products
+from bench.machine import ADAMW_BYTES, describe, median_time, memory_speed, operands, products
 
 C, NH, V = 768, 12, 50257
 

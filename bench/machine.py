@@ -1,9 +1,10 @@
-"""What the machine is and what it allows: copying, and matrix products by NumPy's BLAS."""
+"""What the machine is and what it allows: its memory, and matrix products by NumPy's BLAS."""
 
 import platform
 import sys
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,37 +26,41 @@ def describe():
         "threads": npgpt.get_threads(),
         "system": platform.system(),
         "Python": platform.python_version(),
-        **{name: version(name) for name in ("numpy", "numba", "torch")},
+        **{name: version(name) for name in ("numpy", "numba", "torch") if find_spec(name)},
     }
 
 
-def median_time(function, times=5):
-    """Seconds of a call, the median after one that does not count."""
-    function()
+def median_time(function, setup=tuple, times=7):
+    """Seconds of function(*setup()), the median after two calls that do not count."""
+    time.sleep(0.1)  # the threads of another pool, NumPy's or Numba's, spin on for a while
     seconds = []
-    for _ in range(times):
+    for _ in range(times + 2):
+        arguments = setup()
         start = time.perf_counter()
-        function()
+        function(*arguments)
         seconds.append(time.perf_counter() - start)
-    return sorted(seconds)[times // 2]
+    return sorted(seconds[2:])[times // 2]
 
 
-def copy_speed(size=1 << 28):
-    """Bytes read and written a second when all threads copy memory that no cache holds."""
+def memory_speed(count=1 << 26):
+    """Bytes a second when all threads do x += y on memory that no cache holds.
+
+    As in AdamW, what is written has been read: a line that is only written is read all the same.
+    """
     from numba import prange
 
     from npgpt.kernels.jit import jit
     from npgpt.threads import threads
 
-    source, target = np.ones(size // 4, np.float32), np.zeros(size // 4, np.float32)
+    x, y = np.ones(count, np.float32), np.ones(count, np.float32)
 
     @jit(parallel=True)
-    def copy(source, target):
-        for i in prange(source.size):
-            target[i] = source[i]
+    def add(x, y):
+        for i in prange(x.size):
+            x[i] += y[i]
 
     with threads():
-        return 2 * size / median_time(lambda: copy(source, target))
+        return 12 * count / median_time(lambda: add(x, y))
 
 
 def products(B, T, L=12, C=768, V=50257):
@@ -104,9 +109,9 @@ def main():
     from npgpt.parameters import count_parameters
 
     B, T = int(sys.argv[1]), int(sys.argv[2])
-    speed = copy_speed()
+    speed = memory_speed()
     adamw = ADAMW_BYTES * count_parameters(GPT2Config()) / speed
-    print(json.dumps({"sgemm": sgemm_seconds(B, T), "adamw": adamw, "copy": speed}))
+    print(json.dumps({"sgemm": sgemm_seconds(B, T), "adamw": adamw, "memory": speed}))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ python -m bench.step --lengths              npgpt alone, T = 64, 128, ... 1024
 """
 
 import argparse
+import importlib.util
 import json
 import statistics
 import subprocess
@@ -108,9 +109,16 @@ def main():
     parser.add_argument("--lengths", action="store_true", help="npgpt alone, T = 64 to 1024")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", metavar="FOLDER")
     args = parser.parse_args()
+    for option in ("batch", "length", "rounds", "steps"):
+        if getattr(args, option) < 1:
+            parser.error(f"--{option} must be at least 1, not {getattr(args, option)}")
     args.out.mkdir(parents=True, exist_ok=True)
     if args.lengths:
         return lengths(args)
+    needed = ["matplotlib"] + ["torch"] * any(name.startswith("PyTorch") for name in args.systems)
+    for package in needed:
+        if importlib.util.find_spec(package) is None:
+            parser.error(f"{package} is missing: pip install -e '.[bench]' (see CONTRIBUTING.md)")
     if "npgpt" not in args.systems:
         parser.error("--systems must have npgpt among them, to which the others are compared")
     B, T = args.batch, args.length

@@ -95,10 +95,9 @@ def main():
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
-    print(json.dumps({"first": seconds[0], "seconds": seconds[1:], "peak": peak}))
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"first": seconds[0], "seconds": seconds[WARM_UP:], "peak": peak}))
 
 
 if __name__ == "__main__":

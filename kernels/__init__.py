@@ -1,6 +1,7 @@
 """The fast twins: the layers of npgpt.layers under the same names, compiled by Numba.
 
-Same functions, arguments and caches; only attention's cache differs, see there.
+Same functions, arguments and caches, but for two: attention's keeps less, and crossentropy's is
+used up by its backward pass. Tokens and targets have to be within the vocabulary: nothing checks.
 """
 
 from npgpt.kernels.adamw import adamw_update, gradient_norm

@@ -5,6 +5,7 @@ layer more than its arithmetic. So an array made here gives its memory back to a
 blocks as soon as nothing refers to it, and the next array of that size begins on the same pages.
 """
 
+import contextlib
 import math
 import mmap
 import weakref
@@ -39,13 +40,15 @@ def empty(shape, dtype):
 
 def new_block(size):
     """Memory of the operating system's, in large pages where there are some."""
-    block = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
+    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
+        return mmap.mmap(-1, size)
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(AttributeError, OSError):
         block.madvise(mmap.MADV_HUGEPAGE)
     return block
 
 
-def give_back(reference):
+def give_back(reference, in_use=in_use, idle=idle):  # bound: it may come as the program ends
     _, block = in_use.pop(id(reference))
     idle[len(block)].append(block)
 

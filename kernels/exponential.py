@@ -6,7 +6,7 @@ from numba.extending import overload
 
 LOG2E = np.float32(1.44269504)
 LN2 = np.float32(0.69314718)
-LOWEST, HIGHEST = np.float32(-87.3), np.float32(88.3)  # between 2^-126 and 2^127
+LOWEST, HIGHEST = np.float32(-87.3), np.float32(88.3)  # of x, where n is within -126 and 127
 TERMS = [np.float32(1 / np.prod(np.arange(1.0, k + 1))) for k in range(8)]  # 1/k!
 T2, T3, T4, T5, T6, T7 = TERMS[2:]
 HALF, ONE = np.float32(0.5), np.float32(1)

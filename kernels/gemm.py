@@ -254,6 +254,8 @@ def gemm(a, b, c, beta, scratch):
     edge = scratch[: MR * NR].reshape(MR, NR)
     apanels = scratch[MR * NR : MR * (NR + KC)].reshape(1, KC, MR)
     bpanels = scratch[MR * (NR + KC) : MR * (NR + KC) + NC * KC].reshape(NC // NR, KC, NR)
+    if K == 0 and beta == 0:
+        c[:, :] = 0
     for n0 in range(0, N, NC):
         n1 = min(n0 + NC, N)
         for k0 in range(0, K, KC):

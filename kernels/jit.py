@@ -7,6 +7,8 @@ from pathlib import Path
 import numba
 from numba.core import event
 
+from npgpt import layers
+
 # fastmath without nnan and ninf, which would make isnan false and hide a run that has diverged;
 # error_model="numpy", or the check for a division by zero keeps a loop from being vectorised.
 SETTINGS = {
@@ -14,7 +16,8 @@ SETTINGS = {
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},
     "nogil": True,
 }
-SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+HERE = Path(__file__).parent
+SOURCES = sorted([*HERE.glob("*.py"), *Path(layers.__file__).parent.glob("*.py")])
 STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
 
 kernels = []
@@ -53,24 +56,31 @@ def stamp_cache(compiled):
 
 
 class Announcement(event.Listener):
-    """Says on stderr that kernels are being compiled, and how many there have been so far."""
+    """Says on stderr that kernels are being compiled: on a terminal which, elsewhere once."""
 
     def __init__(self):
-        self.count = 0
+        self.count = self.depth = 0
 
     def on_start(self, event):
-        if any(event.data["dispatcher"] is kernel for kernel in kernels):
+        if is_ours(event) and sys.stderr:
             self.count += 1
+            self.depth += 1
             name = event.data["dispatcher"].py_func.__name__
-            text = f"compiling kernels, once on this machine: {self.count} ({name})"
             if sys.stderr.isatty():
+                text = f"compiling kernels for this machine: {self.count}, {name}"
                 print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
             elif self.count == 1:
-                print("compiling kernels, once on this machine ...", file=sys.stderr, flush=True)
+                print("compiling kernels for this machine ...", file=sys.stderr, flush=True)
 
     def on_end(self, event):
-        if sys.stderr.isatty():
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        if is_ours(event) and sys.stderr:
+            self.depth -= 1
+            if not self.depth and sys.stderr.isatty():
+                print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def is_ours(event):
+    return any(event.data["dispatcher"] is kernel for kernel in kernels)
 
 
 event.register("numba:compile", Announcement())

@@ -37,8 +37,11 @@ def matmul_backward(dout, cache, out=None, add=False):
 
 
 def product(x, y, out, b=None, add=False):
-    """out (M, N) = or, with add, += x (M, K) @ y (K, N), plus b (N,) in each row if given."""
-    b = np.empty(0, out.dtype) if b is None else b
+    """out (M, N) = or, with add, += x (M, K) @ y (K, N); or that plus b (N,), without add."""
+    assert x.shape[1] == y.shape[0] and out.shape == (len(x), y.shape[1]), "shapes"
+    assert out.shape[1] == 1 or out.strides[1] == out.itemsize, "rows of out are dense"
+    assert b is None or not add, "add or b"
+    b = np.empty(0, out.dtype) if b is None else np.ascontiguousarray(b)
     scratch = empty((get_num_threads(), SCRATCH), out.dtype)
     product_for(out.dtype)(x, y, out, b, add, scratch)
 
@@ -47,8 +50,9 @@ def product(x, y, out, b=None, add=False):
 def product_for(dtype):
     """The compiled product_parts, one for all the layouts that its three matrices can have."""
     real = from_dtype(dtype)
-    matrix = types.Array(real, 2, "A")
-    signature = types.void(matrix, matrix, matrix, real[::1], types.boolean, real[:, ::1])
+    factor, matrix = types.Array(real, 2, "A", readonly=True), types.Array(real, 2, "A")
+    bias = types.Array(real, 1, "C", readonly=True)
+    signature = types.void(factor, factor, matrix, bias, types.boolean, real[:, ::1])
     return jit(product_parts, parallel=True, signature=signature)
 
 

@@ -33,7 +33,8 @@ class Estimate(NamedTuple):
 def estimate(config, B, T, recompute=False):
     """The memory of forward_backward and update at B, T with the kernels, in float32 -> Estimate.
 
-    recompute is the option of GPT2. The process's peak is within a tenth of the total.
+    recompute is the option of GPT2. The peak of a process with one such model, all of whose batches
+    are B, T and whose kernels are compiled already, is within a tenth of the total.
     """
     if B < 1:
         raise ArgumentError(f"B must be from 1, not {B}")

@@ -6,6 +6,7 @@ npgpt.kernels, its compiled twin.
 
 import importlib
 import weakref
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -70,13 +71,15 @@ def recall(cache, p, layers):
     return (*caches, ln2_cache, (ln2, p.fcw, p.fcb), gelu_cache, (act, p.fcprojw, p.fcprojb))
 
 
-def body_forward(tokens, p, layers, recompute=False):
-    """All but the head: tokens (B, T) -> lnf (B, T, C), cache."""
+def body_forward(tokens, p, layers, recompute=False, keep=True):
+    """All but the head: tokens (B, T) -> lnf (B, T, C), cache; the blocks' only with keep."""
     x, encoder_cache = layers.encoder_forward(tokens, p.wte, p.wpe)  # (B, T, C)
     block_caches = []
     for block in p.blocks:
         x, cache = block_forward(x, block, p.config.n_head, layers)
-        block_caches.append(forget(cache) if recompute else cache)
+        if keep:
+            block_caches.append(forget(cache) if recompute else cache)
+        del cache
     lnf, lnf_cache = layers.layernorm_forward(x, p.lnfw, p.lnfb)  # (B, T, C)
     return lnf, (encoder_cache, block_caches, lnf_cache)
 
@@ -110,7 +113,7 @@ def head(lnf, targets, p, layers, g=None, add=False, dloss=1.0):
     loss = 0.0
     for i in range(0, len(rows), HEAD_ROWS):
         part = slice(i, i + HEAD_ROWS)
-        share = np.count_nonzero(targets[part] != IGNORED) / count
+        share = float(np.count_nonzero(targets[part] != IGNORED) / count)
         if share == 0:
             continue
         part_loss, cache = layers.crossentropy_forward(rows[part], p.wte, targets[part])
@@ -118,12 +121,13 @@ def head(lnf, targets, p, layers, g=None, add=False, dloss=1.0):
         if g is not None:
             dlnf[part], _ = layers.crossentropy_backward(share * dloss, cache, (g.wte,), add)
             add = True
+        del cache  # its logits make room for the next ones
     return loss, None if g is None else dlnf.reshape(lnf.shape)
 
 
 def gpt2_loss(tokens, targets, p, layers):
     """tokens and targets (B, T) -> loss (a float)."""
-    lnf, _ = body_forward(tokens, p, layers, recompute=True)  # (B, T, C)
+    lnf, _ = body_forward(tokens, p, layers, keep=False)  # (B, T, C)
     loss, _ = head(lnf, targets, p, layers)
     return loss
 
@@ -160,7 +164,11 @@ class GPT2:
         self.config = config
         self.layers = importlib.import_module(BACKENDS[backend])
         self.recompute = recompute
-        if backend == "numba":  # the kernels keep memory from step to step, but not beyond this
+        self._threads = nullcontext
+        if backend == "numba":
+            self._threads = threads
+            # The kernels keep memory from step to step, for all models. With this one it goes;
+            # another one takes what it needs anew.
             weakref.finalize(self, self.layers.buffers.free)
         self.params = Parameters.init(config, seed) if params is None else params
         self.grads = self.m = self.v = None
@@ -178,8 +186,8 @@ class GPT2:
     def forward(self, tokens):
         """tokens (B, T), T up to block_size -> logits (B, T, V)."""
         tokens = self._check("tokens", tokens, lowest=0)
-        with threads():
-            lnf, _ = body_forward(tokens, self.params, self.layers, recompute=True)
+        with self._threads():
+            lnf, _ = body_forward(tokens, self.params, self.layers, keep=False)
             logits, _ = self.layers.matmul_forward(lnf, self.params.wte)
         return logits
 
@@ -189,7 +197,7 @@ class GPT2:
         Targets of -1 are left out of the mean. No gradients: that is `forward_backward`.
         """
         tokens, targets = self._check_batch(tokens, targets)
-        with threads():
+        with self._threads():
             return gpt2_loss(tokens, targets, self.params, self.layers)
 
     def forward_backward(self, tokens, targets, dloss=1.0, add=False):
@@ -203,7 +211,7 @@ class GPT2:
             if add:
                 raise ArgumentError("add=True comes after a first forward_backward without it")
             self.grads = self._like_params()
-        with threads():
+        with self._threads():
             return gpt2_forward_backward(
                 tokens, targets, self.params, self.grads, self.layers, dloss, add, self.recompute
             )
@@ -222,10 +230,10 @@ class GPT2:
             self.m, self.v = self._like_params(), self._like_params()
         self.step += 1
         norm, scale = None, 1.0
-        with threads():
+        with self._threads():
             if clip is not None:
                 norm = self.layers.gradient_norm(self.grads.flat)
-                scale = min(1.0, clip / (norm + 1e-6))  # as PyTorch's clip_grad_norm_
+                scale = 1.0 if norm + 1e-6 <= clip else clip / (norm + 1e-6)  # as PyTorch does
             self.layers.adamw_update(
                 self.params.flat, self.grads.flat, self.m.flat, self.v.flat,
                 self.step, lr, *betas, eps, weight_decay, scale,
@@ -250,8 +258,8 @@ class GPT2:
         rng = np.random.default_rng(seed)
         for _ in range(max_new_tokens):
             context = tokens[:, -self.config.block_size :]
-            with threads():
-                lnf, _ = body_forward(context, self.params, self.layers, recompute=True)
+            with self._threads():
+                lnf, _ = body_forward(context, self.params, self.layers, keep=False)
                 logits, _ = self.layers.matmul_forward(lnf[:, -1], self.params.wte)  # (B, V)
             tokens = np.concatenate([tokens, draw(logits, temperature, top_k, rng)], axis=1)
         return tokens

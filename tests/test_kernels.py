@@ -1,7 +1,9 @@
 """Every compiled twin against its textbook: same results, interchangeable caches, repeatable."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -13,9 +15,10 @@ from npgpt.kernels.exponential import exp
 from npgpt.kernels.jit import jit
 from npgpt.kernels.matmul import product
 
+ROOT = Path(__file__).parents[1]
 PAIRS = ["encoder", "layernorm", "matmul", "attention", "gelu", "crossentropy"]
 SINGLES = ["adamw_update", "gradient_norm", "residual_add"]
-SHAPES = [(1, 1, 1), (2, 5, 7), (3, 67, 48), (1, 130, 33), (4, 64, 768)]  # B, T, C
+SHAPES = [(1, 1, 1), (2, 5, 7), (3, 67, 48), (1, 145, 33), (1, 300, 64), (4, 64, 768)]  # B, T, C
 DTYPES = [np.float32, np.float64]
 
 
@@ -179,7 +182,7 @@ def test_twin_repeats_bit_for_bit_on_any_number_of_threads(name):
     for threads in (1, 2, 1, 2):
         before = numba.get_num_threads()
         numba.set_num_threads(min(threads, before))
-        out, _, _, gradients = run(kernels, name, (3, 67, 48), np.float32)
+        out, _, _, gradients = run(kernels, name, (3, 150, 48), np.float32)
         numba.set_num_threads(before)
         results.append([out, *gradients])
     for again in results[1:]:
@@ -221,3 +224,68 @@ def test_without_a_place_for_the_cache_a_kernel_is_compiled_all_the_same(monkeyp
 def test_importing_npgpt_does_not_load_numba():
     code = "import npgpt, sys; sys.exit('numba' in sys.modules or 'kernels' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_twins_take_what_is_not_contiguous_or_not_writable(name, rng):
+    args, shape = arguments(name, (2, 5, 8), np.float64, rng)
+    expected, _ = getattr(layers, f"{name}_forward")(*args)
+    odd = []
+    for argument in args:
+        if isinstance(argument, np.ndarray):
+            argument = np.repeat(argument, 2, axis=-1)[..., ::2]
+            argument.flags.writeable = False
+        odd.append(argument)
+    out, cache = getattr(kernels, f"{name}_forward")(*odd)
+    np.testing.assert_allclose(out, expected, rtol=1e-12)
+    dout = np.repeat(rng.standard_normal(shape), 2, axis=-1)[..., ::2] if shape else 1.0
+    wanted = as_list(getattr(layers, f"{name}_backward")(dout, cache if name != "attention" else
+                     layers.attention_forward(*args)[1]))  # fmt: skip
+    gradients = as_list(getattr(kernels, f"{name}_backward")(dout, cache))
+    for gradient, book in zip(gradients, wanted, strict=True):
+        np.testing.assert_allclose(gradient, book, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["attention", "gelu", "crossentropy", "matmul"])
+def test_nan_goes_through(name, rng):
+    args, _ = arguments(name, (2, 5, 8), np.float32, rng)
+    args[0].reshape(-1)[0] = np.nan
+    out, cache = getattr(kernels, f"{name}_forward")(*args)
+    assert np.isnan(out).any()
+    dout = np.ones_like(out)[()]
+    gradients = as_list(getattr(kernels, f"{name}_backward")(dout, cache))
+    assert any(np.isnan(gradient).any() for gradient in gradients)
+
+
+def test_a_product_without_terms_is_zero():
+    out = np.ones((3, 4))
+    product(np.empty((3, 0)), np.empty((0, 4)), out)
+    assert (out == 0).all()
+
+
+def test_an_edit_in_any_source_makes_what_is_on_disk_invalid(tmp_path):
+    """Compile a kernel in a copy, edit a file of the textbook's that it takes constants from."""
+    shutil.copytree(ROOT / "npgpt", tmp_path / "npgpt", ignore=shutil.ignore_patterns("*cache*"))
+    shutil.rmtree(tmp_path / "npgpt" / "kernels")
+    shutil.copytree(ROOT / "kernels", tmp_path / "npgpt" / "kernels")
+    code = (
+        "import numpy as np; from npgpt.kernels import gelu_forward as f;"
+        " print(float(f(np.ones(1, np.float32))[0][0]))"
+    )
+
+    def run_it():
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+        )
+
+    first = run_it()
+    assert float(first.stdout) == pytest.approx(0.841192)
+    again = run_it()
+    assert again.stdout == first.stdout
+    assert "compiling" in first.stderr or (ROOT / "kernels" / "__pycache__").exists()
+    assert "compiling" not in again.stderr
+    textbook = tmp_path / "npgpt" / "layers" / "gelu.py"
+    textbook.write_text(textbook.read_text().replace("SCALE = ", "SCALE = 0 * "))
+    edited = run_it()
+    assert float(edited.stdout) == 0.5
+    assert "compiling" in edited.stderr
