@@ -32,7 +32,7 @@ def describe():
 
 def median_time(function, setup=tuple, times=7):
     """Seconds of function(*setup()), the median after two calls that do not count."""
-    time.sleep(0.1)  # the threads of another pool, NumPy's or Numba's, spin on for a while
+    time.sleep(0.3)  # the threads of another pool, NumPy's or Numba's, spin on for a while
     seconds = []
     for _ in range(times + 2):
         arguments = setup()
