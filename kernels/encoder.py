@@ -1,4 +1,4 @@
-"""Token and position embedding, a row or a range of columns a thread: npgpt/layers/encoder.py."""
+"""Token and position embedding, by rows or by columns: the twin of npgpt/layers/encoder.py."""
 
 import numpy as np
 from numba import get_num_threads, prange
