@@ -7,11 +7,9 @@ name. Without --text the text is downloaded once, its sha256 checked, and kept i
 import sys
 from pathlib import Path
 
+from npgpt import prepare
 from npgpt.cli import Parser, program
-from npgpt.dataset import FORMATS, write_tokens
 from npgpt.errors import FileError
-from npgpt.files import opened
-from npgpt.tokenizer import TOKENIZERS, get_tokenizer
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -20,35 +18,13 @@ VALIDATION_TOKENS = 32768
 
 def download():
     """Fetch the text, unless it is in the cache already -> its path."""
-    import pooch
-
-    try:
-        folder = pooch.os_cache("npgpt")
-        return Path(pooch.retrieve(URL, f"sha256:{SHA256}", "tinyshakespeare.txt", folder))
-    except (OSError, ValueError) as error:  # no network, no room, or wrong bytes
-        raise FileError(
-            f"tinyshakespeare cannot be downloaded from {URL} ({type(error).__name__}: {error});"
-            " fetch it by other means and name it with --text FILE"
-        ) from error
-
-
-def read_text(path):
-    """Read a UTF-8 file -> str."""
-    with opened(path) as (file, _):
-        try:
-            return file.read().decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise FileError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    return prepare.download(URL, SHA256, "tinyshakespeare.txt", "tinyshakespeare", "--text")
 
 
 def tokenize(text, tokenizer):
-    """Text -> a list of tokens, with end-of-text in front and after every blank line."""
-    documents = text.split("\n\n")
-    tokens = []
-    for i, document in enumerate(documents):
-        end = "\n\n" if i + 1 < len(documents) else ""
-        tokens += [tokenizer.eot, *tokenizer.encode(document + end)]
-    return tokens
+    """Text -> tokens int32 (N,), with end-of-text in front and after every blank line."""
+    *documents, last = text.split("\n\n")
+    return prepare.encode([*(document + "\n\n" for document in documents), last], tokenizer)
 
 
 @program
@@ -56,29 +32,20 @@ def main(argv=None, prog=None):
     """Write tiny_shakespeare_val.bin and tiny_shakespeare_train.bin."""
     parser = Parser(prog=prog, description=__doc__)
     parser.add_argument("--text", type=Path, metavar="FILE", help="the text, instead of a download")
-    parser.add_argument("--out", type=Path, metavar="DIR", default="data", help="default: data")
-    parser.add_argument("--tokenizer", choices=TOKENIZERS, default="gpt2", help="default: gpt2")
-    formats = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
-    parser.add_argument("--format", choices=FORMATS, default="llmc", help=formats)
+    prepare.add_text_options(parser)
     args = parser.parse_args(argv)
 
-    tokenizer = get_tokenizer(args.tokenizer)
     path = args.text or download()
-    tokens = tokenize(read_text(path), tokenizer)
+    text = prepare.read_text(path)
+    tokenizer = prepare.tokenizer_for(args.tokenizer, [text])
+    tokens = tokenize(text, tokenizer)
     if len(tokens) <= VALIDATION_TOKENS:
         raise FileError(
             f"{path}: {len(tokens)} tokens, but validation takes {VALIDATION_TOKENS} and training"
             " the rest"
         )
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"{args.out}: cannot be made a folder: {error.strerror}") from error
     parts = {"val": tokens[:VALIDATION_TOKENS], "train": tokens[VALIDATION_TOKENS:]}
-    for name, part in parts.items():
-        out = args.out / f"tiny_shakespeare_{name}.bin"
-        write_tokens(out, part, args.format)
-        print(f"{out}: {len(part):,} tokens")
+    prepare.write_parts(args.out, "tiny_shakespeare", parts, tokenizer, args.format)
     return 0
 
 

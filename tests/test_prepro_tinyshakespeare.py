@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import json
 import os
 import threading
 
@@ -10,8 +11,9 @@ import pooch
 import pytest
 
 from npgpt import prepro_tinyshakespeare
+from npgpt.dataset import open_tokens
 from npgpt.prepro_tinyshakespeare import main, tokenize
-from npgpt.tokenizer import BytesTokenizer
+from npgpt.tokenizer import BytesTokenizer, tokenizer_from
 
 # of the tokens as int32, from llm.c's own preprocessing
 VALIDATION_SHA256 = "5dcd79e2f05f2f6cbc3a440565105367c12f148c4e01a3283a4307921f5f9945"
@@ -46,13 +48,28 @@ def test_the_real_text_gives_the_published_tokens(shared_data, tmp_path, monkeyp
         np.testing.assert_array_equal(np.frombuffer(content[1024:], "<u2"), stream)
 
 
+def test_the_real_text_as_characters(shared_data, tmp_path):
+    text = (shared_data / "tinyshakespeare.txt").read_text(encoding="utf-8")
+    path = shared_data / "tinyshakespeare.txt"
+    assert main(["--text", str(path), "--out", str(tmp_path), "--tokenizer", "chars"]) == 0
+    names = [str(tmp_path / f"tiny_shakespeare_{part}.bin") for part in ("val", "train")]
+    tokens = open_tokens(names)
+    tokenizer = tokenizer_from(tokens.tokenizer)
+    assert (tokenizer.vocab_size, tokenizer.eot, tokens.highest()) == (66, 65, 65)
+    stream = tokens.read(0, len(tokens))
+    characters = stream[stream != tokenizer.eot]
+    assert len(characters) == len(text) == 1_115_394
+    assert tokenizer.decode(characters) == text
+    assert len(open_tokens(names[0])) == 32768
+
+
 @pytest.mark.parametrize(
     "text", ["", "a", "a\n\nb", "a\n\n", "\n\na", "a\n\n\nb", "a\n\n\n\nb", "a\nb\n"]
 )
 def test_end_of_text_stands_in_front_and_after_each_blank_line(text):
     marked = "|" + text.replace("\n\n", "\n\n|")
     expected = [256 if byte == ord("|") else byte for byte in marked.encode()]
-    assert tokenize(text, BytesTokenizer()) == expected
+    assert tokenize(text, BytesTokenizer()).tolist() == expected
 
 
 def test_bytes_need_no_download(text, tmp_path):
@@ -62,8 +79,12 @@ def test_bytes_need_no_download(text, tmp_path):
     joined = b"".join(
         (out / f"tiny_shakespeare_{name}.bin").read_bytes() for name in ("val", "train")
     )
-    assert np.frombuffer(joined, "<i4").tolist() == tokenize(text.read_text(), BytesTokenizer())
+    expected = tokenize(text.read_text(), BytesTokenizer())
+    np.testing.assert_array_equal(np.frombuffer(joined, "<i4"), expected)
     assert (out / "tiny_shakespeare_val.bin").stat().st_size == 4 * 32768
+    for part in ("val", "train"):
+        description = json.loads((out / f"tiny_shakespeare_{part}.tokenizer.json").read_text())
+        assert description == {"name": "bytes"}
 
 
 @pytest.mark.parametrize(
@@ -118,14 +139,16 @@ def server(tmp_path, monkeypatch):
         server.shutdown()
 
 
-def test_the_download_is_checked_and_kept(server, text, monkeypatch):
+def test_the_download_is_checked_and_kept(server, text, monkeypatch, capsys):
     content = text.read_bytes()
     monkeypatch.setattr(Server, "content", content)
     monkeypatch.setattr(prepro_tinyshakespeare, "SHA256", hashlib.sha256(content).hexdigest())
     path = prepro_tinyshakespeare.download()
     assert path.read_bytes() == content
+    assert capsys.readouterr().err.startswith("downloading http://127.0.0.1")
     monkeypatch.setattr(Server, "content", b"gone")
     assert prepro_tinyshakespeare.download().read_bytes() == content
+    assert capsys.readouterr().err == ""
 
 
 def test_a_download_of_wrong_bytes_is_one_sentence_and_not_kept(

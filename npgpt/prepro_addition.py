@@ -1,0 +1,74 @@
+"""Make token files of sums as `12+07=019`, one a document, for a GPT that learns to add.
+
+The sums of two numbers of up to --digits digits, zero-padded, in random order: all of them or, if
+there are more than --count, as many. Neither a+b nor b+a of a sum for validation is in training.
+"""
+
+import random
+import sys
+
+from npgpt import prepare
+from npgpt.cli import Parser, program
+from npgpt.errors import ArgumentError
+from npgpt.tokenizer import CharsTokenizer
+
+CHARACTERS = "\n+=0123456789"
+COUNT = 50_000
+MOST = 10_000_000
+MOST_DIGITS = 9
+
+
+def make_sums(digits, count, seed):
+    """count distinct pairs of numbers of up to so many digits, in random order: [(a, b), ...]."""
+    numbers = 10**digits
+    drawn = random.Random(seed).sample(range(numbers**2), count)
+    return [divmod(pair, numbers) for pair in drawn]
+
+
+def show(a, b, digits):
+    """The text of a sum: 12+07=019 and a line's end, of the same length for all."""
+    return f"{a:0{digits}}+{b:0{digits}}={a + b:0{digits + 1}}\n"
+
+
+def split(sums, fraction):
+    """Sums -> those for `val` and `train`; a+b and b+a stay together."""
+    pairs = list(dict.fromkeys((min(sum_), max(sum_)) for sum_ in sums))
+    held_out = set(pairs[: prepare.validation_share(len(pairs), fraction)])
+    parts = {"val": [], "train": []}
+    for a, b in sums:
+        parts["val" if (min(a, b), max(a, b)) in held_out else "train"].append((a, b))
+    return parts
+
+
+@program
+def main(argv=None, prog=None):
+    """Write addition_val.bin and addition_train.bin."""
+    parser = Parser(prog=prog, description=__doc__)
+    parser.add_argument("--digits", type=int, metavar="N", default=2, help="default: 2")
+    parser.add_argument(
+        "--count", type=int, metavar="N", help=f"how many sums; default: all, up to {COUNT:,}"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random order; default: 0")
+    prepare.add_val_fraction(parser)
+    prepare.add_out(parser)
+    args = parser.parse_args(argv)
+
+    if not 1 <= args.digits <= MOST_DIGITS:
+        raise ArgumentError(f"--digits must be from 1 to {MOST_DIGITS}, not {args.digits}")
+    if args.seed < 0:
+        raise ArgumentError(f"--seed must be at least 0, not {args.seed}")
+    there_are = 100**args.digits
+    count = min(there_are, COUNT) if args.count is None else args.count
+    if not 3 <= count <= min(there_are, MOST):  # of 2, one could be the other turned round
+        raise ArgumentError(f"--count must be from 3 to {min(there_are, MOST)}, not {count}")
+    tokenizer = CharsTokenizer(CHARACTERS)
+    parts = {
+        name: prepare.encode([show(a, b, args.digits) for a, b in sums], tokenizer)
+        for name, sums in split(make_sums(args.digits, count, args.seed), args.val_fraction).items()
+    }
+    prepare.write_parts(args.out, "addition", parts, tokenizer)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

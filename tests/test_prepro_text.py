@@ -1,0 +1,163 @@
+"""Token files of any text: what a document is, which ones are for validation, and bad input."""
+
+import re
+
+import pytest
+
+from npgpt.dataset import open_tokens
+from npgpt.prepro_text import main, split
+from npgpt.tokenizer import tokenizer_from
+
+
+def documents(path):
+    """The documents of a token file, decoded."""
+    tokens = open_tokens(path)
+    tokenizer = tokenizer_from(tokens.tokenizer)
+    text = tokenizer.decode(tokens.read(0, len(tokens)))
+    first, *rest = text.split("<|endoftext|>")
+    assert first == ""
+    return rest
+
+
+def run(*args):
+    return main([str(arg) for arg in args])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with three texts at different depths, and what is none."""
+    folder = tmp_path / "texts"
+    (folder / "b").mkdir(parents=True)
+    (folder / "b" / "2.txt").write_text("zwei\n", encoding="utf-8")
+    (folder / "b" / "3.txt").write_bytes("\ufeffdreißig".encode())
+    (folder / "a.txt").write_text("one\ntwo\n\nthree\n")
+    (folder / "b" / "empty.txt").write_text(" \n")
+    (folder / "a.bin").write_bytes(b"\xff\xff")
+    (folder / "z.txt").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "chars"])
+def test_a_document_is_a_file(folder, tmp_path, tokenizer, capsys):
+    assert run(folder, "--tokenizer", tokenizer, "--out", tmp_path / "out") == 0
+    assert documents(tmp_path / "out" / "texts_train.bin") == ["one\ntwo\n\nthree\n", "zwei\n"]
+    assert documents(tmp_path / "out" / "texts_val.bin") == ["dreißig"]  # the mark is no text
+    val, train = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r".*texts_val.bin: \d tokens", val)
+    assert re.fullmatch(r".*texts_train.bin: 22 tokens", train)
+
+
+def test_characters_are_those_of_both_parts(folder, tmp_path):
+    assert run(folder, "--tokenizer", "chars", "--out", tmp_path) == 0
+    for part in ("val", "train"):
+        tokenizer = open_tokens(tmp_path / f"texts_{part}.bin").tokenizer
+        assert tokenizer["characters"] == "".join(sorted(set("one\ntwothree\nzweidreißig")))
+
+
+def test_gpt2_is_the_default(folder, tmp_path, shared_data, monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
+    assert run(folder, "--out", tmp_path) == 0
+    assert open_tokens(tmp_path / "texts_val.bin").tokenizer == {"name": "gpt2"}
+    assert documents(tmp_path / "texts_val.bin") == ["dreißig"]
+
+
+def test_a_document_is_a_line(folder, tmp_path):
+    args = ["--tokenizer", "bytes", "--documents", "line", "--val-fraction", "0.4"]
+    assert run(folder / "a.txt", folder / "b", *args, "--out", tmp_path, "--name", "n") == 0
+    assert documents(tmp_path / "n_train.bin") == ["one\n", "two\n", "three\n"]
+    assert documents(tmp_path / "n_val.bin") == ["zwei\n", "dreißig\n"]
+
+
+def test_a_document_is_what_stands_between_blank_lines(folder, tmp_path):
+    args = ["--tokenizer", "bytes", "--documents", "blank", "--format", "int32"]
+    assert run(folder / "a.txt", *args, "--out", tmp_path) == 0
+    assert documents(tmp_path / "a_train.bin") == ["one\ntwo\n\n"]
+    assert documents(tmp_path / "a_val.bin") == ["three\n"]
+    assert (tmp_path / "a_val.bin").stat().st_size == 4 * 7
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a", ["a"]),
+        ("a\n\nb", ["a\n\n", "b"]),
+        ("a\nb\n \t\n\n\nc\n\n", ["a\nb\n \t\n\n\n", "c\n\n"]),
+        ("\n\n\na\n\n", ["a\n\n"]),
+        ("a\r\n\r\nb\r\nc\r\n", ["a\r\n\r\n", "b\r\nc\r\n"]),
+        ("", []),
+        (" \n\n \n", []),
+    ],
+)
+def test_blank_lines_part_documents_and_all_text_is_kept(text, expected):
+    assert split(text, "blank") == expected
+
+
+def test_lines_end_with_a_newline_and_blank_ones_are_left_out():
+    assert split("a\n\n b\x0bc\nd", "line") == ["a\n", " b\x0bc\n", "d\n"]
+    assert split("\n \n", "line") == split("\n \n", "file") == []
+
+
+def test_tinyshakespeare_by_blank_lines_comes_back(shared_data, tmp_path):
+    path = shared_data / "tinyshakespeare.txt"
+    args = ["--documents", "blank", "--tokenizer", "chars", "--out", tmp_path]
+    assert run(path, *args) == 0
+    val, train = (documents(tmp_path / f"tinyshakespeare_{part}.bin") for part in ("val", "train"))
+    assert "".join(train + val) == path.read_text(encoding="utf-8")
+    assert len(val) == round(0.1 * len(train + val)) == 722
+    assert train[0].startswith("First Citizen:\nBefore") and train[0].endswith(".\n\n")
+
+
+def test_files_come_in_the_order_of_their_names(tmp_path):
+    for name in ("g", "b", "k", "a", "f", "c", "i", "e", "j", "d", "h"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    assert run(tmp_path, "--tokenizer", "bytes", "--out", tmp_path, "--name", "n") == 0
+    assert documents(tmp_path / "n_train.bin") == [*"abcdefghij"]
+
+
+def test_a_single_document_is_cut(tmp_path):
+    (tmp_path / "t.txt").write_text("0123456789" * 10)
+    args = ["--tokenizer", "chars", "--val-fraction", "0.2", "--out", tmp_path]
+    assert run(tmp_path / "t.txt", *args) == 0
+    train, val = (open_tokens(tmp_path / f"t_{part}.bin") for part in ("train", "val"))
+    assert len(train) == 81 and len(val) == 20
+    stream = [10, *([*range(10)] * 10)]
+    assert [*train.read(0, 81), *val.read(0, 20)] == stream
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["none.txt"], "none.txt: No such file or directory"),
+        (["bad.txt"], "bad.txt: not UTF-8 text (byte 2)"),
+        (["blank.txt"], "blank.txt: no text is in there"),
+        (["blank.txt", "blank.txt"], "blank.txt, blank.txt: no text is in there"),
+        (["empty"], "empty: no .txt file is below this folder"),
+        (["good.txt", "--val-fraction", "1"], "--val-fraction must be between 0 and 1, not 1.0"),
+        (["good.txt", "--name", "a/b"], "--name must be a file's name without a folder, not 'a/b'"),
+        (["good.txt", "--name", ""], "--name must be a file's name without a folder, not ''"),
+        (["good.txt", "--out", "good.txt"], "good.txt: cannot be made a folder: File exists"),
+        (["many.txt"], "not written: tokens must be from 0 to 65535 in the format llmc"),
+    ],
+)
+def test_bad_input_is_one_sentence(args, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.txt").write_bytes(b"ab\xff")
+    (tmp_path / "good.txt").write_text("good")
+    (tmp_path / "blank.txt").write_text("\n \n")
+    (tmp_path / "empty").mkdir()
+    if args == ["many.txt"]:
+        many = "".join(map(chr, [*range(0x10000, 0x20000), *range(100, 200)]))
+        (tmp_path / "many.txt").write_text(many, encoding="utf-8")
+    assert run(*args, "--tokenizer", "chars") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert not list(tmp_path.glob("data/*"))
+
+
+@pytest.mark.parametrize("args", [[], ["x.txt", "--documents", "word"], ["x", "--tokenizer", "b"]])
+def test_bad_options_are_one_sentence(args, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(*args)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
