@@ -12,11 +12,13 @@ import numpy as np
 
 from npgpt.checkpoint import read_checkpoint
 from npgpt.errors import ArgumentError
+from npgpt.generate import stream
 from npgpt.layers.crossentropy import IGNORED
 from npgpt.parameters import Parameters
 from npgpt.threads import threads
 
 BACKENDS = {"numpy": "npgpt.layers", "numba": "npgpt.kernels"}
+BYTE = 10  # flops that a core does in the time of moving a byte
 HEAD_ROWS = 256  # positions whose logits are in memory at the same time
 
 
@@ -148,7 +150,8 @@ class GPT2:
 
     A training step is `forward_backward(tokens, targets)` and `update(lr)`. It computes in the
     dtype of its parameters. `params`, `grads` and the moments `m` and `v` are Parameters (the last
-    three None until they are needed), `step` counts the updates.
+    three None until they are needed), `step` counts the updates. `tokenizer` is the one it goes
+    with, where that is known, or None.
     """
 
     def __init__(self, config, seed=0, backend="numba", params=None, recompute=False):
@@ -164,14 +167,13 @@ class GPT2:
         self.config = config
         self.layers = importlib.import_module(BACKENDS[backend])
         self.recompute = recompute
-        self._threads = nullcontext
-        if backend == "numba":
-            self._threads = threads
+        self._compiled = backend == "numba"
+        if self._compiled:
             # The kernels keep memory from step to step, for all models. With this one it goes;
             # another one takes what it needs anew.
             weakref.finalize(self, self.layers.buffers.free)
         self.params = Parameters.init(config, seed) if params is None else params
-        self.grads = self.m = self.v = None
+        self.grads = self.m = self.v = self.tokenizer = None
         self.step = 0
 
     @classmethod
@@ -183,10 +185,26 @@ class GPT2:
         params = read_checkpoint(path)
         return cls(params.config, params=params, **options)
 
+    @classmethod
+    def from_pretrained(cls, where, **options):
+        """A model with its tokenizer, where that is known.
+
+        where is a published name (gpt2, gpt2-medium, ...; downloaded once), an llm.c model file, a
+        Hugging Face folder or .safetensors file, or the folder of a training run. The options are
+        those of GPT2: backend and recompute.
+        """
+        from npgpt.pretrained import load_model
+        from npgpt.tokenizer import tokenizer_from
+
+        params, description = load_model(where)
+        model = cls(params.config, params=params, **options)
+        model.tokenizer = description and tokenizer_from(description)
+        return model
+
     def forward(self, tokens):
         """tokens (B, T), T up to block_size -> logits (B, T, V)."""
         tokens = self._check("tokens", tokens, lowest=0)
-        with self._threads():
+        with self._threads(2 * tokens.size):
             lnf, _ = body_forward(tokens, self.params, self.layers, keep=False)
             logits, _ = self.layers.matmul_forward(lnf, self.params.wte)
         return logits
@@ -197,7 +215,7 @@ class GPT2:
         Targets of -1 are left out of the mean. No gradients: that is `forward_backward`.
         """
         tokens, targets = self._check_batch(tokens, targets)
-        with self._threads():
+        with self._threads(2 * tokens.size):
             return gpt2_loss(tokens, targets, self.params, self.layers)
 
     def forward_backward(self, tokens, targets, dloss=1.0, add=False):
@@ -211,58 +229,75 @@ class GPT2:
             if add:
                 raise ArgumentError("add=True comes after a first forward_backward without it")
             self.grads = self._like_params()
-        with self._threads():
+        with self._threads(6 * tokens.size):
             return gpt2_forward_backward(
                 tokens, targets, self.params, self.grads, self.layers, dloss, add, self.recompute
             )
 
-    def update(self, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, clip=None):
+    def gradient_norm(self):
+        """The Euclidean norm of all that is in `grads`, as a float."""
+        if self.grads is None:
+            raise ArgumentError("gradient_norm() comes after forward_backward()")
+        with self._threads(4 * BYTE):
+            return float(self.layers.gradient_norm(self.grads.flat))
+
+    def update(
+        self, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, clip=None, norm=None, decay="all"
+    ):
         """One step of AdamW on every parameter, with the gradients in `grads`.
 
         Given clip, the gradients count as scaled down to that norm, all together, where theirs is
-        larger, and it returns what their norm was.
+        larger, and it returns what their norm was; norm is that of gradient_norm() where it is
+        known already. decay is what weight_decay applies to: "all", or "matrices" without biases
+        and layernorms.
         """
         if self.grads is None:
             raise ArgumentError("update() comes after forward_backward()")
+        if decay not in ("all", "matrices"):
+            raise ArgumentError(f"decay must be one of all, matrices, not {decay!r}")
         if clip is not None and not clip > 0:
             raise ArgumentError(f"clip must be a number above 0, not {clip!r}")
         if self.m is None:
             self.m, self.v = self._like_params(), self._like_params()
         self.step += 1
-        norm, scale = None, 1.0
-        with self._threads():
-            if clip is not None:
-                norm = self.layers.gradient_norm(self.grads.flat)
-                scale = 1.0 if norm + 1e-6 <= clip else clip / (norm + 1e-6)  # as PyTorch does
-            self.layers.adamw_update(
-                self.params.flat, self.grads.flat, self.m.flat, self.v.flat,
-                self.step, lr, *betas, eps, weight_decay, scale,
-            )  # fmt: skip
+        scale = 1.0
+        if clip is not None:
+            norm = self.gradient_norm() if norm is None else norm
+            scale = 1.0 if norm + 1e-6 <= clip else clip / (norm + 1e-6)  # as PyTorch does
+        buffers = self.params.flat, self.grads.flat, self.m.flat, self.v.flat
+        spans = [(slice(None), True)] if decay == "all" else self.params.spans()
+        with self._threads(28 * BYTE):
+            for span, decayed in spans:
+                self.layers.adamw_update(
+                    *(buffer[span] for buffer in buffers),
+                    self.step, lr, *betas, eps, weight_decay if decayed else 0.0, scale,
+                )  # fmt: skip
         return norm
 
-    def generate(self, tokens, max_new_tokens, temperature=1.0, top_k=None, seed=None):
-        """Continue tokens (B, T) -> (B, T + max_new_tokens).
+    def generate(
+        self, tokens, max_new_tokens, temperature=1.0, top_k=None, top_p=None,
+        repetition_penalty=1.0, stop=None, seed=None, cache=True,
+    ):  # fmt: skip
+        """Continue tokens (B, T) -> (B, T + max_new_tokens), fewer where all rows have ended.
 
-        The model sees the last block_size tokens. Each new one is drawn from the softmax of
-        logits / temperature, among the top_k likeliest if that is given; temperature 0 takes the
-        likeliest. The same seed draws the same tokens. Raises ArgumentError where the logits are
-        not finite: the model has diverged.
+        Each new token is drawn from the softmax of logits / temperature, among the top_k likeliest
+        and among the fewest whose probabilities add up to top_p; temperature 0 takes the likeliest.
+        The logits of the tokens that a row has are divided by repetition_penalty or, below 0,
+        multiplied (Keskar et al. 2019). A row that has drawn stop goes on with it to the end. The
+        same seed draws the same tokens; several samples are rows that begin alike.
+
+        The model sees all tokens while they fit into block_size; when they have outgrown it, it
+        goes on with its last half of them. The keys and values of what it sees are kept; without
+        cache, each token costs a forward pass over all of it. Raises ArgumentError where the logits
+        are not finite: the model has diverged.
         """
-        if not 0 <= temperature < float("inf"):
-            raise ArgumentError(f"temperature must be a finite number from 0, not {temperature!r}")
-        if top_k is not None and top_k < 1:
-            raise ArgumentError(f"top_k must be at least 1, not {top_k!r}")
-        if max_new_tokens < 0:
-            raise ArgumentError(f"max_new_tokens must be at least 0, not {max_new_tokens!r}")
-        tokens = self._check("tokens", tokens, lowest=0, longest=None)
-        rng = np.random.default_rng(seed)
-        for _ in range(max_new_tokens):
-            context = tokens[:, -self.config.block_size :]
-            with self._threads():
-                lnf, _ = body_forward(context, self.params, self.layers, keep=False)
-                logits, _ = self.layers.matmul_forward(lnf[:, -1], self.params.wte)  # (B, V)
-            tokens = np.concatenate([tokens, draw(logits, temperature, top_k, rng)], axis=1)
-        return tokens
+        options = temperature, top_k, top_p, repetition_penalty, stop, seed, cache
+        new = stream(self, tokens, max_new_tokens, *options)
+        return np.column_stack([np.asarray(tokens, np.int64), *new])
+
+    def _threads(self, work=float("inf")):
+        """The threads for so many flops a parameter."""
+        return threads(work * self.params.flat.size) if self._compiled else nullcontext()
 
     def _like_params(self):
         return Parameters(self.config, dtype=self.params.flat.dtype)
@@ -297,18 +332,3 @@ class GPT2:
                 f"{name} must be from {lowest} to {V - 1}, but run from {ids.min()} to {ids.max()}"
             )
         return ids.astype(np.int64)
-
-
-def draw(logits, temperature, top_k, rng):
-    """Draw one token a row: logits (B, V) -> tokens (B, 1)."""
-    if not np.isfinite(logits).all():
-        raise ArgumentError("the model's logits must be finite: it has diverged")
-    if temperature == 0:
-        return logits.argmax(-1, keepdims=True)
-    logits = (logits - logits.max(-1, keepdims=True)).astype(np.float64) / temperature  # (B, V)
-    if top_k is not None and top_k < logits.shape[-1]:
-        beyond = np.argpartition(-logits, top_k - 1, axis=-1)[:, top_k:]  # (B, V - top_k)
-        np.put_along_axis(logits, beyond, -np.inf, axis=-1)
-    cumulated = np.exp(logits).cumsum(-1)  # (B, V)
-    point = rng.random((len(logits), 1)) * cumulated[:, -1:]  # (B, 1), below the whole
-    return (cumulated <= point).sum(-1, keepdims=True)

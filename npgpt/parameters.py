@@ -2,6 +2,7 @@
 
 import math
 from functools import cached_property
+from itertools import groupby
 from types import SimpleNamespace
 
 import numpy as np
@@ -35,6 +36,7 @@ def parameter_shapes(config):
 
 NAMES = tuple(parameter_shapes(GPT2Config()))
 BLOCK_NAMES = NAMES[2:-2]
+MATRICES = ("wte", "wpe", "qkvw", "attprojw", "fcw", "fcprojw")  # the others are biases and norms
 
 
 def count_parameters(config):
@@ -89,6 +91,14 @@ class Parameters:
         """Copy and pickle the buffer alone: copied one by one, the views would not be on it."""
         return Parameters, (self.config, self.flat, self.flat.dtype, self.wte_padding)
 
+    def spans(self):
+        """Pairs of a slice of flat and whether what it holds are MATRICES, in order."""
+        start = 0
+        for matrices, names in groupby(NAMES, lambda name: name in MATRICES):
+            stop = start + sum(getattr(self, name).size for name in names)
+            yield slice(start, stop), matrices
+            start = stop
+
     def items(self):
         """Pairs of name and view, in order."""
         return [(name, getattr(self, name)) for name in NAMES]
@@ -103,7 +113,7 @@ class Parameters:
         rng = np.random.default_rng(seed)
         params = cls(config, dtype=dtype)
         for name, view in params.items():
-            if name in ("wte", "wpe", "qkvw", "attprojw", "fcw", "fcprojw"):
+            if name in MATRICES:
                 rng.standard_normal(dtype=dtype, out=view)
                 residual = name in ("attprojw", "fcprojw")
                 view *= 0.02 / math.sqrt(2 * config.n_layer) if residual else 0.02

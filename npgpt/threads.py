@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from npgpt.errors import ArgumentError
 
+GRAIN = 250e6  # flops that are worth a thread, some milliseconds of a core
+
 _count = None
 
 
@@ -13,8 +15,8 @@ def set_threads(n):
 
     Without it they are as many as OMP_NUM_THREADS says or, without that, as there are physical
     cores that this process may use, also by the quota of a container. NUMBA_NUM_THREADS is an
-    upper limit to all of these. The result is the same, bit for bit, for every n. The NumPy layers
-    take no notice: their threads are NumPy's own.
+    upper limit to all of these, and small models take fewer. The result is the same, bit for bit,
+    for every n. The NumPy layers take no notice: their threads are NumPy's own.
     """
     global _count
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
@@ -41,12 +43,16 @@ def _default():
 
 
 @contextmanager
-def threads():
-    """Inside, Numba's kernels run on get_threads() threads; after it, on as many as before."""
+def threads(work=float("inf")):
+    """Inside, Numba's kernels run on get_threads() threads; after it, on as many as before.
+
+    For little work, in flops, they are fewer. Threads wait for each other after every kernel, and
+    on a machine that others use too that takes far longer than the kernels of a small model.
+    """
     from numba import get_num_threads, set_num_threads
 
     before = get_num_threads()
-    set_num_threads(get_threads())
+    set_num_threads(int(max(1, min(get_threads(), work // GRAIN))))
     try:
         yield
     finally:

@@ -56,7 +56,40 @@ def test_without_a_word_they_are_the_physical_cores(monkeypatch):
     assert npgpt.get_threads() == 1
 
 
-def test_training_is_the_same_on_any_number_of_threads(rng):
+def test_little_work_takes_fewer_threads():
+    npgpt.set_threads(LIMIT)
+    for grains, count in ((0, 1), (0.5, 1), (1.5, 1), (2.5, min(2, LIMIT)), (1e9, LIMIT)):
+        with threads.threads(grains * threads.GRAIN):
+            assert numba.get_num_threads() == count
+
+
+def test_a_small_model_computes_on_one_thread(rng, monkeypatch):
+    npgpt.set_threads(LIMIT)
+    model = npgpt.GPT2(CONFIG)
+    seen = []
+    for name in ("encoder_forward", "adamw_update", "gradient_norm"):
+        right = getattr(model.layers, name)
+
+        def counted(*args, right=right, **kwargs):
+            seen.append(numba.get_num_threads())
+            return right(*args, **kwargs)
+
+        monkeypatch.setattr(model.layers, name, counted)
+
+    def step():
+        model.forward(rng.integers(0, 30, (2, 8)))
+        model.forward_backward(*rng.integers(0, 30, (2, 2, 8)))
+        model.update(1e-3, clip=1.0)
+
+    step()
+    assert seen == [1] * 4
+    monkeypatch.setattr(threads, "GRAIN", 1.0)
+    step()
+    assert seen[4:] == [LIMIT] * 4
+
+
+def test_training_is_the_same_on_any_number_of_threads(rng, monkeypatch):
+    monkeypatch.setattr(threads, "GRAIN", 1.0)
     tokens, targets = rng.integers(0, 30, (2, 3, 16))
     runs = []
     for n in (1, 2):
