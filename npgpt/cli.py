@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import inspect
 import os
 import sys
 
@@ -20,7 +21,8 @@ def program(main):
 
     @functools.wraps(main)
     def run(argv=None, prog=None):
-        spec = main.__globals__.get("__spec__")  # None in a script that is run by its path
+        # None in a script that is run by its path
+        spec = inspect.unwrap(main).__globals__.get("__spec__")
         prog = prog or (spec and f"python -m {spec.name}")
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(line_buffering=True)  # progress shows, also through a pipe
