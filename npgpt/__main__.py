@@ -11,6 +11,15 @@ PROGRAMS = {
     "test": ("npgpt.test_gpt2", "check a model against PyTorch's logits, gradients and losses"),
     "gradcheck": ("npgpt.gradcheck", "check every backward pass by central differences"),
     "prepare shakespeare": ("npgpt.prepro_tinyshakespeare", "make token files of tinyshakespeare"),
+    "prepare stories": ("npgpt.prepro_tinystories", "make token files of TinyStories"),
+    "prepare text": ("npgpt.prepro_text", "make token files of your own texts"),
+    "prepare addition": ("npgpt.prepro_addition", "make token files of sums, with no download"),
+    "train": ("npgpt.train_gpt2", "train a model, or go on with a run"),
+    "sample": ("npgpt.sample", "let a model write"),
+    "eval": ("npgpt.evaluate", "measure a model's loss, or its HellaSwag accuracy"),
+    "plot": ("npgpt.plot", "compare the losses of runs"),
+    "convert": ("npgpt.convert", "convert models between llm.c and Hugging Face"),
+    "download": ("npgpt.download", "fetch published models and the reference files"),
 }
 
 

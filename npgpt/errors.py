@@ -5,7 +5,7 @@ A program prints it as `error: ...` and ends with status 2.
 
 
 class NpgptError(ValueError):
-    """The base of both."""
+    """The base of them all."""
 
 
 class ArgumentError(NpgptError):
@@ -14,3 +14,7 @@ class ArgumentError(NpgptError):
 
 class FileError(NpgptError):
     """A file that cannot be read, written, fetched or understood."""
+
+
+class TrainingError(NpgptError):
+    """A training run that cannot go on: its loss is no number any more."""

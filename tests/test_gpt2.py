@@ -1,10 +1,9 @@
-"""The model: shapes, training, generation, and what it refuses."""
+"""The model: shapes, training, and what it refuses."""
 
 import numpy as np
 import pytest
 
 from npgpt import GPT2, ArgumentError, GPT2Config, Parameters
-from npgpt.gpt2 import draw
 
 CONFIG = GPT2Config(block_size=9, vocab_size=13, n_layer=2, n_head=3, n_embd=12)
 
@@ -84,45 +83,6 @@ def test_a_float64_model_computes_in_float64(rng):
     assert model.grads.flat.dtype == model.m.flat.dtype == np.float64
 
 
-def test_greedy_generation_takes_the_likeliest_and_crops_at_block_size(model):
-    tokens = np.array([[1, 2, 3], [4, 5, 6]])
-    out = model.generate(tokens, 12, temperature=0)
-    assert out.shape == (2, 15)
-    np.testing.assert_array_equal(out[:, :3], tokens)
-    for end in range(3, 15):
-        context = out[:, max(0, end - 9) : end]
-        np.testing.assert_array_equal(out[:, end], model.forward(context)[:, -1].argmax(-1))
-
-
-def test_generation_is_seeded(model):
-    start = np.array([[0]])
-    one, same, other = (model.generate(start, 20, seed=seed) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(one, same)
-    assert (one != other).any()
-
-
-def test_generation_of_no_tokens_returns_the_prompt(model):
-    np.testing.assert_array_equal(model.generate([[1, 2]], 0), [[1, 2]])
-
-
-def test_drawn_tokens_follow_the_softmax(rng):
-    logits = np.tile(np.log(np.array([[0.1, 0.2, 0.7]], dtype=np.float32)), (20000, 1))
-    counts = np.bincount(draw(logits, 1.0, None, rng)[:, 0], minlength=3) / 20000
-    np.testing.assert_allclose(counts, [0.1, 0.2, 0.7], atol=0.015)
-    counts = np.bincount(draw(logits, 0.5, None, rng)[:, 0], minlength=3) / 20000
-    np.testing.assert_allclose(counts, np.array([1, 4, 49]) / 54, atol=0.015)
-    counts = np.bincount(draw(logits, 1.0, 2, rng)[:, 0], minlength=3) / 20000
-    np.testing.assert_allclose(counts, [0, 2 / 9, 7 / 9], atol=0.015)
-
-
-def test_top_k_beyond_the_vocabulary_and_tiny_temperatures_are_harmless(rng):
-    logits = rng.standard_normal((50, 7)).astype(np.float32)
-    assert draw(logits, 1.0, 99, rng).shape == (50, 1)
-    likeliest = logits.argmax(-1)[:, None]
-    np.testing.assert_array_equal(draw(logits, 1e-300, None, rng), likeliest)
-    np.testing.assert_array_equal(draw(logits, 1.0, 1, rng), likeliest)
-
-
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
@@ -149,10 +109,6 @@ def test_bad_tokens_are_refused(model, tokens, message):
         (lambda m: m.forward_backward([[1]], [[1, 2]]), "targets must be"),
         (lambda m: m.forward_backward([[1]], [[1]], add=True), "add=True comes after a first"),
         (lambda m: m.update(1e-3), "update.. comes after forward_backward"),
-        (lambda m: m.generate([[1]], 1, temperature=-1), "temperature must be"),
-        (lambda m: m.generate([[1]], 1, temperature=float("nan")), "temperature must be"),
-        (lambda m: m.generate([[1]], 1, top_k=0), "top_k must be at least 1, not 0"),
-        (lambda m: m.generate([[1]], -1), "max_new_tokens must be at least 0"),
         (lambda m: GPT2(GPT2Config(), params=m.params), "params must be of the model's GPT2Config"),
         (lambda m: GPT2(CONFIG, backend="torch"), "backend must be one of numpy, numba"),
     ],
@@ -168,13 +124,6 @@ def test_tokens_may_be_of_any_integer_dtype(model, dtype):
     expected = model.generate([[1, 2, 3]], 4, temperature=0)
     np.testing.assert_array_equal(model.generate(tokens, 4, temperature=0), expected)
     assert model.loss(tokens, tokens) == model.loss([[1, 2, 3]], [[1, 2, 3]])
-
-
-def test_a_diverged_model_does_not_generate(model):
-    model.params.lnfw[0] = np.nan
-    for temperature in (0, 1):
-        with pytest.raises(ArgumentError, match="logits must be finite"):
-            model.generate([[1]], 1, temperature=temperature)
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from npgpt import kernels, layers
 from npgpt.gradcheck import gradcheck
 from npgpt.kernels.exponential import exp
 from npgpt.kernels.jit import jit
-from npgpt.kernels.matmul import product
+from npgpt.kernels.matmul import BLOCK, FEW, product
 
 ROOT = Path(__file__).parents[1]
 PAIRS = ["encoder", "layernorm", "matmul", "attention", "gelu", "crossentropy"]
-SINGLES = ["adamw_update", "gradient_norm", "residual_add"]
+SINGLES = ["adamw_update", "attention_step", "gradient_norm", "residual_add"]
 SHAPES = [(1, 1, 1), (2, 5, 7), (3, 67, 48), (1, 145, 33), (1, 300, 64), (4, 64, 768)]  # B, T, C
 DTYPES = [np.float32, np.float64]
 
@@ -129,6 +129,63 @@ def test_single_functions_equal_their_textbook(dtype, N, count, rng):
     assert norm == pytest.approx(layers.gradient_norm(g), rel=rtol)
     assert norm == pytest.approx(np.linalg.norm(g.astype(np.float64)), rel=rtol)
     assert_close(kernels.residual_add(p, g), layers.residual_add(p, g), 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("B", "NH", "hs"), [(1, 1, 1), (2, 3, 16), (1, 2, 64), (3, 5, 9)])
+@pytest.mark.parametrize(
+    ("N", "at"), [(1, 0), (1, 1), (1, 144), (2, 6), (FEW, 0), (FEW + 1, 0), (200, 0), (FEW + 1, 5)]
+)
+def test_attention_step_equals_its_textbook(dtype, B, NH, hs, N, at, count, rng):
+    rtol = 3e-5 if dtype == np.float32 else 1e-13
+    qkv = rng.standard_normal((B, N, 3 * NH * hs)).astype(dtype)
+    kv = rng.standard_normal((2, B, NH, at + N + 3, hs)).astype(dtype)
+    book_kv = kv.copy()
+    expected = layers.attention_step(qkv, book_kv, at)
+    assert_close(kernels.attention_step(qkv, kv, at), expected, rtol)
+    np.testing.assert_array_equal(kv, book_kv)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("M", range(1, FEW + 2))
+@pytest.mark.parametrize("N", [1, 3, BLOCK, 2 * BLOCK + 5, 1001])
+@pytest.mark.parametrize("K", [1, 130])
+def test_few_rows_equal_their_textbook_on_any_number_of_threads(dtype, M, N, K, rng):
+    x, w = rng.standard_normal((M, 1, K)).astype(dtype), rng.standard_normal((N, K)).astype(dtype)
+    b, results = rng.standard_normal(N).astype(dtype), []
+    for threads in (1, 2):
+        before = numba.get_num_threads()
+        numba.set_num_threads(min(threads, before))
+        results.append([kernels.matmul_forward(x, w, b)[0], kernels.matmul_forward(x, w)[0]])
+        numba.set_num_threads(before)
+    for out, again, bias in zip(*results, (b, None), strict=True):
+        np.testing.assert_array_equal(out, again)
+        assert_close(
+            out, layers.matmul_forward(x, w, bias)[0], 1e-6 if dtype == np.float32 else 1e-13
+        )
+
+
+def test_steps_take_what_is_not_contiguous_or_not_writable(rng):
+    def odd(*shape):
+        array = rng.standard_normal((*shape, 2))[..., 0]
+        array.flags.writeable = False
+        return array
+
+    x, w, b, qkv = odd(1, 2, 8), odd(5, 8), odd(5), odd(1, 2, 24)
+    for weights in (w, np.ascontiguousarray(w)):
+        expected, _ = layers.matmul_forward(x, weights, b)
+        np.testing.assert_allclose(kernels.matmul_forward(x, weights, b)[0], expected)
+    kv = np.zeros((2, 1, 4, 2, 2))
+    expected = layers.attention_step(qkv, kv.copy(), 0)
+    np.testing.assert_allclose(kernels.attention_step(qkv, kv, 0), expected)
+
+
+@pytest.mark.parametrize("N", [1, FEW + 1])
+def test_nan_goes_through_a_step(N):
+    qkv, kv = np.ones((1, N, 24), np.float32), np.zeros((2, 1, 2, 9, 4), np.float32)
+    qkv[0, 0, 1] = np.nan
+    assert np.isnan(kernels.attention_step(qkv, kv, 0)).any()
+    assert np.isnan(kernels.matmul_forward(qkv, np.ones((5, 24), np.float32))[0][0, 0]).all()
 
 
 @pytest.mark.parametrize("layout", ["xy", "Xy", "xY", "XY"])  # a capital letter: transposed

@@ -104,6 +104,19 @@ def test_attention_sees_no_future(rng):
     assert (out[:, 4:] != changed[:, 4:]).all()
 
 
+@pytest.mark.parametrize("parts", [[7], [1] * 7, [3, 1, 2, 1]])
+def test_attention_in_steps_is_attention_at_once(parts, rng):
+    qkv = rng.standard_normal((2, 7, 3 * 12))
+    expected, _ = layers.attention_forward(qkv, 3)
+    kv = np.full((2, 2, 3, 9, 4), np.nan)  # with room for more than there will be
+    at, out = 0, []
+    for N in parts:
+        out.append(layers.attention_step(qkv[:, at : at + N], kv, at))
+        at += N
+    np.testing.assert_allclose(np.concatenate(out, axis=1), expected, rtol=1e-12)
+    assert np.isnan(kv[..., 7:, :]).all() and np.isfinite(kv[..., :7, :]).all()
+
+
 def test_attention_survives_large_scores():
     qkv = np.full((1, 3, 6), 1e4, dtype=np.float32)
     out, cache = layers.attention_forward(qkv, 1)

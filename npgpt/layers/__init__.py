@@ -2,12 +2,13 @@
 
 A layer is two functions: `out, cache = f_forward(*arguments)` and `gradients = f_backward(dout,
 cache)`, the gradients in the order of the arguments. They work in the dtype of what they get.
+Attention has a third one, attention_step, which goes on from keys and values that were kept.
 Read them in the order of a batch: encoder, layernorm, matmul, attention, residual, gelu,
 crossentropy, adamw.
 """
 
 from npgpt.layers.adamw import adamw_update, gradient_norm
-from npgpt.layers.attention import attention_backward, attention_forward
+from npgpt.layers.attention import attention_backward, attention_forward, attention_step
 from npgpt.layers.crossentropy import crossentropy_backward, crossentropy_forward
 from npgpt.layers.encoder import encoder_backward, encoder_forward
 from npgpt.layers.gelu import gelu_backward, gelu_forward
@@ -19,6 +20,7 @@ __all__ = [
     "adamw_update",
     "attention_backward",
     "attention_forward",
+    "attention_step",
     "crossentropy_backward",
     "crossentropy_forward",
     "encoder_backward",

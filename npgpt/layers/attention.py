@@ -13,18 +13,35 @@ def split_heads(qkv, NH):
     return qkv.reshape(B, T, 3, NH, C3 // 3 // NH).transpose(2, 0, 3, 1, 4)
 
 
+def attend(q, k, v):
+    """The last N of T positions look back: q (B, NH, N, hs), k and v (B, NH, T, hs) -> y, att."""
+    N, T, hs = q.shape[-2], *k.shape[-2:]
+    preatt = q @ k.swapaxes(-1, -2) * hs**-0.5  # (B, NH, N, T): how much row t looks at column s
+    preatt[..., np.triu(np.ones((N, T), dtype=bool), T - N + 1)] = -np.inf  # s > t is the future
+    preatt -= preatt.max(-1, keepdims=True)  # the softmax stays the same, its exponentials finite
+    att = np.exp(preatt, out=preatt)  # (B, NH, N, T)
+    att /= att.sum(-1, keepdims=True)
+    return att @ v, att  # (B, NH, N, hs), (B, NH, N, T)
+
+
 def attention_forward(qkv, NH):
     """Attend within qkv (B, T, 3C), its matmul's output, in NH heads -> out (B, T, C), cache."""
     B, T, C3 = qkv.shape
-    q, k, v = split_heads(qkv, NH)  # (B, NH, T, hs)
-    scale = q.shape[-1] ** -0.5
-    preatt = q @ k.swapaxes(-1, -2) * scale  # (B, NH, T, T): how much row t looks at column s
-    preatt[..., np.triu(np.ones((T, T), dtype=bool), 1)] = -np.inf  # s > t is the future
-    preatt -= preatt.max(-1, keepdims=True)  # the softmax stays the same, its exponentials finite
-    att = np.exp(preatt, out=preatt)  # (B, NH, T, T)
-    att /= att.sum(-1, keepdims=True)
-    y = att @ v  # (B, NH, T, hs)
+    y, att = attend(*split_heads(qkv, NH))
     return y.swapaxes(1, 2).reshape(B, T, C3 // 3), (qkv, att)
+
+
+def attention_step(qkv, kv, at):
+    """Attend from new positions to them and all before: qkv (B, N, 3C) -> out (B, N, C).
+
+    kv (2, B, NH, maxT, hs) holds the keys and values of the first `at` positions, and from then on
+    those of the N new ones as well.
+    """
+    B, N, C3 = qkv.shape
+    q, k, v = split_heads(qkv, kv.shape[2])  # (B, NH, N, hs)
+    kv[..., at : at + N, :] = k, v
+    y, _ = attend(q, *kv[..., : at + N, :])
+    return y.swapaxes(1, 2).reshape(B, N, C3 // 3)
 
 
 def attention_backward(dout, cache):

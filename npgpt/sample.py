@@ -1,0 +1,184 @@
+"""Let a model go on with a text. Without a prompt it starts from end-of-text.
+
+The text, prompt included, is shown as it is made; several samples are made at once, and shown when
+all of them are done.
+"""
+
+import codecs
+import sys
+from pathlib import Path
+
+from npgpt.cli import Parser, program
+from npgpt.errors import ArgumentError, FileError
+from npgpt.generate import stream
+from npgpt.gpt2 import BACKENDS, GPT2
+from npgpt.prepare import read_text
+from npgpt.tokenizer import TOKENIZERS, get_tokenizer
+
+UNKNOWN = "\ufffd".encode()  # a token beyond the tokenizer's, where the model's wte is padded
+
+
+class Text:
+    """The text of one token after another: whole characters, and nothing from `stop` on."""
+
+    def __init__(self, tokenizer, stop=None):
+        self.tokenizer, self.stop = tokenizer, stop
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.held = ""  # the end of the text, while it may be the beginning of stop
+        self.ended = False
+
+    def add(self, token):
+        """Take the next token -> the text that can be shown by now."""
+        if self.ended:
+            return ""
+        known = token < self.tokenizer.vocab_size
+        new = self.tokenizer.decode_bytes([token]) if known else UNKNOWN
+        return self._until_stop(self.held + self.decoder.decode(new))
+
+    def end(self):
+        """The tokens are over -> what is left to show: half a character is U+FFFD."""
+        if self.ended:
+            return ""
+        return self._until_stop(self.held + self.decoder.decode(b"", final=True)) + self.held
+
+    def _until_stop(self, text):
+        self.held = ""
+        if not self.stop:
+            return text
+        text, found, _ = text.partition(self.stop)
+        self.ended = bool(found)
+        if not found:
+            begun = max(n for n in range(len(self.stop)) if text.endswith(self.stop[:n]))
+            text, self.held = text[: len(text) - begun], text[len(text) - begun :]
+        return text
+
+
+def encoded(prompt, model):
+    """The tokens of a prompt, or end-of-text without one; they have to be in the vocabulary."""
+    tokenizer, V = model.tokenizer, model.config.vocab_size
+    tokens = tokenizer.encode(prompt) if prompt else [tokenizer.eot]
+    if max(tokens) >= V:
+        what = "the prompt has the token" if prompt else "end-of-text is the token"
+        raise ArgumentError(
+            f"{what} {max(tokens)} of the tokenizer {tokenizer.name}, but the model's vocabulary"
+            f" ends at {V - 1}"
+        )
+    return tokens
+
+
+def pieces(model, prompt, tokens, samples, count, stop, options):
+    """Yield step by step what each of the samples grows by, a list of texts: first the prompt."""
+    new = stream(model, [tokens] * samples, count, **options)
+    texts = [Text(model.tokenizer, stop) for _ in range(samples)]
+    yield [prompt] * samples
+    for step in new:
+        yield [text.add(token) for text, token in zip(texts, step.tolist(), strict=True)]
+        if all(text.ended for text in texts):
+            break
+    yield [text.end() for text in texts]
+
+
+def show(pieces, samples):
+    """Print one sample as it grows, or several one after the other."""
+    if samples > 1:
+        for i, parts in enumerate(zip(*pieces, strict=True), start=1):
+            print(f"--- sample {i} of {samples} ---", "".join(parts), sep="\n")
+        return
+    print(*next(pieces), end="", flush=True)
+    try:
+        for (piece,) in pieces:
+            print(piece, end="", flush=True)
+    finally:
+        print()
+
+
+def typed():
+    """Yield the lines of standard input that are not empty."""
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        except UnicodeDecodeError as error:
+            raise ArgumentError("standard input must be UTF-8 text") from error
+        if line:
+            yield line
+
+
+def make_parser(prog):
+    parser = Parser(prog=prog, description=__doc__)
+    model = "a published name (gpt2, gpt2-medium, ...), a model file or folder, or a run's folder"
+    parser.add_argument("--model", required=True, metavar="WHERE", help=model)
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument("--prompt", metavar="TEXT", help="the text to go on with")
+    prompt.add_argument("--prompt-file", type=Path, metavar="FILE", help="a file with that text")
+    lines = "go on with each line that is typed, to the end of the input"
+    prompt.add_argument("--interactive", action="store_true", help=lines)
+    likely = parser.add_mutually_exclusive_group()
+    likely.add_argument("--greedy", action="store_true", help="always take the likeliest token")
+    stop = "end where this would follow, such as '<|endoftext|>'"
+    for parent, option, kind, default, metavar, text in (
+        (parser, "--tokens", int, 100, "N", "to make; default: 100"),
+        (parser, "--samples", int, 1, "N", "of each prompt; default: 1"),
+        (likely, "--temperature", float, 1.0, "X", "below 1: more of what is likely; default: 1"),
+        (parser, "--top-k", int, None, "K", "draw from the K likeliest tokens"),
+        (parser, "--top-p", float, None, "P", "draw from the fewest that have the probability P"),
+        (parser, "--repetition-penalty", float, 1.0, "X", "above 1: repeat less; default: 1"),
+        (parser, "--stop", str, None, "TEXT", stop),
+        (parser, "--seed", int, None, "N", "to draw the same again; default: another each time"),
+    ):
+        parent.add_argument(option, type=kind, default=default, metavar=metavar, help=text)
+    parser.add_argument("--tokenizer", choices=TOKENIZERS, help="instead of the model's own")
+    parser.add_argument("--backend", choices=BACKENDS, default="numba", help="default: numba")
+    return parser
+
+
+@program
+def main(argv=None, prog=None):
+    """Print what the model makes of the prompt, or of each line that is typed."""
+    parser = make_parser(prog)
+    args = parser.parse_args(argv)
+    for option in ("tokens", "samples"):
+        if getattr(args, option) < 1:
+            parser.error(f"--{option} must be at least 1, not {getattr(args, option)}")
+    for option in ("prompt", "stop"):
+        if getattr(args, option) == "":
+            parser.error(f"--{option} must not be empty: leave it out")
+    prompts = typed() if args.interactive else [args.prompt or ""]
+    if args.prompt_file:
+        prompts = [read_text(args.prompt_file)]
+        if not prompts[0]:
+            raise FileError(f"{args.prompt_file}: is empty, but a prompt is not")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # not every terminal has every character
+
+    model = GPT2.from_pretrained(args.model, backend=args.backend)
+    if args.tokenizer:
+        model.tokenizer = get_tokenizer(args.tokenizer)
+    if model.tokenizer is None:
+        raise ArgumentError(
+            f"{args.model}: no tokenizer is known for this model: name one by --tokenizer"
+            f" ({', '.join(TOKENIZERS)})"
+        )
+    options = {
+        "temperature": 0 if args.greedy else args.temperature,
+        "top_k": args.top_k,
+        "top_p": args.top_p,
+        "repetition_penalty": args.repetition_penalty,
+        "seed": args.seed,
+    }
+    for prompt in prompts:
+        try:
+            tokens = encoded(prompt, model)
+        except ArgumentError as error:
+            if not args.interactive:
+                raise
+            print(f"error: {error}", file=sys.stderr)  # the next line may be better
+            continue
+        grown = pieces(model, prompt, tokens, args.samples, args.tokens, args.stop, options)
+        show(grown, args.samples)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""The loop of a training run: batches, gradients, learning rate, update, log, checkpoint."""
+
+import math
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from npgpt.batches import IGNORED, Batches
+from npgpt.errors import ArgumentError, TrainingError
+from npgpt.evaluate import mean_loss
+from npgpt.outliers import Outliers
+from npgpt.schedule import learning_rate
+
+
+class Update(NamedTuple):
+    """What one update was like; norm is that of the gradients before clipping."""
+
+    step: int
+    loss: float
+    lr: float
+    norm: float
+    seconds: float
+    skipped: bool
+
+
+class Trainer:
+    """A model, its batches and how far the run has come; `step` updates are done."""
+
+    def __init__(self, model, settings, tokens, val_tokens=None):
+        """Train the model by these Settings on Tokens, and validate on others."""
+        self.model, self.settings = model, settings
+        self.tokens, self.val_tokens = tokens, val_tokens
+        s = settings
+        self.accumulation = max(1, s.total_batch // (s.B * s.T))
+        self.batches = Batches(tokens, s.B, s.T, s.order, s.seed)
+        if s.sample_every:
+            if model.tokenizer is None:
+                raise ArgumentError("sample_every takes a tokenizer, but the token files name none")
+            model.tokenizer.encode(s.sample_prompt)
+        if s.overfit_one_batch:
+            self.first = [self.batches.next() for _ in range(self.accumulation)]
+        self.step = 0
+        self.losses, self.norms = Outliers(), Outliers()
+        self.val_loss = self.best = None
+        self.worse = 0  # validations since the best one
+
+    def state(self):
+        """All that a run needs to go on from here besides the model, as a JSON-able dict."""
+        return {
+            "step": self.step,
+            "tokens": len(self.tokens),
+            "val_loss": self.val_loss,
+            "best": self.best,
+            "worse": self.worse,
+            "batches": self.batches.state(),
+            "losses": list(self.losses.values),
+            "norms": list(self.norms.values),
+        }
+
+    def restore(self, state):
+        """Go on from what `state` gave."""
+        self.step, self.val_loss = state["step"], state["val_loss"]
+        self.best, self.worse = state["best"], state["worse"]
+        self.batches.restore(state["batches"])
+        self.losses, self.norms = Outliers(state["losses"]), Outliers(state["norms"])
+
+    def update(self):
+        """Do one update -> Update. Raises TrainingError, and leaves the weights, at a loss of nan.
+
+        An update whose loss or norm is an outlier is left out, as the settings say.
+        """
+        s, start = self.settings, time.perf_counter()
+        lr = learning_rate(self.step, s.steps, s.lr, s.warmup, s.schedule, s.final_lr, s.wsd_decay)
+        place, loss = self.batches.state(), 0.0
+        for i in range(self.accumulation):
+            x, y = self.first[i] if s.overfit_one_batch else self.batches.next()
+            share = 1 / self.accumulation
+            loss += share * self.model.forward_backward(x, y, dloss=share, add=i > 0)
+        norm = self.model.gradient_norm()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.batches.restore(place)
+            what = f"loss is {loss}" if not math.isfinite(loss) else f"gradients' norm is {norm}"
+            raise TrainingError(f"the {what} in step {self.step + 1}: stopped before the update")
+        loss_z, norm_z = self.losses.z(loss), self.norms.z(norm)
+        skipped = 0 < s.skip_loss_z < loss_z or 0 < s.skip_norm_z < norm_z
+        if not skipped:
+            self.model.update(
+                lr, (s.beta1, s.beta2), s.eps, s.weight_decay, s.clip or None, norm, s.decay
+            )
+        self.step += 1
+        self.val_loss = None
+        return Update(self.step, loss, lr, norm, time.perf_counter() - start, skipped)
+
+    def validate(self):
+        """Measure the loss on the validation tokens -> a float; remember whether it is the best."""
+        s = self.settings
+        if s.order == "documents":
+            self.val_loss = self._documents_loss()
+        else:
+            self.val_loss = mean_loss(self.model, self.val_tokens, s.B, s.T, s.val_batches or None)
+        if not math.isfinite(self.val_loss):
+            raise TrainingError(f"the validation loss is {self.val_loss} after step {self.step}")
+        if self.best is None or self.val_loss < self.best:
+            self.best, self.worse = self.val_loss, 0
+        else:
+            self.worse += 1
+        return self.val_loss
+
+    def _documents_loss(self):
+        s = self.settings
+        batches = Batches(self.val_tokens, s.B, s.T, "documents")
+        total = count = 0
+        for _ in range(s.val_batches or max(1, batches.rows // s.B)):
+            x, y = batches.next()
+            targets = np.count_nonzero(y != IGNORED)
+            total += targets * self.model.loss(x, y)
+            count += targets
+        return total / count
+
+    @property
+    def done(self):
+        """Whether all steps are done, or the validation loss has not fallen for too long."""
+        s = self.settings
+        return self.step >= s.steps or 0 < s.patience <= self.worse

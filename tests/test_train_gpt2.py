@@ -1,0 +1,200 @@
+"""The program `npgpt train`: its options, its settings files, its sentences, its exit statuses."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import npgpt
+from npgpt import train_gpt2
+from npgpt.dataset import write_tokens
+from npgpt.errors import TrainingError
+from npgpt.run import Run, checkpoint_steps
+from npgpt.settings import FIELDS, Settings, make_settings, read_toml
+from npgpt.tokenizer import write_tokenizer
+from npgpt.train_gpt2 import main, parse
+from npgpt.training import train
+
+
+@pytest.fixture
+def tokens(tmp_path, rng):
+    path = tmp_path / "train.bin"
+    write_tokens(path, rng.integers(97, 123, 400))
+    write_tokenizer(path, {"name": "bytes"})
+    return path
+
+
+# each option with another value than its default, and what it does to a run is seen in
+OTHERS = {
+    "run": "other", "train": "a.bin", "val": "b.bin", "order": "random", "seed": 3,
+    "model": "d12", "n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 64, "vocab_size": 300,
+    "B": 2, "T": 8, "total_batch": 32, "steps": 7, "overfit_one_batch": True,
+    "lr": 0.01, "warmup": 5, "schedule": "linear", "final_lr": 0.1, "wsd_decay": 0.5,
+    "beta1": 0.8, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.0, "decay": "all", "clip": 0.0,
+    "skip_loss_z": 5.0, "skip_norm_z": 6.0, "val_every": 9, "val_batches": 3, "patience": 4,
+    "sample_every": 2, "sample_tokens": 5, "sample_prompt": "ab", "checkpoint_every": 4, "keep": 3,
+    "recompute": True, "threads": 1, "tensorboard": True,
+}  # fmt: skip
+
+
+def as_options(values):
+    return [
+        word
+        for name, value in values.items()
+        for word in ([f"--{name}"] if value is True else [f"--{name}", str(value)])
+    ]
+
+
+def test_each_option_becomes_its_setting(capsys):
+    assert OTHERS.keys() == FIELDS.keys()
+    assert make_settings(parse(as_options(OTHERS), "npgpt train")) == Settings(**OTHERS)
+    assert not any(value == FIELDS[name].default for name, value in OTHERS.items())
+    with pytest.raises(SystemExit):
+        parse(["--help"], "npgpt train")
+    shown = capsys.readouterr().out
+    assert all(f"--{name}" in shown for name in [*FIELDS, "config", "resume"])
+
+
+# what changes the numbers of a run of four steps; the others are seen in their own tests
+CHANGING = [
+    "order", "seed", "n_layer", "n_head", "n_embd", "block_size", "vocab_size", "B", "T",
+    "total_batch", "overfit_one_batch", "lr", "warmup", "schedule", "final_lr", "beta1", "beta2",
+    "eps", "weight_decay", "decay", "clip",
+]  # fmt: skip
+SMALL = {
+    "n_layer": 2, "n_head": 1, "n_embd": 4, "B": 1, "T": 16, "steps": 4, "threads": 1, "lr": 0.02,
+    "weight_decay": 0.3,
+}  # fmt: skip
+
+
+def test_each_option_of_the_training_changes_the_run(tmp_path, tokens):
+    def losses(name=None):
+        values = {**SMALL, "run": str(tmp_path / f"run_{name}"), "train": str(tokens)}
+        if name:
+            values[name] = OTHERS[name]
+        model = train(**values).model
+        return [*model.params.flat[:50], model.params.flat.size, model.params.ln1w.sum()]
+
+    usual = losses()
+    for name in CHANGING:
+        assert losses(name) != usual, name
+
+
+def test_the_wsd_part_changes_the_run(tmp_path, tokens):
+    ends = []
+    for part in (0.5, 1.0):
+        run = str(tmp_path / str(part))
+        values = {**SMALL, "schedule": "wsd", "wsd_decay": part, "run": run, "train": str(tokens)}
+        ends.append(train(**values).model.params.flat.copy())
+    assert not np.array_equal(*ends)
+
+
+def test_recompute_and_threads_change_no_bit(tmp_path, tokens):
+    threads = npgpt.get_threads()
+    ends = []
+    try:
+        for i, values in enumerate(({"threads": 1}, {"threads": 2}, {"recompute": True})):
+            values = {**SMALL, **values, "run": str(tmp_path / str(i)), "train": str(tokens)}
+            trained = train(**values)
+            ends.append(trained.model.params.flat.copy())
+            assert trained.model.recompute == ("recompute" in values)
+            assert npgpt.get_threads() == min(values["threads"], os.cpu_count())
+    finally:
+        npgpt.set_threads(threads)
+    np.testing.assert_array_equal(ends[0], ends[1])
+    np.testing.assert_array_equal(ends[0], ends[2])
+
+
+def test_a_settings_file_and_options_that_win(tmp_path, tokens, capsys):
+    config = tmp_path / "small.toml"
+    config.write_text(
+        "n_layer = 1\nn_head = 2\nn_embd = 8\nB = 2\nT = 8\nsteps = 9\nlr = 1e-2\nkeep = 3\n"
+        f"run = '{tmp_path / 'run'}'\ntrain = '{tokens}'\n"
+    )
+    assert main(["--config", str(config), "--steps", "6", "--checkpoint_every", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "steps = 6\n" in out and "lr = 0.01\n" in out
+    assert out.startswith("memory of a step: ")
+    assert "about " in out and f"done: 6 steps, in {tmp_path / 'run'}\n" in out
+    assert read_toml(tmp_path / "run" / "settings.toml")["steps"] == 6
+    assert checkpoint_steps(tmp_path / "run") == [4, 5, 6]
+    assert main(["--resume", str(tmp_path / "run"), "--steps", "8"]) == 0
+    assert checkpoint_steps(tmp_path / "run") == [6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--stps", "3"], "there is no setting stps; did you mean steps?"),
+        (["--checkpoint-every", "3"], "did you mean checkpoint_every?"),
+        (["--steps", "many"], "argument --steps: invalid int value: 'many'"),
+        (["--schedule", "cos"], "argument --schedule: invalid choice: 'cos'"),
+        (["word"], "there is no setting word"),
+        (["--config", "{tmp}/none.toml"], "none.toml: No such file or directory"),
+        (["--config", "{tmp}/bad.toml"], "bad.toml: there is no setting learnrate"),
+        (["--resume", "{tmp}"], "no run to go on with: it has no settings.toml"),
+        (["--steps", "0"], "steps must be at least 1, not 0"),
+        ([], "model must name what to start from (gpt2, d12, a file, ...), or n_layer"),
+        (["--train", "{tmp}/none.bin"], "none.bin: No such file or directory"),
+        (["--model", "d7"], "model must be one of d6, d12, d24, d36, d48 without n_layer"),
+        (["--model", "{tmp}/none"], "none"),
+        (["--n_layer", "1", "--n_head", "3", "--n_embd", "8"], "n_embd must be divisible"),
+        (["--model", "d6", "--block_size", "32"], "T can be 32, the model's block_size, not 64"),
+        (["--model", "d6", "--vocab_size", "9"], "vocab_size must be at least 257"),
+        (["--model", "d6", "--T", "400"], "takes 401 tokens or more"),
+        (["--model", "d6", "--sample_every", "1", "--sample_prompt", "\udcff"], "no character"),
+    ],
+)
+def test_a_bad_setting_is_one_sentence_and_leaves_nothing(
+    tmp_path, tokens, options, words, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.toml").write_text("learnrate = 1\n")
+    before = sorted(os.listdir(tmp_path))
+    options = [option.format(tmp=tmp_path) for option in options]
+    if "--train" not in options and "--resume" not in options:
+        options += ["--train", str(tokens)]
+    try:
+        status = main(options)
+    except SystemExit as error:
+        status = error.code
+    shown = capsys.readouterr().err
+    assert status == 2
+    assert shown.startswith("error: ") and words in shown and shown.count("\n") == 1
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_no_tokens_at_all_is_one_sentence(tmp_path, capsys):
+    assert main(["--run", str(tmp_path / "run")]) == 2
+    assert "train must name a token file" in capsys.readouterr().err
+    (tmp_path / "empty.bin").write_bytes(b"")
+    assert main(["--run", str(tmp_path / "run"), "--train", str(tmp_path / "empty.bin")]) == 2
+    assert "empty.bin: holds no tokens" in capsys.readouterr().err
+
+
+def test_a_run_in_use_is_one_sentence(tmp_path, tokens, capsys):
+    run = Run(tmp_path / "run", Settings(run=str(tmp_path / "run"), train=str(tokens)))
+    command = [sys.executable, "-m", "npgpt.train_gpt2", "--resume", str(run.folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    run.close()
+    assert done.returncode == 2
+    assert done.stderr == f"error: {run.folder}: in use by another process\n"
+
+
+def test_the_exit_status_of_a_run_that_diverged_is_1(monkeypatch, capsys):
+    def diverged(**settings):
+        raise TrainingError("the loss is nan")
+
+    monkeypatch.setattr(train_gpt2, "train", diverged)
+    assert main([]) == 1
+    assert capsys.readouterr().err == "error: the loss is nan\n"
+
+
+def test_the_exit_status_of_a_run_that_was_stopped_is_its_signal_s(tmp_path, monkeypatch, capsys):
+    stopped = train_gpt2.train.__globals__["Trained"](tmp_path, None, 9, None, None, 15)
+    monkeypatch.setattr(train_gpt2, "train", lambda **settings: stopped)
+    assert main([]) == 143
+    expected = f"stopped after step 9; to go on: npgpt train --resume {tmp_path}\n"
+    assert capsys.readouterr().out == expected
