@@ -28,6 +28,16 @@ __all__ = [
     "read_checkpoint",
     "read_debug_state",
     "set_threads",
+    "train",
     "write_checkpoint",
     "write_debug_state",
 ]
+
+
+def __getattr__(name):
+    """Load the trainer when it is first asked for: it is half of what there is to import."""
+    if name == "train":
+        from npgpt.training import train
+
+        return train
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -238,6 +238,8 @@ def test_a_diverged_model_does_not_generate(model):
         ({"repetition_penalty": float("inf")}, "repetition_penalty must be"),
         ({"stop": 13}, "stop must be a token from 0 to 12, not 13"),
         ({"stop": -1}, "stop must be"),
+        ({"stop": 1.5}, "stop must be"),
+        ({"stop": "a"}, "stop must be"),
         ({"seed": -1}, "seed must be an integer from 0, not -1"),
         ({"seed": "a"}, "seed must be"),
         ({"max_new_tokens": -1}, "max_new_tokens must be at least 0, not -1"),
