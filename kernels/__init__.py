@@ -5,7 +5,7 @@ used up by its backward pass. Tokens and targets have to be within the vocabular
 """
 
 from npgpt.kernels.adamw import adamw_update, gradient_norm
-from npgpt.kernels.attention import attention_backward, attention_forward
+from npgpt.kernels.attention import attention_backward, attention_forward, attention_step
 from npgpt.kernels.crossentropy import crossentropy_backward, crossentropy_forward
 from npgpt.kernels.encoder import encoder_backward, encoder_forward
 from npgpt.kernels.gelu import gelu_backward, gelu_forward
@@ -17,6 +17,7 @@ __all__ = [
     "adamw_update",
     "attention_backward",
     "attention_forward",
+    "attention_step",
     "crossentropy_backward",
     "crossentropy_forward",
     "encoder_backward",

@@ -13,6 +13,8 @@ from npgpt.kernels.buffers import empty
 from npgpt.kernels.exponential import exp
 from npgpt.kernels.gemm import SCRATCH, gemm
 from npgpt.kernels.jit import jit
+from npgpt.kernels.matmul import FEW, dots
+from npgpt.layers.attention import split_heads
 
 ROWS = 144  # three times the columns of a tile of gemm, in float32 and AVX-512
 
@@ -32,6 +34,22 @@ def attention_backward(dout, cache):
     dqkv = empty(qkv.shape, qkv.dtype)  # (B, T, 3C)
     backward_heads(dout, qkv, logsums, dqkv, *rooms(qkv, logsums.shape[1], 2, 2))
     return dqkv
+
+
+def attention_step(qkv, kv, at):
+    """Attend from new positions to them and all before: qkv (B, N, 3C) -> out (B, N, C).
+
+    kv (2, B, NH, maxT, hs) holds the keys and values of the first `at` positions, and from then on
+    those of the N new ones as well.
+    """
+    B, N, C3 = qkv.shape
+    if at == 0 and N > FEW:  # a prompt, before which there is nothing
+        kv[..., :N, :] = split_heads(qkv, kv.shape[2])[1:]
+        return attention_forward(qkv, kv.shape[2])[0]
+    out = empty((B, N, C3 // 3), qkv.dtype)  # (B, N, C)
+    scores = np.empty((get_num_threads(), at + N), qkv.dtype)
+    step_heads(np.ascontiguousarray(qkv), kv, at, out, scores)
+    return out
 
 
 def rooms(qkv, NH, scores, sums):
@@ -91,19 +109,57 @@ def forward_head(qkv, out, logsums, h, scratch, scores, yT):
         for t in range(t0, t1):
             row = scores[t - t0, :t1]  # of att, but known to be dense
             past = row[: t + 1]
-            highest = past[0]
-            for s in range(past.size):
-                highest = max(highest, past[s])
-            total = real(0)
-            for s in range(past.size):
-                past[s] = exp((past[s] - highest) * scale)
-                total += past[s]
-            for s in range(past.size):
-                past[s] /= total
+            logsums[h, t] = softmax(past, scale)
             row[t + 1 :] = 0  # the future
-            logsums[h, t] = highest * scale + np.log(total)
         gemm(v[:t1].T, att.T, yT[:, : t1 - t0], 0.0, scratch)
         turn(yT, y[t0:t1])
+
+
+@jit
+def softmax(row, scale):
+    """row (T,) becomes the softmax of scale * row -> the log of the sum of the exponentials."""
+    highest = row[0]
+    for s in range(row.size):
+        highest = max(highest, row[s])
+    total = row.dtype.type(0)
+    for s in range(row.size):
+        row[s] = exp((row[s] - highest) * scale)
+        total += row[s]
+    for s in range(row.size):
+        row[s] /= total
+    return highest * scale + np.log(total)
+
+
+@jit(parallel=True)
+def step_heads(qkv, kv, at, out, scores):
+    """Fills out (B, N, C), and N rows of each head of kv (2, B, NH, maxT, hs)."""
+    threads = len(scores)
+    for thread in prange(threads):
+        _, B, NH, _, _ = kv.shape
+        for unit in range(B * NH * thread // threads, B * NH * (thread + 1) // threads):
+            b, h = unit // NH, unit % NH
+            step_head(qkv[b], kv[0, b, h], kv[1, b, h], at, out[b], h, scores[thread])
+
+
+@jit
+def step_head(qkv, k, v, at, out, h, scores):
+    """Head h of a sequence: N rows of its k and v (maxT, hs), its channels of out (N, C)."""
+    hs, C = k.shape[1], out.shape[1]
+    real = qkv.dtype.type
+    scale = real(1) / np.sqrt(real(hs))
+    for t in range(at, at + len(qkv)):
+        new, y = qkv[t - at, h * hs :], out[t - at, h * hs : (h + 1) * hs]
+        for c in range(hs):
+            k[t, c] = new[C + c]
+            v[t, c] = new[2 * C + c]
+            y[c] = 0
+        row = scores[: t + 1]
+        dots(new[:hs], k[: t + 1], row)
+        softmax(row, scale)
+        for s in range(t + 1):
+            vs = v[s]
+            for c in range(hs):
+                y[c] += row[s] * vs[c]
 
 
 @jit(parallel=True)

@@ -9,13 +9,22 @@ from npgpt.kernels.buffers import empty
 from npgpt.kernels.gemm import SCRATCH, gemm
 from npgpt.kernels.jit import jit
 
+FEW = 6  # rows of x up to which few_rows is faster than gemm, which would pack all of w for them
+BLOCK = 16  # rows of w that a cache holds while they meet each row of x
+
 
 def matmul_forward(x, w, b=None):
     """Map x (B, T, C) with w (OC, C) and, if there is one, b (OC,) -> out (B, T, OC), cache."""
     *BT, C = x.shape
     OC = len(w)
     out = empty((*BT, OC), x.dtype)  # (B, T, OC)
-    product(x.reshape(-1, C), w.T, out.reshape(-1, OC), b=b)
+    x2, out2 = x.reshape(-1, C), out.reshape(-1, OC)  # (B*T, C), (B*T, OC)
+    if len(x2) <= FEW and w.flags.c_contiguous:
+        few_rows(np.ascontiguousarray(x2), w, out2, get_num_threads())
+        if b is not None:
+            out += b
+    else:
+        product(x2, w.T, out2, b=b)
     return out, (x, w, b)
 
 
@@ -75,6 +84,34 @@ def begin(out, b):
     for i in range(len(out)):
         for j in range(len(b)):
             out[i, j] = b[j]
+
+
+@jit(parallel=True)
+def few_rows(x, w, out, parts):
+    """out (M, N) = x (M, K) @ w.T, w (N, K) read once from first to last; a part of it a thread."""
+    M, N = out.shape
+    for part in prange(parts):
+        hi = N * (part + 1) // parts
+        for lo in range(N * part // parts, hi, BLOCK):
+            block = slice(lo, min(lo + BLOCK, hi))
+            for i in range(M):
+                dots(x[i], w[block], out[i, block])
+
+
+@jit
+def dots(x, w, out):
+    """out (N,) = w (N, K) @ x (K,), by four rows of w; each has one and the same order of sums."""
+    last = len(w) - 1
+    for j in range(0, len(w), 4):
+        j1, j2, j3 = min(j + 1, last), min(j + 2, last), min(j + 3, last)
+        w0, w1, w2, w3 = w[j], w[j1], w[j2], w[j3]
+        s0 = s1 = s2 = s3 = x.dtype.type(0)
+        for k in range(x.size):
+            s0 += w0[k] * x[k]
+            s1 += w1[k] * x[k]
+            s2 += w2[k] * x[k]
+            s3 += w3[k] * x[k]
+        out[j], out[j1], out[j2], out[j3] = s0, s1, s2, s3
 
 
 @jit(parallel=True)

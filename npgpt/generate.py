@@ -31,7 +31,7 @@ def stream(
         )
     if max_new_tokens < 0:
         raise ArgumentError(f"max_new_tokens must be at least 0, not {max_new_tokens!r}")
-    if stop is not None and not 0 <= stop < V:
+    if stop is not None and stop not in range(V):
         raise ArgumentError(f"stop must be a token from 0 to {V - 1}, not {stop!r}")
     try:
         rng = np.random.default_rng(seed)

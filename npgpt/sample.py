@@ -1,4 +1,4 @@
-"""Let a model go on with a text. Without a prompt it starts from end-of-text.
+"""Let a model go on with a text, or begin one. As in training, end-of-text stands before it.
 
 The text, prompt included, is shown as it is made; several samples are made at once, and shown when
 all of them are done.
@@ -54,14 +54,13 @@ class Text:
 
 
 def encoded(prompt, model):
-    """The tokens of a prompt, or end-of-text without one; they have to be in the vocabulary."""
+    """The tokens of a prompt, after end-of-text; they have to be in the vocabulary."""
     tokenizer, V = model.tokenizer, model.config.vocab_size
-    tokens = tokenizer.encode(prompt) if prompt else [tokenizer.eot]
+    tokens = [tokenizer.eot, *tokenizer.encode(prompt)]
     if max(tokens) >= V:
-        what = "the prompt has the token" if prompt else "end-of-text is the token"
         raise ArgumentError(
-            f"{what} {max(tokens)} of the tokenizer {tokenizer.name}, but the model's vocabulary"
-            f" ends at {V - 1}"
+            f"the prompt has the token {max(tokens)} of the tokenizer {tokenizer.name}, but the"
+            f" model's vocabulary ends at {V - 1}"
         )
     return tokens
 

@@ -36,8 +36,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shells(folder):
-    """With s in front it says the whole sentence."""
-    return write_model(folder / "shells.bin", b"he sells sea shells by the sea shore")
+    """It says the whole sentence."""
+    return write_model(folder / "shells.bin", b"she sells sea shells by the sea shore")
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +254,7 @@ def test_a_prompt_can_be_longer_than_the_model_sees(fresh, capsys):
 
 
 def test_the_tokenizer_can_be_named(shells, folder, capsys):
-    model = write_model(folder / "nameless.bin", b"bc", tokenizer=None)
+    model = write_model(folder / "nameless.bin", b"abc", tokenizer=None)
     words = ["--model", model, "--prompt", "a", "--tokens", "2", "--greedy"]
     assert run(capsys, *words, "--tokenizer", "bytes") == "abc\n"
     message = refused(capsys, *words)
@@ -374,6 +374,6 @@ def test_a_bad_model_is_one_sentence(capsys, tmp_path):
 
 def test_a_tokenizer_that_is_not_the_models_is_one_sentence(folder, capsys):
     words = ["--model", write_model(folder / "small.bin", V=99), "--greedy"]
-    expected = "the prompt has the token 116 of the tokenizer bytes, but the model's vocabulary"
+    expected = "the prompt has the token 256 of the tokenizer bytes, but the model's vocabulary"
     assert expected in refused(capsys, *words, "--prompt", "cat")
-    assert "end-of-text is the token 256" in refused(capsys, *words)
+    assert expected in refused(capsys, *words)
