@@ -197,7 +197,7 @@ def test_another_tokenizer_is_one_sentence(
         (["--text", "none.txt", "--tokenizer", "bytes"], "none.txt: No such file"),
         (["--text", "empty.txt", "--tokenizer", "bytes"], "at least 2, to predict one, not 0"),
         (["--text", "one.bin", "--tokenizer", "bytes"], "one.bin: not UTF-8 text (byte 0)"),
-        (["--tokenizer", "bytes"], "one of the arguments --tokens --text --hellaswag --answers is required"),
+        (["--tokenizer", "bytes"], "--tokens --text --hellaswag --answers is required"),
         (["--hellaswag", "h.bin", "-T", "8"], "-T does not go with --hellaswag"),
         (["--hellaswag", "h.bin", "-B", "8"], "-B does not go with --hellaswag"),
         (["--hellaswag", "tokens.bin"], "tokens.bin: not a HellaSwag file (magic 20240520"),

@@ -8,7 +8,7 @@ import pytest
 
 import npgpt
 from npgpt import start
-from npgpt.dataset import open_tokens, write_tokens
+from npgpt.dataset import write_tokens
 from npgpt.errors import ArgumentError, FileError
 from npgpt.settings import make_settings
 from npgpt.tokenizer import write_tokenizer
