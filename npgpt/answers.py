@@ -6,15 +6,18 @@ from npgpt.batches import Batches
 from npgpt.errors import ArgumentError
 
 
-def count_exact(model, tokens, after, B=64):
+def count_exact(model, tokens, after, B=64, eot=None):
     """The documents whose part behind the first token `after` is what the model writes greedily.
 
     Given the right answer so far, it has to find each next token of it the likeliest: so it writes
-    the whole. Documents longer than block_size are cut. -> correct, documents with such a token.
+    the whole. Documents begin with eot, if not with the end-of-text of the tokens' own tokenizer,
+    and are cut at block_size. -> correct, documents with such a token.
     """
     from tqdm import tqdm
 
-    batches = Batches(tokens, B, model.config.block_size, "documents")
+    T = model.config.block_size
+    T = min(T, Batches(tokens, B, T, "documents", eot=eot).longest)
+    batches = Batches(tokens, B, T, "documents", eot=eot)
     correct = count = 0
     for start in tqdm(range(0, batches.rows, B), unit="batch", leave=False, disable=None):
         x, y = (ids[: batches.rows - start] for ids in batches.next())  # (B, T), the last fewer

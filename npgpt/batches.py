@@ -21,7 +21,7 @@ class Batches:
     A row is T + 1 tokens: x is all but the last, y all but the first. In the order `documents` a
     row is end-of-text and what follows, up to the next end-of-text, cut at T; x is filled up with
     end-of-text and y with -1. eot is end-of-text, if not that of the tokens' own tokenizer. `rows`
-    is how many an epoch has.
+    is how many an epoch has, `longest` how many tokens the longest of them predicts.
     """
 
     def __init__(self, tokens, B, T, order="sequence", seed=0, eot=None):
@@ -50,7 +50,7 @@ class Batches:
             else:
                 self._padding = end_of_text(tokens, eot)
                 self._starts, self._counts = find_documents(tokens, self._padding, T)
-            self.rows = len(self._starts)
+            self.rows, self.longest = len(self._starts), int(self._counts.max()) - 1
             self._permute()
 
     def next(self):

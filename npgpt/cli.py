@@ -25,7 +25,9 @@ def program(main):
         spec = inspect.unwrap(main).__globals__.get("__spec__")
         prog = prog or (spec and f"python -m {spec.name}")
         if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(line_buffering=True)  # progress shows, also through a pipe
+            sys.stdout.reconfigure(
+                line_buffering=True, errors="replace"
+            )  # progress shows, also through a pipe
         try:
             return main(argv, prog)
         except (NpgptError, MemoryError) as error:

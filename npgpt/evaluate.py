@@ -182,10 +182,11 @@ def evaluate_answers(model, tokenizer, args):
     if tokenizer is None:
         raise ArgumentError(f"{args.model} comes with no tokenizer: --tokenizer must name it")
     after = "=" if args.after is None else args.after
-    ids = tokenizer_from(tokenizer).encode(after)
+    tokenizer = tokenizer_from(tokenizer)
+    ids = tokenizer.encode(after)
     if len(ids) != 1:
         raise ArgumentError(f"--after must be one token, but {after!r} is {len(ids)}")
-    correct, count = count_exact(model, tokens, ids[0], args.B or 64)
+    correct, count = count_exact(model, tokens, ids[0], args.B or 64, tokenizer.eot)
     print(f"exact answers  {correct / count:.4f}")
     print(f"documents      {count:,}")
     return 0

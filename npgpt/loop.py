@@ -4,12 +4,14 @@ import importlib.util
 import signal
 import sys
 import threading
+import time
 from contextlib import closing, contextmanager, suppress
 
-import numpy as np
-
-from npgpt.errors import FileError, TrainingError
+from npgpt.errors import ArgumentError, FileError, NpgptError, TrainingError
 from npgpt.reports import Reports
+from npgpt.sample import Text, encoded
+
+TWICE = 1.0
 
 
 def go(run, trainer):
@@ -29,42 +31,52 @@ def go(run, trainer):
                 run.log_update(update, reports.tokens)
                 reports.update(update)
                 better = between(run, trainer, reports)
-                if better or (s.checkpoint_every and trainer.step % s.checkpoint_every == 0):
+                if better or is_time(s.checkpoint_every, trainer.step):
                     run.save(trainer)
+                    draw(run, reports)
         except TrainingError as error:
             raise TrainingError(f"{error}; {keep_good(run, trainer)}") from error
         if trainer.step:
             run.save(trainer)
         draw(run, reports)
-    return update, stopped[0] if stopped else 0
+    return update, stopped[0] if stopped and not trainer.done else 0
 
 
 def between(run, trainer, reports):
     """Validate and sample where it is time -> whether the validation loss is the best so far."""
     s, step, better = run.settings, trainer.step, False
-    if trainer.val_tokens and s.val_every and (step % s.val_every == 0 or step == s.steps):
+    if trainer.val_tokens and is_time(s.val_every, step, s.steps):
         val_loss = trainer.validate()
         better = trainer.worse == 0 and step > 0
         run.log({"step": step, "val_loss": val_loss})
         reports.say(f"step {step}: validation loss {val_loss:.4f}")
-        draw(run, reports)
-    if s.sample_every and (step % s.sample_every == 0 or step == s.steps):
-        text = sample(trainer.model, s, step)
+    if is_time(s.sample_every, step, s.steps):
+        try:
+            text = sample(trainer.model, s, step)
+        except ArgumentError as error:  # its logits are no numbers
+            trainer.good = False
+            raise TrainingError(f"no sample after step {step}: {error}") from error
         run.add_sample(step, text)
         reports.say(text)
     return better
 
 
+def is_time(every, step, last=None):
+    """Whether a step is one of those that come every so many, or the last; 0: none is."""
+    return every > 0 and (step % every == 0 or step == last)
+
+
 def sample(model, s, step):
     """A text that goes on from the settings' prompt."""
-    prompt = [model.tokenizer.eot, *model.tokenizer.encode(s.sample_prompt)]
-    out = model.generate(np.array([prompt]), s.sample_tokens, seed=[s.seed, step])
-    return model.tokenizer.decode(out[0, 1:])
+    prompt = encoded(s.sample_prompt, model)
+    out = model.generate([prompt], s.sample_tokens, seed=[s.seed, step])
+    text = Text(model.tokenizer)
+    return "".join(text.add(token) for token in out[0, 1:].tolist()) + text.end()
 
 
 def keep_good(run, trainer):
-    """Keep the state before an update that cannot be -> what to say of it."""
-    if trainer.step:
+    """Keep the state before an update that cannot be, if it is good -> what to say of it."""
+    if trainer.step and trainer.good:
         with suppress(FileError):  # the weights are no numbers either
             run.save(trainer)
     steps = run.steps()
@@ -78,20 +90,27 @@ def draw(run, reports):
 
         try:
             draw_run(run.folder)
-        except FileError as error:
+        except NpgptError as error:
             reports.say(f"no picture: {error}")
 
 
 @contextmanager
 def signals():
-    """Inside, a first SIGINT or SIGTERM goes into the list given; a second interrupts at once."""
-    stopped = []
+    """Inside, a first SIGINT or SIGTERM goes into the list given; a later one interrupts at once.
+
+    Within TWICE seconds it is taken for the same one, as `timeout` sends it twice.
+    """
+    stopped, since = [], []
 
     def stop(number, frame):
         if stopped:
-            raise KeyboardInterrupt
+            if time.monotonic() - since[0] > TWICE:
+                raise KeyboardInterrupt
+            return
         stopped.append(number)
-        print("\nfinishing the step; once more ends at once", file=sys.stderr)
+        since.append(time.monotonic())
+        with suppress(OSError, RuntimeError):  # nobody reads any more, or it interrupted a print
+            print("\nfinishing the step; once more ends at once", file=sys.stderr)
 
     if threading.current_thread() is not threading.main_thread():
         yield stopped

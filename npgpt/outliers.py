@@ -15,10 +15,11 @@ class Outliers:
     def z(self, value):
         """Take the value in -> (value - mean) / standard deviation, of the window with it.
 
-        0 while the window is not full: what is usual is not known yet.
+        0 until there were WINDOW before it: what is usual is not known yet.
         """
+        known = len(self.values) == WINDOW
         self.values.append(value)
-        if len(self.values) < WINDOW:
+        if not known:
             return 0.0
         mean = sum(self.values) / WINDOW
         variance = sum((x - mean) ** 2 for x in self.values) / WINDOW

@@ -1,6 +1,7 @@
 """How a running training run shows: a bar on a terminal, plain lines elsewhere."""
 
 import sys
+from contextlib import suppress
 
 LINES = 100  # about as many lines a run, where there is no terminal
 
@@ -29,23 +30,26 @@ class Reports:
         if update.skipped:
             self.say(f"step {update.step}: skipped, an outlier: {numbers}")
         if self.bar is not None:
-            self.bar.set_postfix_str(numbers, refresh=False)
-            self.bar.update()
+            with suppress(OSError):
+                self.bar.set_postfix_str(numbers, refresh=False)
+                self.bar.update()
         elif update.step % max(1, self.steps // LINES) == 0 or update.step in (1, self.steps):
             left = (self.steps - update.step) * self.seconds
-            print(f"step {update.step}/{self.steps}: {numbers}, {clock(left)} left")
+            self.say(f"step {update.step}/{self.steps}: {numbers}, {clock(left)} left")
 
     def say(self, text):
-        """Print a line, above the bar."""
-        if self.bar is not None:
-            self.bar.write(text, file=sys.stdout)
-        else:
-            print(text)
+        """Print a line, above the bar. That nobody reads it is no reason to lose the run."""
+        with suppress(OSError):
+            if self.bar is not None:
+                self.bar.write(text, file=sys.stdout)
+            else:
+                print(text)
 
     def close(self):
         """Leave the terminal as it was."""
         if self.bar is not None:
-            self.bar.close()
+            with suppress(OSError):
+                self.bar.close()
 
 
 def clock(seconds):

@@ -5,12 +5,14 @@ checkpoints/, where each step_00000500/ is a checkpoint.
 """
 
 import json
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from npgpt import training_state
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import written
+from npgpt.files import opened, written
 from npgpt.settings import as_toml, make_settings, read_toml
 
 
@@ -25,31 +27,46 @@ class Run:
         self.folder = Path(folder)
         self.checkpoints, self.samples = self.folder / "checkpoints", self.folder / "samples"
         path = self.folder / "settings.toml"
-        if settings is not None and path.exists():
+        if settings is not None and os.path.exists(path):
             raise ArgumentError(
                 f"run: {folder} holds a run already: go on with it by --resume {folder},"
                 " or name another folder"
             )
-        if settings is None and not path.exists():
+        if settings is None and not os.path.exists(path):
             raise FileError(f"{folder}: no run to go on with: it has no settings.toml")
         if changes.keys() - {"steps"}:
             others = ", ".join(sorted(changes.keys() - {"steps"}))
             raise ArgumentError(f"resume goes with steps alone, not with {others}")
-        self.board = None
+        if settings is None:
+            changes["run"] = str(folder)  # it may have been moved
+            settings = make_settings({**read_toml(path), **changes}, f"{path}: ")
+            new = False
+        else:
+            new = True
+        if settings.tensorboard:
+            tensorboard()
+        self.settings, self.board = settings, None
         self._lock()
         try:
-            if settings is None:
-                settings = make_settings({**read_toml(path), **changes}, f"{path}: ")
-            if settings.tensorboard:
-                tensorboard()
-            self.settings = settings
-            with written(path) as file:
-                file.write(as_toml(settings).encode("utf-8", "surrogateescape"))
-            for left in self.checkpoints.glob(f"*{training_state.PARTIAL}"):
-                shutil.rmtree(left)
+            if new:
+                self._write_settings()
+            self._sweep()
         except BaseException:
             self.close()
             raise
+
+    def _write_settings(self):
+        with written(self.folder / "settings.toml") as file:
+            file.write(as_toml(self.settings).encode())
+
+    def _sweep(self):
+        """Remove what a process that was killed has left half written."""
+        for folder in (self.folder, self.samples, self.checkpoints):
+            for left in folder.glob(f"*{training_state.PARTIAL}"):
+                try:
+                    left.unlink() if left.is_file() else shutil.rmtree(left)
+                except OSError as error:
+                    raise FileError(f"{left}: cannot be removed: {error.strerror}") from error
 
     def _lock(self):
         from filelock import FileLock, Timeout
@@ -117,7 +134,8 @@ class Run:
             file.write(text.encode("utf-8", "replace"))
 
     def begin(self, step):
-        """Open the logs at a step, without what came after it before."""
+        """Go on from a step: keep the settings, and the logs without what came after it."""
+        self._write_settings()
         self._keep("log.jsonl", lambda line: step > 0 and json.loads(line)["step"] <= step)
         self._keep("main.log", lambda line: step > 0 and main_log_step(line) <= step)
         if self.settings.tensorboard:
@@ -135,12 +153,12 @@ class Run:
         path = self.folder / name
         if path.exists():
             kept = []
-            for line in path.read_text("utf-8").splitlines():
-                try:
-                    if wanted(line):
-                        kept.append(line + "\n")
-                except (ValueError, KeyError, TypeError, IndexError):
-                    continue  # half a line: the process was killed while it wrote
+            with opened(path) as (file, _):
+                lines = file.read().decode("utf-8", "replace").splitlines(keepends=True)
+            for line in lines:  # without half a line, which a process that was killed has left
+                with suppress(ValueError, KeyError, TypeError, IndexError):
+                    if line.endswith("\n") and wanted(line):
+                        kept.append(line)
             with written(path) as file:
                 file.write("".join(kept).encode())
 

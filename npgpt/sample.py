@@ -148,9 +148,6 @@ def main(argv=None, prog=None):
         prompts = [read_text(args.prompt_file)]
         if not prompts[0]:
             raise FileError(f"{args.prompt_file}: is empty, but a prompt is not")
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # not every terminal has every character
-
     model = GPT2.from_pretrained(args.model, backend=args.backend)
     if args.tokenizer:
         model.tokenizer = get_tokenizer(args.tokenizer)

@@ -101,6 +101,8 @@ def check(field, value):
         raise ArgumentError(
             f"{field.name} must be of the kind {field.type.__name__}, not {value!r}"
         )
+    if field.type is str and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ArgumentError(f"{field.name} holds {value!r}, which is no text")
     limits = field.metadata
     if limits["choices"] and value not in limits["choices"]:
         raise ArgumentError(

@@ -1,5 +1,6 @@
 """What a training run starts from: its tokens, its model, and whether it fits into this machine."""
 
+import os
 import re
 import shutil
 import time
@@ -14,6 +15,7 @@ from npgpt.estimate import estimate
 from npgpt.gpt2 import GPT2
 from npgpt.parameters import Parameters, count_parameters
 from npgpt.pretrained import load_model
+from npgpt.run import checkpoint_steps
 from npgpt.threads import threads
 from npgpt.tokenizer import GPT2Tokenizer, tokenizer_from
 
@@ -48,21 +50,28 @@ def make_model(s, tokens, val_tokens, tokenizer):
         if given:
             raise ArgumentError(f"{given[0]} is for a model from scratch, not for {s.model}")
         params, own = load_model(s.model)
-        if own and tokenizer and own != tokenizer.description:
-            raise ArgumentError(
-                f"model: {s.model} was trained on the tokenizer {own['name']}, but {s.train} is of"
-                f" {tokenizer.name}, or of other characters"
-            )
+        loaded = params.flat.nbytes
+        tokenizer = agreed(s.train, tokenizer, s.model, own)
         config = params.config
     else:
-        params = own = None
+        params, loaded = None, 0
         config = scratch_config(s, sizes, depth, tokenizer)
     check_data(s, config, tokens, val_tokens)
-    check_room(s, config)
+    check_room(s, config, loaded)
     params = Parameters.init(config, s.seed) if params is None else params
     model = GPT2(config, params=params, recompute=s.recompute)
-    model.tokenizer = tokenizer or (own and tokenizer_from(own))
+    model.tokenizer = tokenizer
     return model
+
+
+def agreed(train, tokenizer, model, own):
+    """The tokenizer of the tokens and of the model, its description own; either may be None."""
+    if own and tokenizer and own != tokenizer.description:
+        raise ArgumentError(
+            f"train: {train} is of the tokenizer {tokenizer.name}, but {model} of {own['name']},"
+            " or of other characters"
+        )
+    return tokenizer or (own and tokenizer_from(own))
 
 
 def check_data(s, config, tokens, val_tokens):
@@ -104,27 +113,32 @@ def scratch_config(s, sizes, depth, tokenizer):
     )
 
 
-def check_room(s, config):
-    """Refuse a run that does not fit into memory, or whose checkpoints do not fit on the disk."""
+def check_room(s, config, loaded=0):
+    """Refuse a run that does not fit into memory, or whose checkpoints do not fit on the disk.
+
+    So many bytes of what it needs are in memory already.
+    """
     need, free = estimate(config, s.B, s.T, s.recompute), available_memory()
     print(f"memory of a step: {need}" + (f" (available {free / 1e9:.2f} GB)" if free else ""))
-    if free is not None and need.total > free:
+    if free is not None and need.total > free + loaded:
         advice = "" if s.recompute else " (recompute, or a smaller B or T, takes less)"
         raise ArgumentError(
             f"a step takes {need.total / 1e9:.2f} GB of memory, but {free / 1e9:.2f} GB are"
             f" available{advice}"
         )
     checkpoint, disk = 12 * count_parameters(config), shutil.disk_usage(existing(s.run)).free
-    if checkpoint * (s.keep + 2) > disk:
+    more = max(1, s.keep + 2 - len(checkpoint_steps(s.run)))
+    if checkpoint * more > disk:
         raise ArgumentError(
-            f"run: {s.keep + 2} checkpoints of {checkpoint / 1e9:.2f} GB (those to keep, the best"
-            f" and the one being written) do not fit into the {disk / 1e9:.2f} GB free in {s.run}"
+            f"run: {more} checkpoints of {checkpoint / 1e9:.2f} GB (those to keep, the best and the"
+            f" one being written) do not fit into the {disk / 1e9:.2f} GB free in {s.run}"
         )
 
 
 def existing(path):
     """The innermost folder on the way to path that is there already."""
-    return next(p for p in (Path(path).absolute(), *Path(path).absolute().parents) if p.is_dir())
+    path = Path(path).absolute()
+    return next(folder for folder in (path, *path.parents) if os.path.isdir(folder))
 
 
 def available_memory():
@@ -134,11 +148,12 @@ def available_memory():
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 free.append(1024 * int(line.split()[1]))
-        group = Path("/sys/fs/cgroup")
-        free.append(
-            int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-        )
-    except (OSError, ValueError):  # another system, no container, or one without a limit
+        group = Path("/sys/fs/cgroup")  # of a container, in its second version
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cached = int(stat["active_file"]) + int(stat["inactive_file"])  # files, not in use
+        free.append(limit - used + cached)
+    except (OSError, ValueError, KeyError):  # another system, no container, or one without a limit
         pass
     return min(free, default=None)
 

@@ -52,7 +52,7 @@ def threads(work=float("inf")):
     from numba import get_num_threads, set_num_threads
 
     before = get_num_threads()
-    set_num_threads(int(max(1, min(get_threads(), work // GRAIN))))
+    set_num_threads(int(max(1, min(get_threads(), work / GRAIN))))
     try:
         yield
     finally:

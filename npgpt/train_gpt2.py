@@ -4,6 +4,7 @@ Settings come from a TOML file (--config), from options, which win, or from a ru
 (--resume). Ctrl-C finishes the step, writes a checkpoint and says how to go on.
 """
 
+import argparse
 import sys
 
 from npgpt.cli import Parser, program
@@ -20,11 +21,13 @@ def parse(argv, prog):
     for name, field in FIELDS.items():
         kind = {"type": field.type, "metavar": field.type.__name__.upper()}
         if field.type is bool:
-            kind = {"action": "store_const", "const": True}
+            kind = {"action": argparse.BooleanOptionalAction}
         elif field.metadata["choices"]:
             kind = {"choices": field.metadata["choices"]}
         default = "none" if field.default == "" else field.default
-        parser.add_argument(f"--{name}", help=f"{field.metadata['help']} ({default})", **kind)
+        names = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+        text = f"{field.metadata['help']} ({default})"
+        parser.add_argument(*names, dest=name, default=None, help=text, **kind)
     args, others = parser.parse_known_args(argv)
     if others:
         parser.error(unknown(others[0].lstrip("-").split("=")[0], FIELDS))
@@ -49,7 +52,8 @@ def main(argv=None, prog=None):
         go_on = f"npgpt train --resume {trained.folder}"
         print(f"stopped after step {trained.step}; to go on: {go_on}")
         return 128 + trained.signal
-    print(f"done: {trained.step} steps, in {trained.folder}")
+    early = ", as the validation loss fell no more" if trained.early else ""
+    print(f"done: {trained.step} steps{early}, in {trained.folder}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The loop of a training run: batches, gradients, learning rate, update, log, checkpoint."""
+"""One update of a training run, and its validation."""
 
 import math
 import time
@@ -10,6 +10,7 @@ from npgpt.batches import IGNORED, Batches
 from npgpt.errors import ArgumentError, TrainingError
 from npgpt.evaluate import mean_loss
 from npgpt.outliers import Outliers
+from npgpt.sample import encoded
 from npgpt.schedule import learning_rate
 
 
@@ -33,14 +34,21 @@ class Trainer:
         self.tokens, self.val_tokens = tokens, val_tokens
         s = settings
         self.accumulation = max(1, s.total_batch // (s.B * s.T))
-        self.batches = Batches(tokens, s.B, s.T, s.order, s.seed)
+        eot = model.tokenizer and model.tokenizer.eot
+        self.batches = Batches(tokens, s.B, s.T, s.order, s.seed, eot)
+        if val_tokens and s.order == "documents":
+            self.val_batches = Batches(val_tokens, s.B, s.T, s.order, eot=eot)
+            self.val_start = self.val_batches.state()
+        elif val_tokens and len(val_tokens) < 2:
+            raise ArgumentError(f"val: {s.val} must have at least 2 tokens, to predict one")
         if s.sample_every:
             if model.tokenizer is None:
                 raise ArgumentError("sample_every takes a tokenizer, but the token files name none")
-            model.tokenizer.encode(s.sample_prompt)
+            encoded(s.sample_prompt, model)
         if s.overfit_one_batch:
-            self.first = [self.batches.next() for _ in range(self.accumulation)]
+            self.first = self._next()
         self.step = 0
+        self.good = True  # whether the loss of these weights is a number, as far as it is known
         self.losses, self.norms = Outliers(), Outliers()
         self.val_loss = self.best = None
         self.worse = 0  # validations since the best one
@@ -73,12 +81,14 @@ class Trainer:
         s, start = self.settings, time.perf_counter()
         lr = learning_rate(self.step, s.steps, s.lr, s.warmup, s.schedule, s.final_lr, s.wsd_decay)
         place, loss = self.batches.state(), 0.0
-        for i in range(self.accumulation):
-            x, y = self.first[i] if s.overfit_one_batch else self.batches.next()
-            share = 1 / self.accumulation
+        batches = self.first if s.overfit_one_batch else self._next()
+        counts = [np.count_nonzero(y != IGNORED) for _, y in batches]
+        for i, ((x, y), count) in enumerate(zip(batches, counts, strict=True)):
+            share = float(count / sum(counts))  # each target of the update counts alike
             loss += share * self.model.forward_backward(x, y, dloss=share, add=i > 0)
         norm = self.model.gradient_norm()
         if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.good = math.isfinite(loss)
             self.batches.restore(place)
             what = f"loss is {loss}" if not math.isfinite(loss) else f"gradients' norm is {norm}"
             raise TrainingError(f"the {what} in step {self.step + 1}: stopped before the update")
@@ -92,27 +102,32 @@ class Trainer:
         self.val_loss = None
         return Update(self.step, loss, lr, norm, time.perf_counter() - start, skipped)
 
+    def _next(self):
+        return [self.batches.next() for _ in range(self.accumulation)]
+
     def validate(self):
         """Measure the loss on the validation tokens -> a float; remember whether it is the best."""
         s = self.settings
         if s.order == "documents":
-            self.val_loss = self._documents_loss()
+            val_loss = self._documents_loss()
         else:
-            self.val_loss = mean_loss(self.model, self.val_tokens, s.B, s.T, s.val_batches or None)
-        if not math.isfinite(self.val_loss):
-            raise TrainingError(f"the validation loss is {self.val_loss} after step {self.step}")
-        if self.best is None or self.val_loss < self.best:
-            self.best, self.worse = self.val_loss, 0
+            val_loss = mean_loss(self.model, self.val_tokens, s.B, s.T, s.val_batches or None)
+        if not math.isfinite(val_loss):
+            self.good = False
+            raise TrainingError(f"the validation loss is {val_loss} after step {self.step}")
+        self.val_loss = val_loss
+        if self.best is None or val_loss < self.best:
+            self.best, self.worse = val_loss, 0
         else:
             self.worse += 1
-        return self.val_loss
+        return val_loss
 
     def _documents_loss(self):
-        s = self.settings
-        batches = Batches(self.val_tokens, s.B, s.T, "documents")
+        B, batches = self.settings.B, self.val_batches
+        batches.restore(self.val_start)
         total = count = 0
-        for _ in range(s.val_batches or max(1, batches.rows // s.B)):
-            x, y = batches.next()
+        for start in range(0, batches.rows, B)[: self.settings.val_batches or None]:
+            x, y = (ids[: batches.rows - start] for ids in batches.next())  # (B, T), the last fewer
             targets = np.count_nonzero(y != IGNORED)
             total += targets * self.model.loss(x, y)
             count += targets

@@ -5,21 +5,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from npgpt import training_state
-from npgpt.errors import ArgumentError
+from npgpt.errors import ArgumentError, FileError
 from npgpt.gpt2 import GPT2
 from npgpt.loop import go
 from npgpt.reports import clock
 from npgpt.run import Run
 from npgpt.settings import as_toml, make_settings
-from npgpt.start import check_data, check_room, make_model, open_data, step_seconds
+from npgpt.start import agreed, check_data, check_room, make_model, open_data, step_seconds
 from npgpt.threads import set_threads
+from npgpt.tokenizer import read_tokenizer
 from npgpt.trainer import Trainer
 
 
 class Trained(NamedTuple):
     """What a run has come to: its folder, the GPT2, the steps done, the last loss and the best.
 
-    signal is the number of the one that ended it early, 0 where none did.
+    signal is the number of the one that ended it, 0 where none did; early is whether patience did.
     """
 
     folder: Path
@@ -28,6 +29,7 @@ class Trained(NamedTuple):
     loss: float | None
     val_loss: float | None
     signal: int
+    early: bool
 
 
 def train(resume=None, **settings):
@@ -58,7 +60,8 @@ def train(resume=None, **settings):
         print(f"about {seconds:.2g} s a step, {left} for {s.steps - trainer.step} steps")
         update, number = go(run, trainer)
     loss = None if update is None else update.loss
-    return Trained(run.folder, trainer.model, trainer.step, loss, trainer.best, number)
+    early = not number and trainer.step < s.steps
+    return Trained(run.folder, trainer.model, trainer.step, loss, trainer.best, number, early)
 
 
 def reopen(run):
@@ -70,13 +73,19 @@ def reopen(run):
     folder = run.checkpoint(run.steps()[-1])
     params, m, v, state = training_state.load(folder)
     check_data(s, params.config, tokens, val_tokens)
-    check_room(s, params.config)
-    if state["tokens"] != len(tokens):
-        raise ArgumentError(
-            f"train: {s.train} has {len(tokens)} tokens, but had {state['tokens']} before"
-        )
+    check_room(s, params.config, loaded=3 * params.flat.nbytes)
+    if s.steps < state["step"]:
+        raise ArgumentError(f"steps must be at least the {state['step']} done, not {s.steps}")
     model = GPT2(params.config, params=params, recompute=s.recompute)
-    model.m, model.v, model.step, model.tokenizer = m, v, state["updates"], tokenizer
+    model.m, model.v, model.step = m, v, state["updates"]
+    model.tokenizer = agreed(s.train, tokenizer, folder, read_tokenizer(folder / "model.bin"))
     trainer = Trainer(model, s, tokens, val_tokens)
-    trainer.restore(state)
+    try:
+        if state["tokens"] != len(tokens):
+            raise ArgumentError(
+                f"train: {s.train} has {len(tokens)} tokens, but had {state['tokens']} before"
+            )
+        trainer.restore(state)
+    except (KeyError, TypeError) as error:
+        raise FileError(f"{folder / 'state.json'}: the state is damaged: {error}") from error
     return trainer

@@ -55,7 +55,10 @@ def sync(folder):
 def remove(folder):
     """Remove a checkpoint; one that is half removed is not taken for a whole one."""
     partial = folder.with_name(folder.name + PARTIAL)
-    os.rename(folder, partial)
+    try:
+        os.rename(folder, partial)
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be removed: {error.strerror}") from error
     shutil.rmtree(partial, ignore_errors=True)
 
 

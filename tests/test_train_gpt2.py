@@ -26,7 +26,7 @@ def tokens(tmp_path, rng):
     return path
 
 
-# each option with another value than its default, and what it does to a run is seen in
+# each option with another value than its default
 OTHERS = {
     "run": "other", "train": "a.bin", "val": "b.bin", "order": "random", "seed": 3,
     "model": "d12", "n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 64, "vocab_size": 300,
@@ -45,6 +45,12 @@ def as_options(values):
         for name, value in values.items()
         for word in ([f"--{name}"] if value is True else [f"--{name}", str(value)])
     ]
+
+
+def test_options_have_hyphens_too_and_switches_can_be_switched_off():
+    words = ["--val-every", "3", "--no-recompute", "--overfit-one-batch"]
+    values = {"val_every": 3, "recompute": False, "overfit_one_batch": True}
+    assert parse(words, "npgpt train") == values
 
 
 def test_each_option_becomes_its_setting(capsys):
@@ -91,7 +97,8 @@ def test_the_wsd_part_changes_the_run(tmp_path, tokens):
     assert not np.array_equal(*ends)
 
 
-def test_recompute_and_threads_change_no_bit(tmp_path, tokens):
+def test_recompute_and_threads_change_no_bit(tmp_path, tokens, monkeypatch):
+    monkeypatch.setattr("npgpt.threads.GRAIN", 1.0)
     threads = npgpt.get_threads()
     ends = []
     try:
@@ -128,7 +135,8 @@ def test_a_settings_file_and_options_that_win(tmp_path, tokens, capsys):
     "options, words",
     [
         (["--stps", "3"], "there is no setting stps; did you mean steps?"),
-        (["--checkpoint-every", "3"], "did you mean checkpoint_every?"),
+        (["--chekpoint-every", "3"], "did you mean checkpoint_every?"),
+        (["--run", "a\udce9"], "run holds 'a\\udce9', which is no text"),
         (["--steps", "many"], "argument --steps: invalid int value: 'many'"),
         (["--schedule", "cos"], "argument --schedule: invalid choice: 'cos'"),
         (["word"], "there is no setting word"),
@@ -144,7 +152,7 @@ def test_a_settings_file_and_options_that_win(tmp_path, tokens, capsys):
         (["--model", "d6", "--block_size", "32"], "T can be 32, the model's block_size, not 64"),
         (["--model", "d6", "--vocab_size", "9"], "vocab_size must be at least 257"),
         (["--model", "d6", "--T", "400"], "takes 401 tokens or more"),
-        (["--model", "d6", "--sample_every", "1", "--sample_prompt", "\udcff"], "no character"),
+        (["--model", "d6", "--sample_every", "1", "--sample_prompt", "\udcff"], "which is no text"),
     ],
 )
 def test_a_bad_setting_is_one_sentence_and_leaves_nothing(
@@ -193,7 +201,7 @@ def test_the_exit_status_of_a_run_that_diverged_is_1(monkeypatch, capsys):
 
 
 def test_the_exit_status_of_a_run_that_was_stopped_is_its_signal_s(tmp_path, monkeypatch, capsys):
-    stopped = train_gpt2.train.__globals__["Trained"](tmp_path, None, 9, None, None, 15)
+    stopped = train_gpt2.train.__globals__["Trained"](tmp_path, None, 9, None, None, 15, False)
     monkeypatch.setattr(train_gpt2, "train", lambda **settings: stopped)
     assert main([]) == 143
     expected = f"stopped after step 9; to go on: npgpt train --resume {tmp_path}\n"

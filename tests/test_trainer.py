@@ -9,7 +9,7 @@ import npgpt
 from npgpt.dataset import open_tokens, write_tokens
 from npgpt.errors import ArgumentError, TrainingError
 from npgpt.settings import make_settings
-from npgpt.tokenizer import write_tokenizer
+from npgpt.tokenizer import CharsTokenizer, write_tokenizer
 from npgpt.trainer import Trainer
 
 CONFIG = npgpt.GPT2Config(block_size=8, vocab_size=257, n_layer=1, n_head=2, n_embd=8)
@@ -136,14 +136,24 @@ def test_a_state_goes_on_bit_for_bit(tokens, order):
 
 def test_validation_is_the_mean_loss_of_the_tokens(tokens):
     one = trainer(tokens, val_batches=0, order="sequence")
-    N = (len(tokens) - 1) // 8 * 8
-    x, y = tokens.read(0, N).reshape(-1, 8), tokens.read(1, N).reshape(-1, 8)
-    assert one.validate() == pytest.approx(one.model.loss(x, y), abs=0.02)
+    one.model.params.wte *= 25  # so that losses differ
+    N = len(tokens) - 1
+    total = 0.0
+    for start in range(0, N, 8):
+        row = tokens.read(start, min(9, N + 1 - start))
+        total += (len(row) - 1) * one.model.loss(row[None, :-1], row[None, 1:])
+    assert one.validate() == pytest.approx(total / N, rel=1e-5)
     assert one.best == one.val_loss and one.worse == 0
+    few = trainer(tokens, val_batches=2, order="sequence")
+    few.model.params.wte *= 25
+    x, y = tokens.read(0, 32).reshape(-1, 8), tokens.read(1, 32).reshape(-1, 8)
+    assert few.validate() == pytest.approx(few.model.loss(x, y), rel=1e-5)
 
 
-def test_documents_are_validated_as_documents(tokens):
-    one = trainer(tokens, val_batches=0, order="documents")
+@pytest.mark.parametrize("B, batches", [(2, 0), (7, 0), (7, 99)])
+def test_documents_are_validated_as_documents_each_once(tokens, B, batches):
+    one = trainer(tokens, B=B, val_batches=batches, order="documents")
+    one.model.params.wte *= 25
     total = count = 0
     for start in np.flatnonzero(tokens.read(0, len(tokens)) == 256):
         row = tokens.read(int(start), min(9, len(tokens) - int(start)))
@@ -169,3 +179,27 @@ def test_a_run_is_done_after_its_steps_or_when_it_gets_no_better(tokens):
 def test_a_sample_takes_a_tokenizer_and_a_prompt_that_it_knows(tokens):
     with pytest.raises(ArgumentError, match="sample_every takes a tokenizer"):
         trainer(tokens, sample_every=5)
+    model = npgpt.GPT2(CONFIG, backend="numpy")
+    model.tokenizer = CharsTokenizer("abc")
+    settings = {"train": "-", "B": 2, "T": 8, "sample_every": 5, "sample_prompt": "abx"}
+    with pytest.raises(ArgumentError, match="the text holds 'x'"):
+        Trainer(model, make_settings(settings), tokens)
+
+
+def test_each_target_of_an_update_counts_alike(tokens):
+    whole = weights_after(1, trainer(tokens, B=6, order="documents"))
+    parts = weights_after(1, trainer(tokens, B=2, order="documents", total_batch=48))
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5)
+
+
+def test_validation_tokens_that_cannot_be_are_refused_before_the_run(tokens, tmp_path):
+    write_tokens(tmp_path / "one.bin", [97])
+    write_tokens(tmp_path / "none.bin", [97] * 50)
+    model = npgpt.GPT2(CONFIG, backend="numpy")
+    for name, order, words in (
+        ("one", "shuffle", "must have at least 2 tokens"),
+        ("none", "documents", "the order documents takes eot"),
+    ):
+        s = make_settings({"train": "-", "B": 2, "T": 8, "order": order})
+        with pytest.raises(ArgumentError, match=words):
+            Trainer(model, s, tokens, open_tokens(tmp_path / f"{name}.bin"))

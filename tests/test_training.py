@@ -23,10 +23,12 @@ SIZES = {"n_layer": 1, "n_head": 2, "n_embd": 8, "B": 2, "T": 8}
 
 @pytest.fixture
 def tokens(tmp_path, rng):
-    """Two token files of bytes."""
+    """Two token files of bytes, in documents of nine."""
     for name in ("train", "val"):
         path = tmp_path / f"{name}.bin"
-        write_tokens(path, rng.integers(97, 123, 400))
+        letters = rng.integers(97, 123, 400)
+        letters[::10] = 256
+        write_tokens(path, letters)
         write_tokenizer(path, {"name": "bytes"})
     return {"train": str(tmp_path / "train.bin"), "val": str(tmp_path / "val.bin")}
 
@@ -88,9 +90,12 @@ SETTINGS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("order", ["sequence", "random", "shuffle"])
+@pytest.mark.parametrize("order", ["sequence", "random", "shuffle", "documents", "one batch"])
 def test_a_run_goes_on_bit_for_bit(tmp_path, tokens, order, monkeypatch):
-    settings = {**SETTINGS, **tokens, "order": order}
+    monkeypatch.setattr("npgpt.outliers.WINDOW", 5)
+    settings = {**SETTINGS, **tokens, "order": order, "skip_norm_z": 1.2}
+    if order == "one batch":
+        settings |= {"order": "shuffle", "overfit_one_batch": True, "skip_norm_z": 0.0}
     whole = train(run=str(tmp_path / "whole"), **settings)
     update = training.Trainer.update
 
@@ -99,13 +104,14 @@ def test_a_run_goes_on_bit_for_bit(tmp_path, tokens, order, monkeypatch):
             raise RuntimeError("power cut")
         return update(trainer)
 
-    monkeypatch.setattr(training.Trainer, "update", dies)
-    with pytest.raises(RuntimeError):
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(training.Trainer, "update", dies)
         train(run=str(tmp_path / "parts"), **settings)
-    monkeypatch.undo()
     parts = train(resume=tmp_path / "parts")
     assert content(parts.folder) == content(whole.folder)
     assert parts.loss == whole.loss
+    skipped = [line["skipped"] for line in content(whole.folder)["log.jsonl"] if "loss" in line]
+    assert any(skipped) == (order != "one batch")
     lost = train(run=str(tmp_path / "lost"), **{**settings, "seed": 1})
     assert content(lost.folder) != content(whole.folder)  # what is compared can differ
 
@@ -222,7 +228,13 @@ def test_a_signal_finishes_the_step_and_the_run_goes_on(tmp_path, tokens, monkey
     assert content(train(resume=stopped.folder).folder) == content(whole.folder)
 
 
-def test_a_second_signal_ends_at_once():
+def test_a_second_signal_ends_at_once_but_not_the_same_one_twice(monkeypatch):
+    with loop.signals() as stopped:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+    assert stopped == [signal.SIGTERM]
+    monkeypatch.setattr(loop, "TWICE", 0.0)
     with loop.signals() as stopped, pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)  # until Python has called the handler
@@ -231,23 +243,96 @@ def test_a_second_signal_ends_at_once():
         time.sleep(5)
 
 
-def test_a_run_that_diverges_keeps_its_last_good_state(tmp_path, tokens, monkeypatch):
+@pytest.mark.parametrize(
+    "method, words, good",
+    [("forward_backward", "the loss", 7), ("gradient_norm", "the gradients' norm", 8)],
+)
+def test_a_run_that_diverges_keeps_its_last_good_state(
+    tmp_path, tokens, monkeypatch, method, words, good
+):
+    """A loss is that of the weights before the update, so these are good with a norm of nan."""
     update = training.Trainer.update
 
     def diverges(trainer):
         if trainer.step == 8:
-            trainer.model.grads.flat[0] = np.inf
-            monkeypatch.setattr(trainer.model, "forward_backward", lambda *a, **k: float("nan"))
+            monkeypatch.setattr(trainer.model, method, lambda *a, **k: float("nan"))
         return update(trainer)
 
     monkeypatch.setattr(training.Trainer, "update", diverges)
     with pytest.raises(TrainingError) as caught:
         train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
-    good = tmp_path / "run" / "checkpoints" / "step_00000008"
+    folder = tmp_path / "run" / "checkpoints" / f"step_{good:08d}"
     assert str(caught.value) == (
-        f"the loss is nan in step 9: stopped before the update; the last good state is {good}"
+        f"{words} is nan in step 9: stopped before the update; the last good state is {folder}"
     )
-    npgpt.read_checkpoint(good / "model.bin")
+    assert checkpoint_steps(tmp_path / "run") == ([7, 8] if good == 8 else [5, 7])
+    npgpt.read_checkpoint(folder / "model.bin")
+
+
+def test_a_validation_loss_that_is_no_number_is_never_the_best(tmp_path, tokens, monkeypatch):
+    monkeypatch.setattr(
+        "npgpt.trainer.mean_loss",
+        lambda model, *rest: float("nan") if model.step == 14 else 3.0,
+    )
+    with pytest.raises(TrainingError, match="validation loss is nan after step 14; the last good"):
+        train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
+    assert checkpoint_steps(tmp_path / "run")[-1] == 10
+
+
+def test_a_run_keeps_the_tokenizer_of_its_model(tmp_path, tokens):
+    write_tokens(tmp_path / "plain.bin", np.full(400, 98))
+    begun = train(run=str(tmp_path / "begun"), **tokens, **SETTINGS)
+    settings = {"model": str(begun.folder), "B": 2, "T": 8, "sample_every": 2, "steps": 4}
+    run = train(run=str(tmp_path / "run"), train=str(tmp_path / "plain.bin"), **settings)
+    assert run.model.tokenizer.name == "bytes"
+    longer = train(resume=run.folder, steps=6)
+    assert longer.model.tokenizer.name == "bytes"
+    assert (run.folder / "samples" / "step_00000006.txt").exists()
+    write_tokenizer(tmp_path / "plain.bin", {"name": "chars", "characters": "abc"})
+    with pytest.raises(ArgumentError, match="plain.bin is of the tokenizer chars, but .* of bytes"):
+        train(resume=run.folder, steps=8)
+
+
+def test_samples_show_tokens_beyond_the_tokenizer(tmp_path, tokens):
+    settings = {**SETTINGS, "vocab_size": 5000, "sample_every": 20, "sample_tokens": 9}
+    trained = train(run=str(tmp_path / "run"), **tokens, **settings)
+    text = (trained.folder / "samples" / "step_00000000.txt").read_text("utf-8")
+    assert "\ufffd" in text
+
+
+def test_patience_ends_a_run(tmp_path, tokens, monkeypatch):
+    monkeypatch.setattr("npgpt.trainer.mean_loss", lambda model, *rest: 1.0 + model.step)
+    trained = train(run=str(tmp_path / "run"), **tokens, **{**SETTINGS, "patience": 2})
+    assert (trained.step, trained.early, trained.val_loss) == (14, True, 1.0)
+
+
+def test_fewer_steps_than_are_done_are_refused_and_change_nothing(tmp_path, tokens):
+    train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
+    before = (tmp_path / "run" / "settings.toml").read_bytes()
+    with pytest.raises(ArgumentError, match="steps must be at least the 20 done, not 5"):
+        train(resume=tmp_path / "run", steps=5)
+    assert (tmp_path / "run" / "settings.toml").read_bytes() == before
+
+
+def test_a_reader_who_leaves_does_not_end_the_run(tmp_path, tokens):
+    settings = {**SETTINGS, **tokens, "run": str(tmp_path / "run")}
+    code = f"import npgpt; npgpt.train(**{settings!r})"
+    command = f'{sys.executable} -c "$CODE" | head -n 50 > /dev/null'
+    done = subprocess.run(
+        command, shell=True, env={**os.environ, "CODE": code}, capture_output=True, text=True
+    )
+    assert done.stderr.replace("compiling kernels for this machine ...\n", "") == ""
+    assert checkpoint_steps(tmp_path / "run")[-1] == 20
+
+
+def test_a_state_without_all_that_it_needs_is_one_sentence(tmp_path, tokens):
+    run = train(run=str(tmp_path / "run"), **tokens, **SETTINGS).folder
+    path = run / "checkpoints" / "step_00000020" / "state.json"
+    state = json.loads(path.read_text())
+    del state["norms"]
+    path.write_text(json.dumps(state))
+    with pytest.raises(FileError, match="state.json: the state is damaged: 'norms'"):
+        train(resume=run, steps=30)
 
 
 def test_weights_that_are_no_numbers_are_not_kept(tmp_path, tokens, monkeypatch):
