@@ -160,19 +160,25 @@ class Stored:
         return out
 
 
-def read_names(path, stack):
-    """Open a safetensors file, until the stack closes it -> a list of Stored."""
+def library():
+    """The package safetensors, which is an extra."""
     try:
-        from safetensors import SafetensorError, safe_open
+        import safetensors
     except ImportError as error:
         raise ArgumentError(
             "reading Hugging Face's files needs safetensors: pip install 'npgpt[hf]'"
         ) from error
+    return safetensors
+
+
+def read_names(path, stack):
+    """Open a safetensors file, until the stack closes it -> a list of Stored."""
+    safetensors = library()
     with opened(path):
         try:
-            file = stack.enter_context(safe_open(path, framework="numpy"))
+            file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
             return [Stored(path, file, name) for name in file.keys()]
-        except SafetensorError as error:
+        except safetensors.SafetensorError as error:
             raise FileError(f"{path}: not a safetensors file: {error}") from error
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from npgpt.checkpoint import read_checkpoint
 from npgpt.download import MODELS, fetch
 from npgpt.errors import FileError
-from npgpt.huggingface import read_huggingface
+from npgpt.huggingface import library, read_huggingface
 from npgpt.tokenizer import GPT2Tokenizer, read_tokenizer
 
 ACCEPTED = (
@@ -24,6 +24,8 @@ def load_model(where):
     called so: that is ./gpt2. A model of GPT-2's vocabulary without a description beside it goes
     with GPT-2's tokenizer. Raises FileError where there is no model or it is damaged.
     """
+    if where in MODELS:
+        library()  # that it is missing is told before the download
     path = Path(fetch(where) if where in MODELS else where)
     if not os.path.exists(path):
         raise FileError(f"{where}: not found; {ACCEPTED}")

@@ -1,12 +1,13 @@
 """load_model: every kind of model by one function, each with its tokenizer."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 from conftest import TINY_MODEL
 
-from npgpt import FileError, GPT2Config, Parameters, pretrained, write_checkpoint
+from npgpt import ArgumentError, FileError, GPT2Config, Parameters, pretrained, write_checkpoint
 from npgpt.huggingface import write_huggingface
 from npgpt.pretrained import load_model
 from npgpt.tokenizer import BytesTokenizer, GPT2Tokenizer, write_tokenizer
@@ -121,3 +122,10 @@ def test_a_damaged_tokenizer_or_file_is_one_sentence(params, tmp_path):
     (tmp_path / "m.tokenizer.json").write_text("{")
     with pytest.raises(FileError, match="m.tokenizer.json: not a tokenizer's description"):
         load_model(tmp_path / "m.bin")
+
+
+def test_a_missing_extra_is_told_before_a_download(monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setattr(pretrained, "fetch", lambda name: pytest.fail("it downloads"))
+    with pytest.raises(ArgumentError, match=r"pip install 'npgpt\[hf\]'"):
+        load_model("gpt2")
