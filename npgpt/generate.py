@@ -7,6 +7,7 @@ to the past, instead of a forward pass over all of it.
 import numpy as np
 
 from npgpt.errors import ArgumentError
+from npgpt.threads import BYTE
 
 
 def stream(
@@ -59,8 +60,9 @@ def steps(model, tokens, count, choose, stop, cache):
     for _ in range(count):
         if context.shape[1] > longest:  # each token gets another position: kv has to be made anew
             context, at = context[:, -((longest + 1) // 2) :], 0
-        with model._threads():
-            logits = forward_step(context[:, at:], kv, at, model.params, model.layers)  # (B, V)
+        unseen = context[:, at:]  # (B, N)
+        with model._threads(4 * BYTE + 2 * unseen.size):  # the weights are read, and used
+            logits = forward_step(unseen, kv, at, model.params, model.layers)  # (B, V)
         at = context.shape[1] if cache else 0
         new = choose(logits, seen)  # (B,)
         if stop is not None:

@@ -15,10 +15,9 @@ from npgpt.errors import ArgumentError
 from npgpt.generate import stream
 from npgpt.layers.crossentropy import IGNORED
 from npgpt.parameters import Parameters
-from npgpt.threads import threads
+from npgpt.threads import BYTE, threads
 
 BACKENDS = {"numpy": "npgpt.layers", "numba": "npgpt.kernels"}
-BYTE = 10  # flops that a core does in the time of moving a byte
 HEAD_ROWS = 256  # positions whose logits are in memory at the same time
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from npgpt.errors import ArgumentError
 
 GRAIN = 250e6  # flops that are worth a thread, some milliseconds of a core
+BYTE = 10  # flops that a core does in the time of moving a byte
 
 _count = None
 
