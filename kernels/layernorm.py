@@ -7,7 +7,7 @@ from npgpt.kernels.buffers import empty
 from npgpt.kernels.jit import jit
 from npgpt.layers.layernorm import EPS
 
-GROUP = 16  # rows whose dw and db are summed by one thread; the same for any number of threads
+GROUP = 16  # rows that one thread takes at a time; the same for any number of threads
 
 
 def layernorm_forward(x, w, b):
@@ -16,7 +16,8 @@ def layernorm_forward(x, w, b):
     mean, rstd = np.empty((2, *x.shape[:-1], 1), x.dtype)  # each (B, T, 1)
     C = x.shape[-1]
     rows = (out.reshape(-1, C), mean.reshape(-1), rstd.reshape(-1))
-    forward_rows(x.reshape(-1, C), w, b, x.dtype.type(EPS), *rows)
+    forward = forward_group if mean.size <= GROUP else forward_groups  # one needs no other thread
+    forward(x.reshape(-1, C), w, b, x.dtype.type(EPS), *rows)
     return out, (x, w, mean, rstd)
 
 
@@ -41,11 +42,19 @@ def layernorm_backward(dout, cache, out=None, add=False):
 
 
 @jit(parallel=True)
-def forward_rows(x, w, b, eps, out, mean, rstd):
+def forward_groups(x, w, b, eps, out, mean, rstd):
+    """x (N, C), w and b (C,): fills out (N, C), mean and rstd (N,)."""
+    for group in prange((len(x) + GROUP - 1) // GROUP):
+        rows = slice(group * GROUP, (group + 1) * GROUP)
+        forward_group(x[rows], w, b, eps, out[rows], mean[rows], rstd[rows])
+
+
+@jit
+def forward_group(x, w, b, eps, out, mean, rstd):
     """x (N, C), w and b (C,): fills out (N, C), mean and rstd (N,)."""
     N, C = x.shape
     real = x.dtype.type
-    for i in prange(N):
+    for i in range(N):
         total = real(0)
         for c in range(C):
             total += x[i, c]
