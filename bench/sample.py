@@ -76,13 +76,13 @@ def limit():
     from npgpt.parameters import count_parameters
     from npgpt.threads import threads
 
-    weights = np.ones(count_parameters(GPT2Config()), np.float32)
+    weights = np.ones((4, count_parameters(GPT2Config()) // 4), np.float32)
 
     @jit(parallel=True)
     def total(x):
         result = x.dtype.type(0)
-        for i in prange(x.size):
-            result += x[i]
+        for i in prange(x.shape[1]):  # four places at a time are read faster than one
+            result += x[0, i] + x[1, i] + x[2, i] + x[3, i]
         return result
 
     with threads():

@@ -21,9 +21,11 @@ def adamw_update(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay, scale=1.0):
 
 def gradient_norm(g):
     """g (N,) -> the square root of the sum of its squares, a float."""
-    squares = np.empty(-(-g.size // BLOCK), g.dtype)
-    square_blocks(g, squares)
-    return math.sqrt(squares.sum(dtype=np.float64))
+    quarter = g.size // 4
+    quarters, rest = g[: 4 * quarter].reshape(4, quarter), g[4 * quarter :]
+    squares = np.empty(-(-quarter // BLOCK), g.dtype)
+    square_blocks(quarters, squares)
+    return math.sqrt(squares.sum(dtype=np.float64) + np.square(rest).sum(dtype=np.float64))
 
 
 @jit(parallel=True)
@@ -45,10 +47,14 @@ def update_blocks(p, g, m, v, numbers):
 
 @jit(parallel=True)
 def square_blocks(g, squares):
-    """Fills squares with the sum of the squares of each block of g (N,)."""
+    """Fills squares with the sums of the squares of blocks of the columns of g (4, N).
+
+    Memory gives a core a third more when it is read in four places at a time.
+    """
     for block in prange(squares.size):
-        gi = g[block * BLOCK : (block + 1) * BLOCK]
+        part = slice(block * BLOCK, (block + 1) * BLOCK)
+        g0, g1, g2, g3 = g[0, part], g[1, part], g[2, part], g[3, part]
         total = g.dtype.type(0)
-        for i in range(gi.size):
-            total += gi[i] * gi[i]
+        for i in range(g0.size):
+            total += g0[i] * g0[i] + g1[i] * g1[i] + g2[i] * g2[i] + g3[i] * g3[i]
         squares[block] = total

@@ -138,28 +138,45 @@ def step_heads(qkv, kv, at, out, scores):
         _, B, NH, _, _ = kv.shape
         for unit in range(B * NH * thread // threads, B * NH * (thread + 1) // threads):
             b, h = unit // NH, unit % NH
-            step_head(qkv[b], kv[0, b, h], kv[1, b, h], at, out[b], h, scores[thread])
+            room = scores[thread : thread + 1]
+            step_head(qkv[b], kv[0, b, h], kv[1, b, h], at, out[b], h, room)
 
 
 @jit
 def step_head(qkv, k, v, at, out, h, scores):
-    """Head h of a sequence: N rows of its k and v (maxT, hs), its channels of out (N, C)."""
+    """Head h of a sequence: N rows of its k and v (maxT, hs), its channels of out (N, C).
+
+    scores (1, at + N) is room.
+    """
     hs, C = k.shape[1], out.shape[1]
     real = qkv.dtype.type
     scale = real(1) / np.sqrt(real(hs))
     for t in range(at, at + len(qkv)):
-        new, y = qkv[t - at, h * hs :], out[t - at, h * hs : (h + 1) * hs]
+        new = qkv[t - at : t - at + 1, h * hs :]  # its q at 0, its k at C, its v at 2C
         for c in range(hs):
-            k[t, c] = new[C + c]
-            v[t, c] = new[2 * C + c]
-            y[c] = 0
-        row = scores[: t + 1]
-        dots(new[:hs], k[: t + 1], row)
-        softmax(row, scale)
-        for s in range(t + 1):
-            vs = v[s]
-            for c in range(hs):
-                y[c] += row[s] * vs[c]
+            k[t, c] = new[0, C + c]
+            v[t, c] = new[0, 2 * C + c]
+        row = scores[:, : t + 1]
+        dots(new[:, :hs], k[: t + 1], row)
+        softmax(row[0], scale)
+        weigh_rows(row[0], v[: t + 1], out[t - at, h * hs : (h + 1) * hs])
+
+
+@jit
+def weigh_rows(weights, x, out):
+    """out (K,) = weights (N,) @ x (N, K), which is read in four places at a time, as in dots."""
+    out[:] = 0
+    quarter = len(x) // 4
+    for j in range(quarter):
+        j1, j2, j3 = j + quarter, j + 2 * quarter, j + 3 * quarter
+        p0, p1, p2, p3 = weights[j], weights[j1], weights[j2], weights[j3]
+        x0, x1, x2, x3 = x[j], x[j1], x[j2], x[j3]
+        for k in range(out.size):
+            out[k] += p0 * x0[k] + p1 * x1[k] + p2 * x2[k] + p3 * x3[k]
+    for j in range(4 * quarter, len(x)):
+        xj = x[j]
+        for k in range(out.size):
+            out[k] += weights[j] * xj[k]
 
 
 @jit(parallel=True)

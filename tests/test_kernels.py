@@ -13,7 +13,7 @@ from npgpt import kernels, layers
 from npgpt.gradcheck import gradcheck
 from npgpt.kernels.exponential import exp
 from npgpt.kernels.jit import jit
-from npgpt.kernels.matmul import BLOCK, FEW, product
+from npgpt.kernels.matmul import FEW, product
 
 ROOT = Path(__file__).parents[1]
 PAIRS = ["encoder", "layernorm", "matmul", "attention", "gelu", "crossentropy"]
@@ -148,7 +148,7 @@ def test_attention_step_equals_its_textbook(dtype, B, NH, hs, N, at, count, rng)
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("M", range(1, FEW + 2))
-@pytest.mark.parametrize("N", [1, 3, BLOCK, 2 * BLOCK + 5, 1001])
+@pytest.mark.parametrize("N", [1, 2, 3, 5, 16, 1001])
 @pytest.mark.parametrize("K", [1, 130])
 def test_few_rows_equal_their_textbook_on_any_number_of_threads(dtype, M, N, K, rng):
     x, w = rng.standard_normal((M, 1, K)).astype(dtype), rng.standard_normal((N, K)).astype(dtype)
