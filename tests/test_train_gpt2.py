@@ -1,8 +1,12 @@
 """The program `npgpt train`: its options, its settings files, its sentences, its exit statuses."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,6 +193,55 @@ def test_a_run_in_use_is_one_sentence(tmp_path, tokens, capsys):
     run.close()
     assert done.returncode == 2
     assert done.stderr == f"error: {run.folder}: in use by another process\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX's rights")
+def test_a_read_only_folder_is_one_sentence(tmp_path, tokens, capsys):
+    values = {"train": str(tokens), **SMALL}
+    train(run=str(tmp_path / "run"), **values)  # imports what nobody may perhaps not read
+    capsys.readouterr()
+    with tempfile.TemporaryDirectory() as folder:  # where others may read, unlike tmp_path
+        values["train"] = shutil.copy(tokens, folder)
+        shutil.copy(tokens.with_name("train.tokenizer.json"), folder)
+        run = Path(folder) / "runs" / "run"
+        run.parent.mkdir(mode=0o555)
+        os.chmod(folder, 0o755)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # root may write anywhere: be nobody for a moment
+        try:
+            assert main([*as_options(values), "--run", str(run)]) == 2
+        finally:
+            os.seteuid(user)
+    shown = capsys.readouterr().err
+    assert shown == f"error: {run}: cannot be written: Permission denied\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX's limits")
+def test_a_log_that_fills_the_disk_ends_the_run_and_it_goes_on(tmp_path, tokens, capsys):
+    import resource
+
+    def parameters(run):
+        return npgpt.GPT2.from_pretrained(run).params.flat
+
+    values = {**SMALL, "train": str(tokens), "steps": 300, "checkpoint_every": 20}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert main([*as_options(values), "--run", str(whole)]) == 0
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (whole / "log.jsonl").stat().st_size
+    assert size > 1.2 * max(f.stat().st_size for f in whole.rglob("step_*/*"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(0.9 * size), limits[1]))  # of one file
+    try:
+        assert main([*as_options(values), "--run", str(broken)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    shown = capsys.readouterr().err
+    assert f"error: {broken / 'log.jsonl'}: cannot be written: File too large\n" in shown
+    assert 200 < checkpoint_steps(broken)[-1] < 300
+    assert main(["--resume", str(broken)]) == 0
+    np.testing.assert_array_equal(parameters(broken), parameters(whole))
+    steps = [json.loads(line)["step"] for line in (broken / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 301))
 
 
 def test_the_exit_status_of_a_run_that_diverged_is_1(monkeypatch, capsys):
