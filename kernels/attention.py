@@ -6,12 +6,14 @@ scores in the thousands that is good to 1e-4 in float32). After Dao et al. 2022;
 room for whole rows, so they need no running softmax.
 """
 
+from functools import cache
+
 import numpy as np
-from numba import get_num_threads, prange
+from numba import from_dtype, get_num_threads, prange, types
 
 from npgpt.kernels.buffers import empty
 from npgpt.kernels.exponential import exp
-from npgpt.kernels.gemm import SCRATCH, gemm
+from npgpt.kernels.gemm import SCRATCH, gemm_for, gemm_signature
 from npgpt.kernels.jit import jit
 from npgpt.kernels.matmul import FEW, dots
 from npgpt.layers.attention import split_heads
@@ -24,7 +26,8 @@ def attention_forward(qkv, NH):
     B, T, C3 = qkv.shape
     out = empty((B, T, C3 // 3), qkv.dtype)  # (B, T, C)
     logsums = np.empty((B, NH, T), qkv.dtype)
-    forward_heads(qkv, out, logsums, *rooms(qkv, NH, 1, 0))
+    forward, _ = heads_for(qkv.dtype)
+    forward(gemm_for(qkv.dtype), qkv, out, logsums, *rooms(qkv, NH, 1, 0))
     return out, (qkv, logsums)
 
 
@@ -32,7 +35,8 @@ def attention_backward(dout, cache):
     """dout (B, T, C) -> dqkv (B, T, 3C)."""
     qkv, logsums = cache
     dqkv = empty(qkv.shape, qkv.dtype)  # (B, T, 3C)
-    backward_heads(dout, qkv, logsums, dqkv, *rooms(qkv, logsums.shape[1], 2, 2))
+    _, backward = heads_for(qkv.dtype)
+    backward(gemm_for(qkv.dtype), dout, qkv, logsums, dqkv, *rooms(qkv, logsums.shape[1], 2, 2))
     return dqkv
 
 
@@ -78,19 +82,35 @@ def turn(x, out):
 # wide as a head are made transposed, in yT, dqT, dkT and dvT, where hs counts the rows.
 
 
-@jit(parallel=True)
-def forward_heads(qkv, out, logsums, scratch, scores, sums, narrow):
+@cache
+def heads_for(dtype):
+    """The compiled forward_heads and backward_heads."""
+    real, gemm = from_dtype(dtype), types.FunctionType(gemm_signature(dtype))
+    given, made = types.Array(real, 3, "A", readonly=True), types.Array(real, 3, "A")
+    logsums = real[:, :, ::1]
+    room = real[:, ::1], real[:, :, :, ::1], real[:, :, :, ::1], real[:, :, ::1]
+    forward = types.void(gemm, given, made, logsums, *room)
+    backward = types.void(gemm, given, given, logsums, made, *room)
+    return (
+        jit(forward_heads, parallel=True, signature=forward),
+        jit(backward_heads, parallel=True, signature=backward),
+    )
+
+
+def forward_heads(gemm, qkv, out, logsums, scratch, scores, sums, narrow):
     """Fills out (B, T, C) and logsums (B, NH, T)."""
     threads = len(scratch)
     for thread in prange(threads):
         B, NH, _ = logsums.shape
         for unit in range(B * NH * thread // threads, B * NH * (thread + 1) // threads):
             room = scratch[thread], scores[thread, 0], narrow[thread]
-            forward_head(qkv[unit // NH], out[unit // NH], logsums[unit // NH], unit % NH, *room)
+            forward_head(
+                gemm, qkv[unit // NH], out[unit // NH], logsums[unit // NH], unit % NH, *room
+            )
 
 
 @jit
-def forward_head(qkv, out, logsums, h, scratch, scores, yT):
+def forward_head(gemm, qkv, out, logsums, h, scratch, scores, yT):
     """Head h of a sequence: its channels of out (T, C), its row of logsums (NH, T)."""
     NH, T = logsums.shape
     hs = out.shape[1] // NH
@@ -105,13 +125,13 @@ def forward_head(qkv, out, logsums, h, scratch, scores, yT):
     for t0 in range(0, T, ROWS):
         t1 = min(t0 + ROWS, T)
         att = scores[: t1 - t0, :t1]
-        gemm(q[t0:t1], k[:t1].T, att, 0.0, scratch)
+        gemm(q[t0:t1], k[:t1].T, att, False, scratch)
         for t in range(t0, t1):
             row = scores[t - t0, :t1]  # of att, but known to be dense
             past = row[: t + 1]
             logsums[h, t] = softmax(past, scale)
             row[t + 1 :] = 0  # the future
-        gemm(v[:t1].T, att.T, yT[:, : t1 - t0], 0.0, scratch)
+        gemm(v[:t1].T, att.T, yT[:, : t1 - t0], False, scratch)
         turn(yT, y[t0:t1])
 
 
@@ -179,8 +199,7 @@ def weigh_rows(weights, x, out):
             out[k] += weights[j] * xj[k]
 
 
-@jit(parallel=True)
-def backward_heads(dout, qkv, logsums, dqkv, scratch, scores, sums, narrow):
+def backward_heads(gemm, dout, qkv, logsums, dqkv, scratch, scores, sums, narrow):
     """Fills dqkv (B, T, 3C)."""
     threads = len(scratch)
     for thread in prange(threads):
@@ -188,11 +207,11 @@ def backward_heads(dout, qkv, logsums, dqkv, scratch, scores, sums, narrow):
         for unit in range(B * NH * thread // threads, B * NH * (thread + 1) // threads):
             b = unit // NH
             room = scratch[thread], scores[thread], sums[thread], narrow[thread]
-            backward_head(dout[b], qkv[b], logsums[b], dqkv[b], unit % NH, *room)
+            backward_head(gemm, dout[b], qkv[b], logsums[b], dqkv[b], unit % NH, *room)
 
 
 @jit
-def backward_head(dout, qkv, logsums, dqkv, h, scratch, scores, sums, dqT):
+def backward_head(gemm, dout, qkv, logsums, dqkv, h, scratch, scores, sums, dqT):
     """Head h of a sequence: its three ranges of channels of dqkv (T, 3C)."""
     NH, T = logsums.shape
     hs = dout.shape[1] // NH
@@ -210,8 +229,8 @@ def backward_head(dout, qkv, logsums, dqkv, h, scratch, scores, sums, dqT):
     for t0 in range(0, T, ROWS):
         t1 = min(t0 + ROWS, T)
         att, datt = scores[0, : t1 - t0, :t1], scores[1, : t1 - t0, :t1]
-        gemm(q[t0:t1], k[:t1].T, att, 0.0, scratch)
-        gemm(dy[t0:t1], v[:t1].T, datt, 0.0, scratch)
+        gemm(q[t0:t1], k[:t1].T, att, False, scratch)
+        gemm(dy[t0:t1], v[:t1].T, datt, False, scratch)
         for t in range(t0, t1):
             row, drow = scores[0, t - t0, :t1], scores[1, t - t0, :t1]
             past, dpast = row[: t + 1], drow[: t + 1]
@@ -223,9 +242,9 @@ def backward_head(dout, qkv, logsums, dqkv, h, scratch, scores, sums, dqT):
                 dpast[s] = past[s] * (dpast[s] - total) * scale
             row[t + 1 :] = 0
             drow[t + 1 :] = 0
-        gemm(dy[t0:t1].T, att, dvT[:, :t1], 1.0, scratch)
-        gemm(k[:t1].T, datt.T, dqT[:, : t1 - t0], 0.0, scratch)
-        gemm(q[t0:t1].T, datt, dkT[:, :t1], 1.0, scratch)
+        gemm(dy[t0:t1].T, att, dvT[:, :t1], True, scratch)
+        gemm(k[:t1].T, datt.T, dqT[:, : t1 - t0], False, scratch)
+        gemm(q[t0:t1].T, datt, dkT[:, :t1], True, scratch)
         turn(dqT, head(dqkv, h, hs)[t0:t1])
     turn(dkT, head(dqkv, NH + h, hs))
     turn(dvT, head(dqkv, 2 * NH + h, hs))

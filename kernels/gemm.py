@@ -9,9 +9,11 @@ It is a kernel of its own because that is faster than NumPy's BLAS at a training
 because it leaves Numba's threads alone in the house: two pools that spin cost a factor of two.
 """
 
+from functools import cache
+
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import types
+from numba import from_dtype, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
@@ -241,9 +243,23 @@ def pack(x, panels):
                 panel[k, i] = 0
 
 
-@jit
-def gemm(a, b, c, beta, scratch):
-    """c (M, N) = a (M, K) @ b (K, N) + beta * c for beta 0.0 or 1.0; c's rows are dense.
+@cache
+def gemm_for(dtype):
+    """gemm, compiled once for all strides: other kernels are given it, and call it by its address.
+
+    Were it a part of them, each would take seconds more to compile.
+    """
+    return jit(gemm, signature=gemm_signature(dtype))
+
+
+def gemm_signature(dtype):
+    real = from_dtype(dtype)
+    factor, result = types.Array(real, 2, "A", readonly=True), types.Array(real, 2, "A")
+    return types.void(factor, factor, result, types.boolean, real[::1])
+
+
+def gemm(a, b, c, add, scratch):
+    """c (M, N) = or, with add, += a (M, K) @ b (K, N); c's rows are dense.
 
     scratch (SCRATCH,) is room for the panels, which a thread has of its own: memory that came and
     went with each call would cost a tenth of its time.
@@ -254,23 +270,23 @@ def gemm(a, b, c, beta, scratch):
     edge = scratch[: MR * NR].reshape(MR, NR)
     apanels = scratch[MR * NR : MR * (NR + KC)].reshape(1, KC, MR)
     bpanels = scratch[MR * (NR + KC) : MR * (NR + KC) + NC * KC].reshape(NC // NR, KC, NR)
-    if K == 0 and beta == 0:
+    if K == 0 and not add:
         c[:, :] = 0
     for n0 in range(0, N, NC):
         n1 = min(n0 + NC, N)
         for k0 in range(0, K, KC):
             k1 = min(k0 + KC, K)
-            add = beta != 0 or k0 > 0
+            adding = add or k0 > 0
             pack(b[k0:k1, n0:n1].T, bpanels)
             for m in range(0, M, MR):
                 pack(a[m : m + MR, k0:k1], apanels)
                 for n in range(n0, n1, NR):
                     bpanel = bpanels[(n - n0) // NR]
                     if m + MR <= M and n + NR <= n1:
-                        tile(apanels[0], bpanel, k1 - k0, c, m, n, add)
+                        tile(apanels[0], bpanel, k1 - k0, c, m, n, adding)
                     else:
                         tile(apanels[0], bpanel, k1 - k0, edge, 0, 0, False)
                         for i in range(min(MR, M - m)):
                             for j in range(min(NR, n1 - n)):
-                                old = c[m + i, n + j] if add else c.dtype.type(0)
+                                old = c[m + i, n + j] if adding else c.dtype.type(0)
                                 c[m + i, n + j] = old + edge[i, j]

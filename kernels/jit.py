@@ -2,10 +2,12 @@
 
 import hashlib
 import sys
+import warnings
 from pathlib import Path
 
 import numba
 from numba.core import event
+from numba.core.errors import NumbaExperimentalFeatureWarning
 
 from npgpt import layers
 
@@ -40,7 +42,9 @@ def jit(kernel=None, *, parallel=False, signature=None):
         stamp_cache(compiled)
     kernels.append(compiled)
     if signature is not None and not numba.config.DISABLE_JIT:
-        compiled.compile(signature)
+        with warnings.catch_warnings():  # of kernels that are given another one to call
+            warnings.simplefilter("ignore", NumbaExperimentalFeatureWarning)
+            compiled.compile(signature)
         compiled.disable_compile()
     return compiled
 

@@ -6,7 +6,7 @@ import numpy as np
 from numba import from_dtype, get_num_threads, prange, types
 
 from npgpt.kernels.buffers import empty
-from npgpt.kernels.gemm import SCRATCH, gemm
+from npgpt.kernels.gemm import SCRATCH, gemm_for, gemm_signature
 from npgpt.kernels.jit import jit
 
 FEW = 8  # rows of x up to which few_rows is faster than gemm, which would pack all of w for them
@@ -51,20 +51,22 @@ def product(x, y, out, b=None, add=False):
     assert b is None or not add, "add or b"
     b = np.empty(0, out.dtype) if b is None else np.ascontiguousarray(b)
     scratch = empty((get_num_threads(), SCRATCH), out.dtype)
-    product_for(out.dtype)(x, y, out, b, add, scratch)
+    product_for(out.dtype)(gemm_for(out.dtype), x, y, out, b, add, scratch)
 
 
 @cache
 def product_for(dtype):
     """The compiled product_parts, one for all the layouts that its three matrices can have."""
-    real = from_dtype(dtype)
-    factor, matrix = types.Array(real, 2, "A", readonly=True), types.Array(real, 2, "A")
+    real, gemm = from_dtype(dtype), gemm_signature(dtype)
+    factor, _, matrix, add, _ = gemm.args
     bias = types.Array(real, 1, "C", readonly=True)
-    signature = types.void(factor, factor, matrix, bias, types.boolean, real[:, ::1])
+    signature = types.void(
+        types.FunctionType(gemm), factor, factor, matrix, bias, add, real[:, ::1]
+    )
     return jit(product_parts, parallel=True, signature=signature)
 
 
-def product_parts(x, y, out, b, add, scratch):
+def product_parts(gemm, x, y, out, b, add, scratch):
     M, N = out.shape
     parts = len(scratch)  # one a thread
     by_rows = M > N  # each thread makes some of the rows of out, or of its columns
@@ -74,7 +76,7 @@ def product_parts(x, y, out, b, add, scratch):
         n0, n1 = (0, N) if by_rows else (lo, hi)
         if b.size:
             begin(out[m0:m1, n0:n1], b[n0:n1])
-        gemm(x[m0:m1], y[:, n0:n1], out[m0:m1, n0:n1], 1.0 if add or b.size else 0.0, scratch[part])
+        gemm(x[m0:m1], y[:, n0:n1], out[m0:m1, n0:n1], add or b.size > 0, scratch[part])
 
 
 @jit
