@@ -32,8 +32,11 @@ def npgpt_step(tokens, targets, **options):
     return step
 
 
-def pytorch_step(tokens, targets, compiled):
-    """A training step at PyTorch's best: its fused attention, its fused AdamW, and its compiler."""
+def pytorch_step(tokens, targets, compiled, bf16=False):
+    """A training step at PyTorch's best: its fused attention, its fused AdamW, and its compiler.
+
+    With bf16, its autocast decides what is computed in that.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -58,7 +61,8 @@ def pytorch_step(tokens, targets, compiled):
     tokens, targets = torch.from_numpy(tokens), torch.from_numpy(targets)
 
     def loss_of(tokens, targets):
-        return F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
 
     if compiled:
         loss_of = torch.compile(loss_of)
@@ -74,9 +78,13 @@ def pytorch_step(tokens, targets, compiled):
 SYSTEMS = {
     "npgpt": npgpt_step,
     "npgpt, recompute": lambda *batch: npgpt_step(*batch, recompute=True),
+    "npgpt, bf16x3": lambda *batch: npgpt_step(*batch, precision="bf16x3"),
+    "npgpt, bf16": lambda *batch: npgpt_step(*batch, precision="bf16"),
     "npgpt, NumPy layers": lambda *batch: npgpt_step(*batch, backend="numpy"),
     "PyTorch, eager": lambda *batch: pytorch_step(*batch, compiled=False),
     "PyTorch, compiled": lambda *batch: pytorch_step(*batch, compiled=True),
+    "PyTorch, bf16": lambda *batch: pytorch_step(*batch, compiled=False, bf16=True),
+    "PyTorch, bf16, compiled": lambda *batch: pytorch_step(*batch, compiled=True, bf16=True),
 }
 
 

@@ -13,9 +13,10 @@ from numba import from_dtype, get_num_threads, prange, types
 
 from npgpt.kernels.buffers import empty
 from npgpt.kernels.exponential import exp
-from npgpt.kernels.gemm import SCRATCH, gemm_for, gemm_signature
+from npgpt.kernels.gemm import SCRATCH, gemm_signature
 from npgpt.kernels.jit import jit
 from npgpt.kernels.matmul import FEW, dots
+from npgpt.kernels.precision import current_gemm
 from npgpt.layers.attention import split_heads
 
 ROWS = 144  # three times the columns of a tile of gemm, in float32 and AVX-512
@@ -27,7 +28,7 @@ def attention_forward(qkv, NH):
     out = empty((B, T, C3 // 3), qkv.dtype)  # (B, T, C)
     logsums = np.empty((B, NH, T), qkv.dtype)
     forward, _ = heads_for(qkv.dtype)
-    forward(gemm_for(qkv.dtype), qkv, out, logsums, *rooms(qkv, NH, 1, 0))
+    forward(current_gemm(qkv.dtype), qkv, out, logsums, *rooms(qkv, NH, 1, 0))
     return out, (qkv, logsums)
 
 
@@ -36,7 +37,7 @@ def attention_backward(dout, cache):
     qkv, logsums = cache
     dqkv = empty(qkv.shape, qkv.dtype)  # (B, T, 3C)
     _, backward = heads_for(qkv.dtype)
-    backward(gemm_for(qkv.dtype), dout, qkv, logsums, dqkv, *rooms(qkv, logsums.shape[1], 2, 2))
+    backward(current_gemm(qkv.dtype), dout, qkv, logsums, dqkv, *rooms(qkv, logsums.shape[1], 2, 2))
     return dqkv
 
 

@@ -63,7 +63,7 @@ def _(x, i, j, out, m, n):
 
 
 class Matrix:
-    """A 2-D array argument of an intrinsic: its data, its strides in elements, vectors at i, j."""
+    """An array argument of an intrinsic: its data, its strides in elements, vectors at i, j."""
 
     def __init__(self, context, builder, array_type, value):
         array = cgutils.create_struct_proxy(array_type)(context, builder, value=value)
@@ -72,7 +72,10 @@ class Matrix:
         self.itemsize = array_type.dtype.bitwidth // 8
         self.lanes = VECTOR // self.itemsize
         size = ir.Constant(ir.IntType(64), self.itemsize)
-        self.strides = [builder.sdiv(builder.extract_value(array.strides, i), size) for i in (0, 1)]
+        self.strides = [
+            builder.sdiv(builder.extract_value(array.strides, i), size)
+            for i in range(array_type.ndim)
+        ]
 
     def at(self, i, j):
         row = self.builder.mul(self.strides[0], i)
@@ -170,22 +173,31 @@ def tile_vectors(typing_context, a, b, K, c, m, n, add):
     return types.void(a, b, K, c, m, n, add), generate
 
 
+def transpose_rows(builder, rows):
+    """Transpose a list of vectors, as many as each has lanes, where they are.
+
+    Halves, quarters, ... of the rows change places.
+    """
+    n = len(rows)
+    half = n // 2
+    while half:  # swap the off-diagonal blocks of every 2 half x 2 half block
+        low = [q if not q & half else n + q - half for q in range(n)]
+        high = [q + half if not q & half else n + q for q in range(n)]
+        for r in range(n):
+            if not r & half:
+                pair = rows[r], rows[r + half]
+                rows[r] = shuffle(builder, *pair, low)
+                rows[r + half] = shuffle(builder, *pair, high)
+        half //= 2
+
+
 @intrinsic
 def transpose_vectors(typing_context, x, i, j, out, m, n):
-    """The vector instructions of `transpose`: halves, quarters, ... of the rows change places."""
+    """The vector instructions of `transpose`."""
 
     def generate(context, builder, signature, arguments):
         rows, pointers = block(context, builder, signature, arguments)
-        half = MR // 2
-        while half:  # swap the off-diagonal blocks of every 2 half x 2 half block
-            low = [q if not q & half else MR + q - half for q in range(MR)]
-            high = [q + half if not q & half else MR + q for q in range(MR)]
-            for r in range(MR):
-                if not r & half:
-                    pair = rows[r], rows[r + half]
-                    rows[r] = shuffle(builder, *pair, low)
-                    rows[r + half] = shuffle(builder, *pair, high)
-            half //= 2
+        transpose_rows(builder, rows)
         for row, pointer in zip(rows, pointers, strict=True):
             builder.store(row, pointer).align = 4
         return context.get_dummy_value()

@@ -6,8 +6,9 @@ import numpy as np
 from numba import from_dtype, get_num_threads, prange, types
 
 from npgpt.kernels.buffers import empty
-from npgpt.kernels.gemm import SCRATCH, gemm_for, gemm_signature
+from npgpt.kernels.gemm import SCRATCH, gemm_signature
 from npgpt.kernels.jit import jit
+from npgpt.kernels.precision import current_gemm
 
 FEW = 8  # rows of x up to which few_rows is faster than gemm, which would pack all of w for them
 
@@ -51,7 +52,7 @@ def product(x, y, out, b=None, add=False):
     assert b is None or not add, "add or b"
     b = np.empty(0, out.dtype) if b is None else np.ascontiguousarray(b)
     scratch = empty((get_num_threads(), SCRATCH), out.dtype)
-    product_for(out.dtype)(gemm_for(out.dtype), x, y, out, b, add, scratch)
+    product_for(out.dtype)(current_gemm(out.dtype), x, y, out, b, add, scratch)
 
 
 @cache

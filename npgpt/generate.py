@@ -61,7 +61,7 @@ def steps(model, tokens, count, choose, stop, cache):
         if context.shape[1] > longest:  # each token gets another position: kv has to be made anew
             context, at = context[:, -((longest + 1) // 2) :], 0
         unseen = context[:, at:]  # (B, N)
-        with model._threads(4 * BYTE + 2 * unseen.size):  # the weights are read, and used
+        with model._computing(4 * BYTE + 2 * unseen.size):  # the weights are read, and used
             logits = forward_step(unseen, kv, at, model.params, model.layers)  # (B, V)
         at = context.shape[1] if cache else 0
         new = choose(logits, seen)  # (B,)

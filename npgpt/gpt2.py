@@ -6,7 +6,7 @@ npgpt.kernels, its compiled twin.
 
 import importlib
 import weakref
-from contextlib import nullcontext
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from npgpt.errors import ArgumentError
 from npgpt.generate import stream
 from npgpt.layers.crossentropy import IGNORED
 from npgpt.parameters import Parameters
+from npgpt.precision import check_precision, computing_in
 from npgpt.threads import BYTE, threads
 
 BACKENDS = {"numpy": "npgpt.layers", "numba": "npgpt.kernels"}
@@ -153,19 +154,28 @@ class GPT2:
     with, where that is known, or None.
     """
 
-    def __init__(self, config, seed=0, backend="numba", params=None, recompute=False):
+    def __init__(
+        self, config, seed=0, backend="numba", params=None, recompute=False, precision="fp32"
+    ):
         """A model of the given GPT2Config with new weights from seed, or on Parameters at hand.
 
         With recompute, the backward pass makes the outputs of gelu and the layernorms in front of
         the matmuls again, and the forward pass need not keep them: three eighths of what it keeps.
+
+        precision is that of the factors of matrix products: "fp32", or on CPUs with units for it
+        "bf16", eight bits of a number's 24, or "bf16x3", two of them for each number and three
+        products. All else, sums, weights and moments too, is float32.
         """
         if backend not in BACKENDS:
             raise ArgumentError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
+        check_precision(precision)
+        if precision != "fp32" and backend != "numba":
+            raise ArgumentError(f"precision {precision} takes the backend numba, not {backend}")
         if params is not None and params.config != config:
             raise ArgumentError(f"params must be of the model's {config}, not of {params.config}")
         self.config = config
         self.layers = importlib.import_module(BACKENDS[backend])
-        self.recompute = recompute
+        self.recompute, self.precision = recompute, precision
         self._compiled = backend == "numba"
         if self._compiled:
             # The kernels keep memory from step to step, for all models. With this one it goes;
@@ -179,7 +189,7 @@ class GPT2:
     def from_checkpoint(cls, path, **options):
         """Read an llm.c model file; raises FileError where it is none or is damaged.
 
-        The options are those of GPT2: backend and recompute.
+        The options are those of GPT2: backend, recompute and precision.
         """
         params = read_checkpoint(path)
         return cls(params.config, params=params, **options)
@@ -190,7 +200,7 @@ class GPT2:
 
         where is a published name (gpt2, gpt2-medium, ...; downloaded once), an llm.c model file, a
         Hugging Face folder or .safetensors file, or the folder of a training run. The options are
-        those of GPT2: backend and recompute.
+        those of GPT2: backend, recompute and precision.
         """
         from npgpt.pretrained import load_model
         from npgpt.tokenizer import tokenizer_from
@@ -203,7 +213,7 @@ class GPT2:
     def forward(self, tokens):
         """tokens (B, T), T up to block_size -> logits (B, T, V)."""
         tokens = self._check("tokens", tokens, lowest=0)
-        with self._threads(2 * tokens.size):
+        with self._computing(2 * tokens.size):
             lnf, _ = body_forward(tokens, self.params, self.layers, keep=False)
             logits, _ = self.layers.matmul_forward(lnf, self.params.wte)
         return logits
@@ -214,7 +224,7 @@ class GPT2:
         Targets of -1 are left out of the mean. No gradients: that is `forward_backward`.
         """
         tokens, targets = self._check_batch(tokens, targets)
-        with self._threads(2 * tokens.size):
+        with self._computing(2 * tokens.size):
             return gpt2_loss(tokens, targets, self.params, self.layers)
 
     def forward_backward(self, tokens, targets, dloss=1.0, add=False):
@@ -228,7 +238,7 @@ class GPT2:
             if add:
                 raise ArgumentError("add=True comes after a first forward_backward without it")
             self.grads = self._like_params()
-        with self._threads(6 * tokens.size):
+        with self._computing(6 * tokens.size):
             return gpt2_forward_backward(
                 tokens, targets, self.params, self.grads, self.layers, dloss, add, self.recompute
             )
@@ -237,7 +247,7 @@ class GPT2:
         """The Euclidean norm of all that is in `grads`, as a float."""
         if self.grads is None:
             raise ArgumentError("gradient_norm() comes after forward_backward()")
-        with self._threads(4 * BYTE):
+        with self._computing(4 * BYTE):
             return float(self.layers.gradient_norm(self.grads.flat))
 
     def update(
@@ -265,7 +275,7 @@ class GPT2:
             scale = 1.0 if norm + 1e-6 <= clip else clip / (norm + 1e-6)  # as PyTorch does
         buffers = self.params.flat, self.grads.flat, self.m.flat, self.v.flat
         spans = [(slice(None), True)] if decay == "all" else self.params.spans()
-        with self._threads(28 * BYTE):
+        with self._computing(28 * BYTE):
             for span, decayed in spans:
                 self.layers.adamw_update(
                     *(buffer[span] for buffer in buffers),
@@ -294,9 +304,14 @@ class GPT2:
         new = stream(self, tokens, max_new_tokens, *options)
         return np.column_stack([np.asarray(tokens, np.int64), *new])
 
-    def _threads(self, work=float("inf")):
-        """The threads for so many flops a parameter."""
-        return threads(work * self.params.flat.size) if self._compiled else nullcontext()
+    @contextmanager
+    def _computing(self, work):
+        """Inside, the kernels have this precision, and threads for so many flops a parameter."""
+        if self._compiled:
+            with threads(work * self.params.flat.size), computing_in(self.precision):
+                yield
+        else:
+            yield
 
     def _like_params(self):
         return Parameters(self.config, dtype=self.params.flat.dtype)

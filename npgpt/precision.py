@@ -1,0 +1,44 @@
+"""Which numbers the kernels' matrix products multiply: float32, or bf16 where the CPU can."""
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from npgpt.errors import ArgumentError
+
+# fp32; bf16x3: each factor is the sum of two bf16, and three products are added; bf16: one is.
+PRECISIONS = ("fp32", "bf16x3", "bf16")
+
+_current = ContextVar("precision", default="fp32")
+
+
+def check_precision(name):
+    """Raise ArgumentError unless name is one of PRECISIONS that this machine has."""
+    if name not in PRECISIONS:
+        raise ArgumentError(f"precision must be one of {', '.join(PRECISIONS)}, not {name!r}")
+    if name != "fp32" and not granted():
+        raise ArgumentError(
+            f"precision {name} takes a CPU and a system with AMX tiles for bf16, which are not"
+            " here: use fp32"
+        )
+
+
+def granted():
+    """Whether there are units for bf16."""
+    from npgpt.kernels import amx
+
+    return amx.granted()
+
+
+@contextmanager
+def computing_in(name):
+    """Inside, the kernels multiply matrices of float32 in this way."""
+    token = _current.set(name)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current_precision():
+    """The one that counts here."""
+    return _current.get()

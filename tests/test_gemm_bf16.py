@@ -1,0 +1,116 @@
+"""The products in bf16, against those of the rounded factors in float64."""
+
+import numba
+import numpy as np
+import pytest
+
+import npgpt
+from npgpt.errors import ArgumentError
+from npgpt.kernels import amx
+from npgpt.kernels.matmul import product
+from npgpt.precision import computing_in
+
+needs_units = pytest.mark.skipif(
+    not amx.granted(), reason="this CPU or system has no AMX tiles for bf16"
+)
+SPLIT_ERROR = 2e-5  # of bf16x3, root mean square, as a part of the result's own spread
+
+
+def rounded(x):
+    """x to the nearest bf16, of two the even one."""
+    bits = x.view(np.uint32).astype(np.uint64)
+    even = bits >> 16 & 1
+    return (bits + 0x7FFF + even >> 16 << 16).astype(np.uint32).view(np.float32)
+
+
+def factors(rng, layout, M, K, N):
+    x = rng.standard_normal((M, K), np.float32)
+    y = rng.standard_normal((K, N), np.float32)
+    x = np.asfortranarray(x) if "X" in layout else x
+    y = np.asfortranarray(y) if "Y" in layout else y
+    return x, y
+
+
+@needs_units
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("layout", ["xy", "Xy", "xY", "XY"])  # a capital letter: transposed
+@pytest.mark.parametrize(
+    "M, K, N", [(1, 1, 1), (32, 32, 32), (33, 50, 70), (300, 1000, 100), (16, 3, 2000)]
+)
+def test_a_product_is_that_of_the_rounded_factors(M, K, N, layout, add, rng):
+    x, y = factors(rng, layout, M, K, N)
+    out = np.full((M, N + 3), 7.0, np.float32)
+    with computing_in("bf16"):
+        product(x, y, out[:, :N], add=add)
+    expected = rounded(x.copy()).astype(float) @ rounded(y.copy()).astype(float) + 7 * add
+    np.testing.assert_allclose(out[:, :N], expected, rtol=1e-5, atol=1e-5 * np.sqrt(K))
+    assert (out[:, N:] == 7).all()
+
+
+@needs_units
+@pytest.mark.parametrize("layout", ["xy", "Xy", "xY", "XY"])
+@pytest.mark.parametrize("M, K, N", [(33, 50, 70), (300, 3072, 100)])
+def test_split_factors_are_nearly_as_exact_as_float32(M, K, N, layout, rng):
+    x, y = factors(rng, layout, M, K, N)
+    out, expected = np.empty((M, N), np.float32), x.astype(float) @ y.astype(float)
+    with computing_in("bf16x3"):
+        product(x, y, out)
+    assert np.sqrt(np.mean((out - expected) ** 2)) < SPLIT_ERROR * expected.std()
+    with computing_in("bf16"):  # the same bound does not hold for what is only rounded
+        product(x, y, out)
+    assert np.sqrt(np.mean((out - expected) ** 2)) > 50 * SPLIT_ERROR * expected.std()
+
+
+@needs_units
+@pytest.mark.parametrize("name", ["bf16", "bf16x3"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_shows_in_its_row_alone(name, bad, rng):
+    x, y = factors(rng, "xy", 40, 50, 60)
+    x[3, 5] = bad
+    out = np.empty((40, 60), np.float32)
+    with computing_in(name):
+        product(x, y, out)
+    assert not np.isfinite(out[3]).any()
+    assert np.isfinite(np.delete(out, 3, 0)).all()
+
+
+@needs_units
+@pytest.mark.parametrize("name", ["bf16", "bf16x3"])
+def test_a_product_is_the_same_on_any_number_of_threads(name, rng):
+    x, y = factors(rng, "xY", 300, 800, 700)
+    results, before = [], numba.get_num_threads()
+    for threads in (1, min(2, before)):
+        numba.set_num_threads(threads)
+        out = np.empty((300, 700), np.float32)
+        with computing_in(name):
+            product(x, y, out)
+        results.append(out)
+    numba.set_num_threads(before)
+    np.testing.assert_array_equal(*results)
+
+
+@needs_units
+@pytest.mark.parametrize("name, bound", [("bf16x3", 1e-4), ("bf16", 3e-2)])
+def test_gradients_are_near_those_of_float32(name, bound, params, state):
+    def gradients(**options):
+        model = npgpt.GPT2(params.config, params=params, **options)
+        model.forward_backward(state.x, state.y)
+        return model.grads.flat
+
+    exact = gradients()
+    error = np.linalg.norm(gradients(precision=name) - exact) / np.linalg.norm(exact)
+    assert 1e-7 < error < bound
+
+
+def test_a_machine_without_the_units_refuses_them_in_a_sentence(monkeypatch, params):
+    monkeypatch.setattr(amx, "granted", lambda: False)
+    with pytest.raises(ArgumentError, match="precision bf16 takes a CPU and a system with AMX"):
+        npgpt.GPT2(params.config, precision="bf16")
+    npgpt.GPT2(params.config, precision="fp32")
+
+
+def test_an_unknown_precision_is_refused(params):
+    with pytest.raises(ArgumentError, match="must be one of fp32, bf16x3, bf16, not 'fp16'"):
+        npgpt.GPT2(params.config, precision="fp16")
+    with pytest.raises(ArgumentError, match="precision bf16 takes the backend numba, not numpy"):
+        npgpt.GPT2(params.config, precision="bf16", backend="numpy")
