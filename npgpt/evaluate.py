@@ -17,6 +17,7 @@ from npgpt.errors import ArgumentError, FileError
 from npgpt.gpt2 import BACKENDS, GPT2
 from npgpt.hellaswag import choose, is_cut, read_hellaswag
 from npgpt.layers.crossentropy import IGNORED
+from npgpt.precision import PRECISIONS
 from npgpt.prepare import read_text
 from npgpt.pretrained import load_model
 from npgpt.tokenizer import TOKENIZERS, read_tokenizer, tokenizer_from
@@ -68,7 +69,7 @@ def main(argv=None, prog=None):
     """Print what the model that the arguments name comes to."""
     args = parse(argv, prog)
     params, tokenizer = load_model(args.model)
-    model = GPT2(params.config, params=params, backend=args.backend)
+    model = GPT2(params.config, params=params, backend=args.backend, precision=args.precision)
     if args.tokenizer is not None:
         given = {"name": args.tokenizer}
         check_tokenizer("--tokenizer", given, args.model, tokenizer)
@@ -113,6 +114,10 @@ def parse(argv, prog):
         "--tokenizer", choices=TOKENIZERS, help="the model's, where it does not come with one"
     )
     parser.add_argument("--backend", choices=BACKENDS, default="numba", help="default: numba")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32",
+        help="of the factors of matrix products; default: fp32",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     for name, value in (("-B", args.B), ("-T", args.T), ("--batches", args.batches)):
         if value is not None and value < 1:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from npgpt.batches import ORDERS
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import opened
+from npgpt.precision import PRECISIONS
 from npgpt.schedule import SCHEDULES
 
 
@@ -77,6 +78,7 @@ class Settings:
     checkpoint_every: int = setting(500, "updates between checkpoints; 0: at the end", lowest=0)
     keep: int = setting(2, "checkpoints to keep, besides the best", lowest=1)
 
+    precision: str = setting("fp32", "of matrix products' factors", choices=PRECISIONS)
     recompute: bool = setting(False, "save memory: make cheap activations twice")
     threads: int = setting(0, "threads to compute with; 0: as many as physical cores", lowest=0)
     tensorboard: bool = setting(False, "also write TensorBoard's files (extra tensorboard)")

@@ -59,7 +59,7 @@ def make_model(s, tokens, val_tokens, tokenizer):
     check_data(s, config, tokens, val_tokens)
     check_room(s, config, loaded)
     params = Parameters.init(config, s.seed) if params is None else params
-    model = GPT2(config, params=params, recompute=s.recompute)
+    model = GPT2(config, params=params, recompute=s.recompute, precision=s.precision)
     model.tokenizer = tokenizer
     return model
 

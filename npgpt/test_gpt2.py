@@ -16,6 +16,7 @@ from npgpt.cli import Parser, program
 from npgpt.debug_state import read_debug_state
 from npgpt.errors import ArgumentError
 from npgpt.gpt2 import BACKENDS, GPT2
+from npgpt.precision import PRECISIONS
 from npgpt.reference_losses import ReferenceLosses, find_losses
 
 REAL_MODEL, REAL_STATE = Path("gpt2_124M.bin"), Path("gpt2_124M_debug_state.bin")
@@ -27,6 +28,8 @@ they are in the Hugging Face dataset karpathy/llmc-starter-pack (1.05 GB)"""
 # in all the later ones; grads: relative L2 norm, |grad - expected| / |expected|, and each element's
 # difference over the largest: among millions of elements a wrong one hardly shows in the norm.
 TOLERANCES = {"logits": 1e-3, "loss": 1e-4, "grads": 1e-4, "losses": 1e-3}
+# Of --precision bf16, whose factors have 8 bits where float32 has 24; bf16x3 keeps to those above.
+BF16_TOLERANCES = {"logits": 3e-1, "loss": 1e-2, "grads": 5e-2, "losses": 3e-2}
 
 
 @program
@@ -35,7 +38,7 @@ def main(argv=None, prog=None):
     """Check the pair that the arguments name -> 0, or 1 where something differs."""
     args = parse(argv, prog)
     model_path, state_path = choose_pair(args.model, args.state)
-    model = GPT2.from_checkpoint(model_path, backend=args.backend)
+    model = GPT2.from_checkpoint(model_path, backend=args.backend, precision=args.precision)
     state = read_debug_state(state_path, model.params)
     known = find_losses(state_path, state, args.losses)
     c, (B, T) = model.config, state.x.shape
@@ -43,7 +46,8 @@ def main(argv=None, prog=None):
         f"block_size {c.block_size}, vocab_size {c.vocab_size}, n_layer {c.n_layer},"
         f" n_head {c.n_head}, n_embd {c.n_embd}: {model.params.flat.size:,} parameters"
     )
-    print(f"B {B}, T {T}, backend {args.backend}")
+    precision = "" if args.precision == "fp32" else f", precision {args.precision}"
+    print(f"B {B}, T {T}, backend {args.backend}{precision}")
 
     logits_ok = check_logits(model.forward(state.x), state, args.tolerances["logits"])
     start = time.perf_counter()
@@ -74,6 +78,10 @@ def parse(argv, prog):
         help="the expected losses; default: STATE.losses.json or losses.json beside the state",
     )  # fmt: skip
     parser.add_argument("--backend", choices=BACKENDS, default="numba", help="default: numba")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32",
+        help="of the factors of matrix products; default: fp32",
+    )  # fmt: skip
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="default: 10")
     parser.add_argument(
         "--weight-decay", type=float, metavar="W", help="instead of the one the losses came with"
@@ -81,10 +89,11 @@ def parse(argv, prog):
     defaults = " ".join(f"{name}={value:g}" for name, value in TOLERANCES.items())
     parser.add_argument(
         "--tolerance", nargs="+", default=[], metavar="NAME=X",
-        help=f"default: {defaults}; a number alone is for all four",
+        help=f"default: {defaults} (larger for bf16); a number alone is for all four",
     )  # fmt: skip
     args = parser.parse_args(argv)
-    args.tolerances = parse_tolerances(args.tolerance)
+    defaults = BF16_TOLERANCES if args.precision == "bf16" else TOLERANCES
+    args.tolerances = parse_tolerances(args.tolerance, defaults)
     if args.steps < 1:
         raise ArgumentError(f"--steps must be at least 1, not {args.steps}")
     if args.weight_decay is not None and not 0 <= args.weight_decay < math.inf:
@@ -92,8 +101,8 @@ def parse(argv, prog):
     return args
 
 
-def parse_tolerances(words):
-    tolerances = dict(TOLERANCES)
+def parse_tolerances(words, defaults):
+    tolerances = dict(defaults)
     for word in words:
         name, _, number = word.rpartition("=")
         try:

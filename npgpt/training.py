@@ -76,7 +76,8 @@ def reopen(run):
     check_room(s, params.config, loaded=3 * params.flat.nbytes)
     if s.steps < state["step"]:
         raise ArgumentError(f"steps must be at least the {state['step']} done, not {s.steps}")
-    model = GPT2(params.config, params=params, recompute=s.recompute)
+    options = {"recompute": s.recompute, "precision": s.precision}
+    model = GPT2(params.config, params=params, **options)
     model.m, model.v, model.step = m, v, state["updates"]
     model.tokenizer = agreed(s.train, tokenizer, folder, read_tokenizer(folder / "model.bin"))
     trainer = Trainer(model, s, tokens, val_tokens)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import npgpt
+from npgpt.kernels import amx
 
 TINY_MODEL = files("npgpt") / "data" / "tiny.bin"
 TINY_STATE = files("npgpt") / "data" / "tiny_debug_state.bin"
@@ -23,6 +24,13 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("full_size"):
                 item.add_marker(skip)
+
+
+@pytest.fixture
+def bf16_units():
+    """Skips the test where the CPU or the system has no units for bf16."""
+    if not amx.granted():
+        pytest.skip("this CPU or system has no AMX tiles for bf16")
 
 
 @pytest.fixture

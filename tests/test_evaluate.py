@@ -82,6 +82,17 @@ def shown(capsys):
     return {name: value for name, value in (line.replace(",", "").split()[:2] for line in lines)}
 
 
+@pytest.mark.usefixtures("bf16_units")
+def test_the_program_computes_in_bf16(bytes_model, tokens, tmp_path, capsys):
+    write_tokens(tmp_path / "tokens.bin", tokens)
+    options = ["--model", str(bytes_model), "--tokens", str(tmp_path / "tokens.bin")]
+    losses = []
+    for precision in ("fp32", "bf16x3", "bf16"):
+        assert main([*options, "--precision", precision]) == 0
+        losses.append(float(shown(capsys)["loss"]))
+    assert abs(losses[1] - losses[0]) <= 1e-6 < abs(losses[2] - losses[0]) < 0.1
+
+
 def test_the_program_shows_loss_perplexity_and_speed(model, tokens, tmp_path, capsys):
     write_tokens(tmp_path / "a.bin", tokens[:30])
     write_tokens(tmp_path / "b.bin", tokens[30:])

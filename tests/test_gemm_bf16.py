@@ -10,9 +10,7 @@ from npgpt.kernels import amx
 from npgpt.kernels.matmul import product
 from npgpt.precision import computing_in
 
-needs_units = pytest.mark.skipif(
-    not amx.granted(), reason="this CPU or system has no AMX tiles for bf16"
-)
+needs_units = pytest.mark.usefixtures("bf16_units")
 SPLIT_ERROR = 2e-5  # of bf16x3, root mean square, as a part of the result's own spread
 
 

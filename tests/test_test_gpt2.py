@@ -49,6 +49,16 @@ def test_the_tiny_pair_agrees_far_within_the_tolerances(backend, capsys):
     assert lines[-1] == "overall okay: True"
 
 
+@pytest.mark.usefixtures("bf16_units")
+@pytest.mark.parametrize("precision", ["bf16x3", "bf16"])
+def test_the_tiny_pair_agrees_in_other_precisions(precision, capsys):
+    assert main(["--precision", precision]) == 0
+    assert f"backend numba, precision {precision}\n" in capsys.readouterr().out
+    tight = {"bf16x3": "2e-5", "bf16": "1e-3"}[precision]  # float32's would not be met
+    assert main(["--precision", precision, "--tolerance", f"logits={tight}"]) == 1
+    assert not_ok(capsys.readouterr().out) == ["logits"]
+
+
 def test_it_runs_by_name_in_an_empty_folder(tmp_path):
     run = subprocess.run(
         [sys.executable, "-m", "npgpt.test_gpt2"], cwd=tmp_path, capture_output=True, text=True

@@ -39,7 +39,7 @@ OTHERS = {
     "beta1": 0.8, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.0, "decay": "all", "clip": 0.0,
     "skip_loss_z": 5.0, "skip_norm_z": 6.0, "val_every": 9, "val_batches": 3, "patience": 4,
     "sample_every": 2, "sample_tokens": 5, "sample_prompt": "ab", "checkpoint_every": 4, "keep": 3,
-    "recompute": True, "threads": 1, "tensorboard": True,
+    "precision": "bf16", "recompute": True, "threads": 1, "tensorboard": True,
 }  # fmt: skip
 
 
@@ -116,6 +116,21 @@ def test_recompute_and_threads_change_no_bit(tmp_path, tokens, monkeypatch):
         npgpt.set_threads(threads)
     np.testing.assert_array_equal(ends[0], ends[1])
     np.testing.assert_array_equal(ends[0], ends[2])
+
+
+@pytest.mark.usefixtures("bf16_units")
+def test_a_run_goes_on_in_its_precision(tmp_path, tokens):
+    values = {**SMALL, "n_embd": 64, "schedule": "constant", "train": str(tokens)}
+
+    def flat(name, **others):
+        return train(run=str(tmp_path / name), **{**values, **others}).model.params.flat
+
+    whole = flat("whole", precision="bf16")
+    flat("half", precision="bf16", steps=2)
+    half = train(resume=str(tmp_path / "half"), steps=4).model
+    assert half.precision == "bf16"
+    np.testing.assert_array_equal(half.params.flat, whole)
+    assert 0 < np.abs(flat("exact") - whole).max() < 0.1
 
 
 def test_a_settings_file_and_options_that_win(tmp_path, tokens, capsys):
