@@ -22,15 +22,15 @@ VOCAB_SIZE = 50257
 WARM_UP = 8  # tokens that do not count: the kernels are compiled on a new machine
 
 
-def npgpt_generate(prompt):
+def npgpt_generate(prompt, precision="fp32"):
     """A function that generates so many tokens after prompt (1, T)."""
     import npgpt
 
-    model = npgpt.GPT2(npgpt.GPT2Config())
+    model = npgpt.GPT2(npgpt.GPT2Config(), precision=precision)
     return lambda count: model.generate(prompt, count, temperature=0)
 
 
-def transformers_generate(prompt):
+def transformers_generate(prompt, dtype="float32"):
     """The same, with transformers' own model, generate and cache."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -38,7 +38,7 @@ def transformers_generate(prompt):
     from npgpt import get_threads
 
     torch.set_num_threads(get_threads())
-    model = GPT2LMHeadModel(GPT2Config()).eval()
+    model = GPT2LMHeadModel(GPT2Config()).eval().to(getattr(torch, dtype))
     tokens = torch.from_numpy(prompt)
     settings = {"do_sample": False, "use_cache": True, "pad_token_id": VOCAB_SIZE - 1}
 
@@ -50,7 +50,12 @@ def transformers_generate(prompt):
     return generate
 
 
-SYSTEMS = {"npgpt": npgpt_generate, "transformers": transformers_generate}
+SYSTEMS = {
+    "npgpt": npgpt_generate,
+    "npgpt, bf16": lambda prompt: npgpt_generate(prompt, "bf16"),
+    "transformers": transformers_generate,
+    "transformers, bf16": lambda prompt: transformers_generate(prompt, "bfloat16"),
+}
 
 
 def run_one(system, length, count, runs):
@@ -97,14 +102,17 @@ def summary(runs):
 
 def table(results, length, count):
     """The lines of the README's table."""
-    ours = results["npgpt"]["median"]
+    ours = [results[name]["median"] for name in ("npgpt", "npgpt, bf16")]
     lines = [
-        f"| {count} tokens after {length}, greedy | tokens/s (range) | npgpt's / its |",
-        "| --- | --- | --- |",
+        f"| {count} tokens after {length}, greedy | tokens/s (range) | npgpt's / its |"
+        " npgpt's in bf16 / its |",
+        "| --- | --- | --- | --- |",
     ]
     for name, r in results.items():
-        speeds = f"{r['median']:.1f} ({r['least']:.1f} to {r['most']:.1f})"
-        lines.append(f"| {name} | {speeds} | {ours / r['median']:.2f} |")
+        ratios = " | ".join(f"{our / r['median']:.2f}" for our in ours)
+        lines.append(
+            f"| {name} | {r['median']:.1f} ({r['least']:.1f} to {r['most']:.1f}) | {ratios} |"
+        )
     return lines
 
 

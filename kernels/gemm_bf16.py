@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 from npgpt.kernels import amx
 from npgpt.kernels.amx import load, multiply, store, zero
 from npgpt.kernels.gemm import SCRATCH, Matrix, gemm_signature, integer, shuffle, transpose_rows
+from npgpt.kernels.halves import nearest, widened
 from npgpt.kernels.jit import jit
 
 SIDE = 16  # of a square
@@ -160,17 +161,8 @@ def convert(x, square, turned, part):
 def bf16(x, part):
     """The bits of the bf16 nearest to x or, for part 1, to what part 0 leaves of x."""
     if part == 1:
-        x -= np.uint32(nearest(x) << np.uint32(16)).view(np.float32)
+        x -= widened(nearest(x))
     return nearest(x)
-
-
-@jit
-def nearest(x):
-    """The bits of the bf16 nearest to x; of two, the even one; nan stays nan."""
-    bits = np.float32(x).view(np.uint32)
-    even = (bits >> np.uint32(16)) & np.uint32(1)
-    up = (bits + np.uint32(0x7FFF) + even) >> np.uint32(16)
-    return up if bits & np.uint32(0x7FFFFFFF) <= np.uint32(0x7F800000) else np.uint32(0x7FC0)
 
 
 @jit

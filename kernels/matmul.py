@@ -7,6 +7,7 @@ from numba import from_dtype, get_num_threads, prange, types
 
 from npgpt.kernels.buffers import empty
 from npgpt.kernels.gemm import SCRATCH, gemm_signature
+from npgpt.kernels.halves import number
 from npgpt.kernels.jit import jit
 from npgpt.kernels.precision import current_gemm
 
@@ -14,7 +15,10 @@ FEW = 8  # rows of x up to which few_rows is faster than gemm, which would pack 
 
 
 def matmul_forward(x, w, b=None):
-    """Map x (B, T, C) with w (OC, C) and, if there is one, b (OC,) -> out (B, T, OC), cache."""
+    """Map x (B, T, C) with w (OC, C) and, if there is one, b (OC,) -> out (B, T, OC), cache.
+
+    For up to FEW positions w can be of uint16, the bits of bf16.
+    """
     *BT, C = x.shape
     OC = len(w)
     out = empty((*BT, OC), x.dtype)  # (B, T, OC)
@@ -99,7 +103,7 @@ def few_rows(x, w, out, parts):
 
 @jit
 def dots(x, w, out):
-    """out (M, N) = x (M, K) @ w.T, w (N, K); each sum has one and the same order.
+    """out (M, N) = x (M, K) @ w.T, w (N, K), also in bf16; each sum has one and the same order.
 
     w is read in four places at a time, a quarter of it apart: memory gives a core a third more so.
     """
@@ -112,10 +116,10 @@ def dots(x, w, out):
             xi = x[i]
             s0 = s1 = s2 = s3 = x.dtype.type(0)
             for k in range(xi.size):
-                s0 += w0[k] * xi[k]
-                s1 += w1[k] * xi[k]
-                s2 += w2[k] * xi[k]
-                s3 += w3[k] * xi[k]
+                s0 += number(w0[k]) * xi[k]
+                s1 += number(w1[k]) * xi[k]
+                s2 += number(w2[k]) * xi[k]
+                s3 += number(w3[k]) * xi[k]
             out[i, j], out[i, j1], out[i, j2], out[i, j3] = s0, s1, s2, s3
 
 

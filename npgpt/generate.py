@@ -4,9 +4,12 @@ The keys and values of the past are kept: a new token costs one pass over the we
 to the past, instead of a forward pass over all of it.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from npgpt.errors import ArgumentError
+from npgpt.parameters import BLOCK_NAMES, MATRICES, Parameters
 from npgpt.threads import BYTE
 
 
@@ -57,12 +60,15 @@ def steps(model, tokens, count, choose, stop, cache):
     np.put_along_axis(seen, tokens, True, axis=-1)
     ended = np.zeros(B, bool)
     context, at = tokens, 0  # what the model sees, and how much of it is in kv
+    halves = in_halves(model) if model.precision == "bf16" else None
     for _ in range(count):
         if context.shape[1] > longest:  # each token gets another position: kv has to be made anew
             context, at = context[:, -((longest + 1) // 2) :], 0
         unseen = context[:, at:]  # (B, N)
         with model._computing(4 * BYTE + 2 * unseen.size):  # the weights are read, and used
-            logits = forward_step(unseen, kv, at, model.params, model.layers)  # (B, V)
+            few = halves is not None and unseen.size <= model.layers.matmul.FEW
+            p = halves if few else model.params
+            logits = forward_step(unseen, kv, at, p, model.layers)  # (B, V)
         at = context.shape[1] if cache else 0
         new = choose(logits, seen)  # (B,)
         if stop is not None:
@@ -85,8 +91,23 @@ def forward_step(tokens, kv, at, p, layers):
         x = block_step(x, block, block_kv, at, layers)
     last = np.ascontiguousarray(x[:, -1])  # (B, C)
     lnf, _ = layers.layernorm_forward(last, p.lnfw, p.lnfb)
-    logits, _ = layers.matmul_forward(lnf, p.wte)
+    logits, _ = layers.matmul_forward(lnf, p.head)
     return logits
+
+
+def in_halves(model):
+    """What forward_step takes of the model's parameters, its matrices in bf16: half to be read."""
+    with model._computing(4 * BYTE):
+        halves = Parameters(model.config, model.layers.halves.to_halves(model.params.flat))
+    matrices = [name for name in BLOCK_NAMES if name in MATRICES]
+    blocks = [
+        SimpleNamespace(**vars(block) | {name: getattr(half, name) for name in matrices})
+        for block, half in zip(model.params.blocks, halves.blocks, strict=True)
+    ]
+    p = model.params
+    return SimpleNamespace(
+        wte=p.wte, wpe=p.wpe, blocks=blocks, lnfw=p.lnfw, lnfb=p.lnfb, head=halves.wte
+    )
 
 
 def block_step(x, p, kv, at, layers):

@@ -87,6 +87,11 @@ class Parameters:
             for layer in range(self.config.n_layer)
         ]
 
+    @property
+    def head(self):
+        """The classifier's weights, which are the embeddings'."""
+        return self.wte
+
     def __reduce__(self):
         """Copy and pickle the buffer alone: copied one by one, the views would not be on it."""
         return Parameters, (self.config, self.flat, self.flat.dtype, self.wte_padding)

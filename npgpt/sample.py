@@ -12,6 +12,7 @@ from npgpt.cli import Parser, program
 from npgpt.errors import ArgumentError, FileError
 from npgpt.generate import stream
 from npgpt.gpt2 import BACKENDS, GPT2
+from npgpt.precision import PRECISIONS
 from npgpt.prepare import read_text
 from npgpt.tokenizer import TOKENIZERS, get_tokenizer
 
@@ -129,6 +130,10 @@ def make_parser(prog):
         parent.add_argument(option, type=kind, default=default, metavar=metavar, help=text)
     parser.add_argument("--tokenizer", choices=TOKENIZERS, help="instead of the model's own")
     parser.add_argument("--backend", choices=BACKENDS, default="numba", help="default: numba")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32",
+        help="of the factors of matrix products; default: fp32",
+    )  # fmt: skip
     return parser
 
 
@@ -148,7 +153,7 @@ def main(argv=None, prog=None):
         prompts = [read_text(args.prompt_file)]
         if not prompts[0]:
             raise FileError(f"{args.prompt_file}: is empty, but a prompt is not")
-    model = GPT2.from_pretrained(args.model, backend=args.backend)
+    model = GPT2.from_pretrained(args.model, backend=args.backend, precision=args.precision)
     if args.tokenizer:
         model.tokenizer = get_tokenizer(args.tokenizer)
     if model.tokenizer is None:

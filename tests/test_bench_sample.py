@@ -40,7 +40,9 @@ def test_a_system_that_stops_early_is_found(monkeypatch):
 
 RUNS = {
     "npgpt": [[60.0, 50.0], [70.0]],
+    "npgpt, bf16": [[90.0, 90.0], [90.0]],
     "transformers": [[30.0, 40.0], [20.0]],
+    "transformers, bf16": [[45.0, 45.0], [45.0]],
     "limit": [[80.0], [80.0]],
 }
 
@@ -52,9 +54,9 @@ def test_the_table_compares_medians():
     }
     lines = sample.table(results, 64, 32)
     assert lines[0].startswith("| 32 tokens after 64, greedy |")
-    assert lines[2] == "| npgpt | 60.0 (50.0 to 70.0) | 1.00 |"
-    assert lines[3] == "| transformers | 30.0 (20.0 to 40.0) | 2.00 |"
-    assert lines[4] == "| limit | 80.0 (80.0 to 80.0) | 0.75 |"
+    assert lines[2] == "| npgpt | 60.0 (50.0 to 70.0) | 1.00 | 1.50 |"
+    assert lines[4] == "| transformers | 30.0 (20.0 to 40.0) | 2.00 | 3.00 |"
+    assert lines[6] == "| limit | 80.0 (80.0 to 80.0) | 0.75 | 1.12 |"
 
 
 def test_the_systems_take_turns_and_what_they_did_is_written(monkeypatch, capsys, tmp_path):
@@ -72,11 +74,12 @@ def test_the_systems_take_turns_and_what_they_did_is_written(monkeypatch, capsys
     words = "--length 5 --tokens 7 --rounds 2 --runs 2".split()
     monkeypatch.setattr(sys, "argv", ["bench.sample", *words, "--out", str(tmp_path / "new")])
     sample.main()
-    assert order == ["npgpt", "transformers", "limit", "transformers", "limit", "npgpt"]
+    names = list(RUNS)
+    assert order == [*names, *names[1:], names[0]]
     written = json.loads((tmp_path / "new" / "sample_5x7.json").read_text())
     assert written["results"]["npgpt"] == {"median": 60.0, "least": 50.0, "most": 70.0}
     assert written["machine"] == {"cpu": "one", "transformers": "1"}
-    assert "| npgpt | 60.0 (50.0 to 70.0) | 1.00 |" in capsys.readouterr().out
+    assert "| npgpt | 60.0 (50.0 to 70.0) | 1.00 | 1.50 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
