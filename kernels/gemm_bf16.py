@@ -65,8 +65,9 @@ def gemm_parts(a, b, c, add, scratch, parts):
         adding = add or k0 > 0
         steps = (k1 - k0 + 31) // 32
         size = SQUARE * steps * parts  # of a panel of a
-        blocks = (M * size // SIDE + ROOM - 1) // ROOM
-        MC = (M + SIDE * blocks - 1) // (SIDE * blocks) * SIDE
+        panels, fitting = (M + SIDE - 1) // SIDE, ROOM // size
+        blocks = (panels + fitting - 1) // fitting
+        MC = (panels + blocks - 1) // blocks * SIDE
         for m0 in range(0, M, MC):
             m1 = min(m0 + MC, M)
             pack(a[m0:m1, k0:k1], apanels, False, parts, 1)
