@@ -71,7 +71,7 @@ def kernel_backward(probs, weight, targets):
 
 @jit(parallel=True)
 def maxima(logits, out):
-    """The kernel's loop for the maximum, alone: logits (N, V) -> out (N,)."""
+    """One comparison after the other: logits (N, V) -> out (N,)."""
     for i in prange(out.size):
         row = logits[i]
         highest = row[0]
@@ -108,7 +108,7 @@ def rows(rounds, N=256, V=50257):
         print(
             f"  {name}  {book:.1f}  {own:.1f}  {middle:.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
         )
-    print(f"  the maximum alone, as in the kernel: {statistics.median(highest[1:]):.1f} ms")
+    print(f"  the maximum alone, one comparison after the other: {statistics.median(highest[1:]):.1f} ms")
 
 
 def in_parts(x, wte, targets, dwte, rows):
