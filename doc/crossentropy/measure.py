@@ -108,7 +108,7 @@ def rows(rounds, N=256, V=50257):
         print(
             f"  {name}  {book:.1f}  {own:.1f}  {middle:.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
         )
-    print(f"  the maximum alone, one comparison after the other: {statistics.median(highest[1:]):.1f} ms")
+    print(f"  a maximum, one comparison after the other: {statistics.median(highest[1:]):.1f} ms")
 
 
 def in_parts(x, wte, targets, dwte, rows):
