@@ -12,6 +12,7 @@ After the Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1
 import ctypes
 import platform
 import sys
+from functools import cache
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -31,6 +32,7 @@ SHAPES[48:56] = 16
 BYTE, INT8, INT32, INT64 = ir.IntType(8).as_pointer(), *(ir.IntType(n) for n in (8, 32, 64))
 
 
+@cache
 def granted():
     """Whether this CPU has tiles for bf16 and the system lets this process use them."""
     if sys.platform != "linux" or platform.machine() != "x86_64":

@@ -78,7 +78,7 @@ def test_bad_settings_are_refused(words, message, monkeypatch, capsys, tmp_path)
 def test_a_cpu_without_units_for_bf16_is_refused_in_a_sentence(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["bench.products", "--out", str(tmp_path)])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    monkeypatch.setattr("npgpt.kernels.amx.granted", lambda: False)
+    monkeypatch.setattr("npgpt.precision.granted", lambda: False)
     with pytest.raises(SystemExit) as stopped:
         bench.main()
     assert stopped.value.code == 2
