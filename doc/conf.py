@@ -1,6 +1,6 @@
 """The settings of Sphinx for the site: `sphinx-build -W -n -c doc . site`, from the root.
 
-The source directory is the repository's root, and this folder holds the settings alone. So README.md,
+The source directory is the root, and this folder holds the settings alone. So README.md,
 the tutorials and the notebooks are where they are on disk, no link or copy of them is needed, and a
 relative link that holds between two files of the repository holds between their pages.
 """
