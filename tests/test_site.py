@@ -123,7 +123,8 @@ def test_the_reference_shows_the_docstrings_as_they_stand(site):
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
-        (r"$\hat x$ and $\nosuch x$", r"latex2mathml does not know \nosuch"),
+        (r"$\hat x$ and $\nosuch x$", r"latex2mathml leaves \nosuch"),
+        (r"$\begin{gathered} a \\ b \end{gathered}$", "latex2mathml leaves linebreak"),
         ("$x_1_2$", "no LaTeX"),
         ("[a page](nowhere.md)", "nowhere.md"),
         ("```{literalinclude} nowhere.py\n```", "nowhere.py"),
