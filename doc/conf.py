@@ -43,5 +43,6 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
+html_show_copyright = False
 templates_path = ["templates"]
 html_additional_pages = {"index": "front.html"}  # the folder's own page, which goes to doc/index

@@ -24,7 +24,7 @@ def run(script, *arguments, options=(), path=(), **env):
         [sys.executable, *options, script, *arguments],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": path, "NUMBA_DISABLE_JIT": "0", **env},
     )
