@@ -7,6 +7,9 @@ import pytest
 import npgpt
 from npgpt.errors import ArgumentError
 from npgpt.kernels import amx
+from npgpt.kernels.buffers import empty
+from npgpt.kernels.gemm import SCRATCH
+from npgpt.kernels.gemm_bf16 import KC, ROOM, SIDE, gemm_bf16_for
 from npgpt.kernels.matmul import product
 from npgpt.precision import computing_in
 
@@ -43,6 +46,20 @@ def test_a_product_is_that_of_the_rounded_factors(M, K, N, layout, add, rng):
     expected = rounded(x.copy()).astype(float) @ rounded(y.copy()).astype(float) + 7 * add
     np.testing.assert_allclose(out[:, :N], expected, rtol=1e-5, atol=1e-5 * np.sqrt(K))
     assert (out[:, N:] == 7).all()
+
+
+@needs_units
+@pytest.mark.parametrize("split", [False, True])
+def test_a_product_stays_within_its_room(split, rng):
+    """With one panel more than fit into one, two, ... blocks, and with just as many."""
+    K, guard = KC // (1 + split), 1000
+    fitting = ROOM // (KC * SIDE // 2)
+    for panels in (fitting, fitting + 1, 2 * fitting, 2 * fitting + 1, 3 * fitting + 1):
+        a, b = factors(rng, "xy", SIDE * panels, K, 5)
+        scratch, c = empty((SCRATCH + guard,), np.float32), np.empty((len(a), 5), np.float32)
+        scratch[-guard:] = 7
+        gemm_bf16_for(split)(a, b, c, False, scratch[:-guard])
+        assert (scratch[-guard:] == 7).all(), panels
 
 
 @needs_units
