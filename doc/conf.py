@@ -16,7 +16,6 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "mathml", "docstrings"]
 root_doc = "doc/index"
 include_patterns = ["doc/**.md", "notebooks/*.ipynb", "notebooks/README.md"]
 exclude_patterns = [".*", "build", "dist", "site"]
-suppress_warnings = ["toc.not_readable"]  # doc/index.md names tutorials that are being written
 
 # Markdown as GitHub reads it: $...$ is a formula, a heading can be linked to.
 myst_enable_extensions = ["dollarmath"]
