@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.machine import ADAMW_BYTES, describe, median_time, memory_speed, operands, products
+from bench.machine import ADAMW_BYTES, describe, median_time, memory_speed
 
 C, NH, V = 768, 12, 50257
 
@@ -109,19 +109,6 @@ def measure(B, T):
         yield "residual", *times, 12 * x.size / memory
 
 
-def measure_products(B, T):
-    """Rows of a step's products: name, seconds of NumPy's matmul and of the kernel, how often."""
-    from npgpt.kernels.matmul import product
-    from npgpt.threads import threads
-
-    for kind, M, K, N, count in products(B, T):
-        x, y, out = operands(kind, M, K, N)
-        blas = median_time(lambda: np.matmul(x, y, out=out))  # noqa: B023
-        with threads():
-            own = median_time(lambda: product(x, y, out))  # noqa: B023
-        yield f"{kind}: ({M}, {K}) @ ({K}, {N})", blas, own, 2e-9 * M * K * N, count
-
-
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -136,20 +123,14 @@ def main():
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     print("\n| kernel | textbook, ms | kernel, ms | textbook / kernel | limit / kernel |")
     print("| --- | --- | --- | --- | --- |")
-    rows, gemms = [], []
+    rows = []
     for name, book, own, limit in measure(args.batch, args.length):
         rows.append({"name": name, "textbook": book, "kernel": own, "limit": limit})
         times = f"{1000 * book:.2f} | {1000 * own:.2f}"
         print(f"| {name} | {times} | {book / own:.1f} | {limit / own:.2f} |", flush=True)
-    print("\n| product | GFLOP/s NumPy | GFLOP/s kernel | ratio |\n| --- | --- | --- | --- |")
-    for name, blas, own, work, count in measure_products(args.batch, args.length):
-        gemms.append({"name": name, "numpy": blas, "kernel": own, "count": count})
-        print(f"| {name} | {work / blas:.0f} | {work / own:.0f} | {blas / own:.2f} |", flush=True)
-    whole = [sum(row["count"] * row[key] for row in gemms) for key in ("numpy", "kernel")]
-    print(f"| all of a step | {whole[0]:.2f} s | {whole[1]:.2f} s | {whole[0] / whole[1]:.2f} |")
     content = {"machine": machine, "batch": args.batch, "length": args.length}
     path = args.out / f"kernels_{args.batch}x{args.length}.json"
-    path.write_text(json.dumps({**content, "kernels": rows, "products": gemms}, indent=1) + "\n")
+    path.write_text(json.dumps({**content, "kernels": rows}, indent=1) + "\n")
     print(f"\nwrote {path}")
 
 

@@ -87,12 +87,12 @@ def chart(path, results, parts, B, T):
     medians = [results[name]["median"] for name in names]
     colours = ["#1f6f8b" if name.startswith("npgpt") else "#c9c9c9" for name in names]
     left.bar_label(left.barh(names, medians, color=colours), fmt="%.2f s", padding=3)
-    left.set(title=f"a training step of GPT-2 124M, B={B}, T={T}, float32", xlabel="seconds")
+    left.set(title=f"a training step of GPT-2 124M, B={B}, T={T}", xlabel="seconds")
     left.margins(x=0.15)
     names = sorted(parts, key=parts.get)
     shares = [100 * parts[name] / sum(parts.values()) for name in names]
     right.bar_label(right.barh(names, shares, color="#1f6f8b"), fmt="%.1f %%", padding=3)
-    right.set(title="where npgpt's step spends it", xlabel="per cent of the step")
+    right.set(title="where npgpt's step in float32 spends it", xlabel="per cent of the step")
     right.margins(x=0.15)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

@@ -12,6 +12,7 @@ After the Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1
 import ctypes
 import platform
 import sys
+from functools import cache
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -28,9 +29,10 @@ SHAPES[0] = 1
 SHAPES[16:32].view(np.uint16)[:] = 64
 SHAPES[48:56] = 16
 
-BYTE, INT8, INT64 = ir.IntType(8).as_pointer(), ir.IntType(8), ir.IntType(64)
+BYTE, INT8, INT32, INT64 = ir.IntType(8).as_pointer(), *(ir.IntType(n) for n in (8, 32, 64))
 
 
+@cache
 def granted():
     """Whether this CPU has tiles for bf16 and the system lets this process use them."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
@@ -104,6 +106,24 @@ def mover(instruction):
 
 
 load, store = mover("tileloadd64"), mover("tilestored64")
+
+
+@intrinsic
+def fetch_to_write(typing_context, x, i, j):
+    """Ask for the cache line of x[i, j] before it is written."""
+
+    def generate(context, builder, signature, arguments):
+        array, i, j = arguments
+        struct = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=array)
+        steps = [builder.extract_value(struct.strides, axis) for axis in (0, 1)]
+        offset = builder.add(builder.mul(i, steps[0]), builder.mul(j, steps[1]))
+        pointer = builder.gep(builder.bitcast(struct.data, BYTE), [offset])
+        kind = ir.FunctionType(ir.VoidType(), [BYTE, INT32, INT32, INT32])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(prefetch, [pointer, INT32(1), INT32(3), INT32(1)])
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp), generate
 
 
 @intrinsic(prefer_literal=True)

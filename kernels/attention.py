@@ -12,7 +12,7 @@ import numpy as np
 from numba import from_dtype, get_num_threads, prange, types
 
 from npgpt.kernels.buffers import empty
-from npgpt.kernels.exponential import exp
+from npgpt.kernels.exponential import exp, largest
 from npgpt.kernels.gemm import SCRATCH, gemm_signature
 from npgpt.kernels.jit import jit
 from npgpt.kernels.matmul import FEW, dots
@@ -139,9 +139,7 @@ def forward_head(gemm, qkv, out, logsums, h, scratch, scores, yT):
 @jit
 def softmax(row, scale):
     """row (T,) becomes the softmax of scale * row -> the log of the sum of the exponentials."""
-    highest = row[0]
-    for s in range(row.size):
-        highest = max(highest, row[s])
+    highest = largest(row)
     total = row.dtype.type(0)
     for s in range(row.size):
         row[s] = exp((row[s] - highest) * scale)

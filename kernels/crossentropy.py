@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from npgpt.kernels.buffers import empty
-from npgpt.kernels.exponential import exp
+from npgpt.kernels.exponential import exp, largest
 from npgpt.kernels.jit import jit
 from npgpt.kernels.matmul import product
 from npgpt.layers.crossentropy import IGNORED
@@ -52,9 +52,7 @@ def softmax_rows(logits, targets, losses):
     real = logits.dtype.type
     for i in prange(N):
         row = logits[i]
-        highest = row[0]
-        for v in range(V):
-            highest = max(highest, row[v])
+        highest = largest(row)
         target_logit = row[targets[i]] if targets[i] >= 0 else highest
         total = real(0)
         for v in range(V):

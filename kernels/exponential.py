@@ -1,8 +1,10 @@
-"""exp for kernels: in float32 a polynomial that compiles to vector instructions."""
+"""What a softmax takes: exp, in float32 by vector instructions, and the largest of a row."""
 
 import numpy as np
 from numba import types
 from numba.extending import overload
+
+from npgpt.kernels.jit import jit
 
 LOG2E = np.float32(1.44269504)
 LN2 = np.float32(0.69314718)
@@ -30,3 +32,19 @@ def exp_float32(x):
     s = ONE + r * (ONE + r * (T2 + r * (T3 + r * (T4 + r * (T5 + r * (T6 + r * T7))))))
     power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23))  # the bits of 2^n
     return s * power.view(np.float32)
+
+
+@jit
+def largest(row):
+    """The largest of row (N,).
+
+    In four quarters at a time: one comparison after another would each wait for the one before.
+    """
+    quarter = row.size // 4
+    h0 = h1 = h2 = h3 = row[0]
+    for i in range(quarter):
+        h0, h1 = max(h0, row[i]), max(h1, row[i + quarter])
+        h2, h3 = max(h2, row[i + 2 * quarter]), max(h3, row[i + 3 * quarter])
+    for i in range(4 * quarter, row.size):
+        h0 = max(h0, row[i])
+    return max(max(h0, h1), max(h2, h3))

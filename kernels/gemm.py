@@ -28,7 +28,8 @@ KC = 256  # a panel of b, KC x NR, is 48 KiB
 NC = 768  # a block of b, KC x NC, is 768 KiB of float32: it stays in a second-level cache of 1 MiB
 AHEAD = 8  # rows of b that are fetched from the second-level cache before their turn
 
-SCRATCH = MR * (3 * VECTOR // 4 + KC) + NC * KC  # elements that gemm needs besides its arguments
+SCRATCH = 220_000  # elements of room that a product needs besides its arguments
+assert SCRATCH >= MR * (3 * VECTOR // 4 + KC) + NC * KC
 
 
 def tile(a, b, K, c, m, n, add):

@@ -106,8 +106,8 @@ def body_backward(dlnf, cache, p, g, add, layers, recompute=False):
 def head(lnf, targets, p, layers, g=None, add=False, dloss=1.0):
     """lnf (B, T, C), targets (B, T) -> loss (a float), dlnf (B, T, C) or, without g, None.
 
-    It goes forward and backward with HEAD_ROWS positions at a time, since their logits take more
-    memory than all the rest of their activations. wte's gradient goes into g.
+    It goes forward and backward with HEAD_ROWS positions at a time, since the logits of all would
+    take far more memory than any other array. wte's gradient goes into g.
     """
     rows, targets = lnf.reshape(-1, lnf.shape[-1]), targets.reshape(-1)  # (B*T, C), (B*T,)
     dlnf = None if g is None else np.zeros_like(rows)  # (B*T, C)

@@ -17,16 +17,16 @@ def check_precision(name):
         raise ArgumentError(f"precision must be one of {', '.join(PRECISIONS)}, not {name!r}")
     if name != "fp32" and not granted():
         raise ArgumentError(
-            f"precision {name} takes a CPU and a system with AMX tiles for bf16, which are not"
-            " here: use fp32"
+            f"precision {name} takes a CPU with AMX tiles or AVX-512's instructions for bf16, and"
+            " this one has neither: use fp32"
         )
 
 
 def granted():
     """Whether there are units for bf16."""
-    from npgpt.kernels import amx
+    from npgpt.kernels import amx, dots_bf16
 
-    return amx.granted()
+    return amx.granted() or dots_bf16.granted()
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture
 def bf16_units():
-    """Skips the test where the CPU or the system has no units for bf16."""
+    """Skips the test where the CPU or the system has no tiles for bf16."""
     if not amx.granted():
         pytest.skip("this CPU or system has no AMX tiles for bf16")
 

@@ -1,28 +1,13 @@
-"""The layernorm tutorial: its two scripts, and its own Python blocks as one script."""
+"""The layernorm tutorial: its two scripts, and what its blocks show. test_doc.py has the rest."""
 
 import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from test_doc import ROOT, run, run_blocks
 
-ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "doc" / "layernorm"
 THIRD_TERM = "    - xhat * (dxhat * xhat).mean(-1, keepdims=True)  # (B, T, C)\n"
-
-
-def run(script, *arguments, options=(), path=(), **env):
-    """Run a script as a reader does; the folders in path come first in what it can import."""
-    path = os.pathsep.join(map(str, [*path, ROOT]))
-    return subprocess.run(
-        [sys.executable, *options, script, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path, "NUMBA_DISABLE_JIT": "0", **env},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -137,25 +122,13 @@ def test_numba_exits_2_and_names_the_command_when_the_file_is_missing(tmp_path):
     assert f"python {DOC / 'layernorm.py'} {tmp_path / 'ln.bin'}" in ran.stderr
 
 
-def tutorial(text):
-    """The Python blocks of the tutorial, each on its own lines, so that errors name the line."""
-    lines, inside = [], False
-    for line in text.splitlines():
-        fence = line.startswith("```")
-        lines.append(line if inside and not fence else "")
-        inside = line == "```python" or (inside and not fence)
-    return "\n".join(lines) + "\n"
-
-
 @pytest.fixture(scope="module")
 def text():
     return (DOC / "layernorm.md").read_text(encoding="utf-8")
 
 
-def test_tutorial_runs_from_top_to_bottom(text, tmp_path):
-    script = tmp_path / "layernorm_md.py"
-    script.write_text(tutorial(text), encoding="utf-8")
-    ran = run(script, options=["-W", "error"])
+def test_tutorial_shows_what_it_prints(text, tmp_path):
+    ran = run_blocks(text, tmp_path)
     assert ran.returncode == 0, ran.stderr
     for line in ran.stdout.splitlines()[:4]:  # the first report is shown as it is
         assert line[:26] in text
@@ -163,8 +136,6 @@ def test_tutorial_runs_from_top_to_bottom(text, tmp_path):
 
 def test_tutorial_stops_at_a_wrong_formula(text, tmp_path):
     assert text.count(THIRD_TERM) == 1
-    script = tmp_path / "layernorm_md.py"
-    script.write_text(tutorial(text).replace(THIRD_TERM, "\n"), encoding="utf-8")
-    ran = run(script)
+    ran = run_blocks(text.replace(THIRD_TERM, "\n"), tmp_path)
     assert ran.returncode == 1
     assert "np.testing.assert_allclose(dx, compact" in ran.stderr

@@ -6,12 +6,32 @@ import pytest
 
 import npgpt
 from npgpt.errors import ArgumentError
-from npgpt.kernels import amx
+from npgpt.kernels import amx, dots_bf16
+from npgpt.kernels.buffers import empty
+from npgpt.kernels.gemm import SCRATCH
+from npgpt.kernels.gemm_bf16 import KC, ROOM, SIDE, gemm_bf16_for
 from npgpt.kernels.matmul import product
 from npgpt.precision import computing_in
 
-needs_units = pytest.mark.usefixtures("bf16_units")
+needs_units = pytest.mark.usefixtures("units")
 SPLIT_ERROR = 2e-5  # of bf16x3, root mean square, as a part of the result's own spread
+
+
+@pytest.fixture(params=["tiles", "dots"])
+def units(request, monkeypatch):
+    """Both ways to multiply, where the CPU has them: dots as on one without tiles."""
+    if request.param == "tiles":
+        request.getfixturevalue("bf16_units")
+        return
+    if not dots_bf16.granted():
+        pytest.skip("this CPU has no AVX-512 instructions for bf16")
+    monkeypatch.setattr(amx, "granted", lambda: False)
+
+
+def test_what_the_cpu_has_is_what_multiplies(units, request):
+    for split in (False, True):
+        name = gemm_bf16_for(split).py_func.__name__
+        assert name.endswith("_dots") == ("dots" in request.node.name)
 
 
 def rounded(x):
@@ -43,6 +63,20 @@ def test_a_product_is_that_of_the_rounded_factors(M, K, N, layout, add, rng):
     expected = rounded(x.copy()).astype(float) @ rounded(y.copy()).astype(float) + 7 * add
     np.testing.assert_allclose(out[:, :N], expected, rtol=1e-5, atol=1e-5 * np.sqrt(K))
     assert (out[:, N:] == 7).all()
+
+
+@needs_units
+@pytest.mark.parametrize("split", [False, True])
+def test_a_product_stays_within_its_room(split, rng):
+    """With one panel more than fit into one, two, ... blocks, and with just as many."""
+    K, guard = KC // (1 + split), 1000
+    fitting = ROOM // (KC * SIDE // 2)
+    for panels in (fitting, fitting + 1, 2 * fitting, 2 * fitting + 1, 3 * fitting + 1):
+        a, b = factors(rng, "xy", SIDE * panels, K, 5)
+        scratch, c = empty((SCRATCH + guard,), np.float32), np.empty((len(a), 5), np.float32)
+        scratch[-guard:] = 7
+        gemm_bf16_for(split)(a, b, c, False, scratch[:-guard])
+        assert (scratch[-guard:] == 7).all(), panels
 
 
 @needs_units
@@ -102,7 +136,8 @@ def test_gradients_are_near_those_of_float32(name, bound, params, state):
 
 def test_a_machine_without_the_units_refuses_them_in_a_sentence(monkeypatch, params):
     monkeypatch.setattr(amx, "granted", lambda: False)
-    with pytest.raises(ArgumentError, match="precision bf16 takes a CPU and a system with AMX"):
+    monkeypatch.setattr(dots_bf16, "granted", lambda: False)
+    with pytest.raises(ArgumentError, match="precision bf16 takes a CPU with AMX tiles or AVX-512"):
         npgpt.GPT2(params.config, precision="bf16")
     npgpt.GPT2(params.config, precision="fp32")
 

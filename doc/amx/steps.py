@@ -1,0 +1,165 @@
+"""Measures each step of the tutorial, in turn, on one core and at last on all.
+
+python doc/amx/steps.py [ROUNDS]
+"""
+
+import statistics
+import sys
+import time
+
+import numpy as np
+from numba import njit
+
+from npgpt.kernels import amx
+from npgpt.kernels.amx import begin, end, fetch_to_write, load, multiply, store, zero
+from npgpt.kernels.buffers import empty
+from npgpt.kernels.gemm import SCRATCH, gemm_for
+from npgpt.kernels.gemm_bf16 import gemm_bf16_for
+from npgpt.kernels.matmul import product
+from npgpt.precision import computing_in
+from npgpt.threads import threads
+
+SHAPES = amx.SHAPES
+M, K, N = 768, 768, 3072  # a step's widest layer, 768 positions of it
+STEPS = K // 32  # multiplications from the first k to the last
+FEW = 8  # of them, whose factors fit into a first-level cache
+
+
+@njit
+def multiply_alone(a, b, c, count):
+    begin(SHAPES)
+    for _ in range(count // 4):
+        multiply(0, 4, 6)
+        multiply(1, 4, 7)
+        multiply(2, 5, 6)
+        multiply(3, 5, 7)
+    end()
+
+
+@njit
+def one_tile(a, b, c, count):
+    """16 x 16 of c: two loads for each multiplication."""
+    begin(SHAPES)
+    for _ in range(count // FEW):
+        for step in range(FEW):
+            load(3, a, 256 * step, 16)
+            load(4, b, 256 * step, 16)
+            multiply(0, 3, 4)
+    end()
+
+
+@njit
+def eight_tiles(a, b, c, count):
+    """32 x 32 of c: four loads for four multiplications, and no tile is free."""
+    begin(SHAPES)
+    for _ in range(count // (4 * FEW)):
+        for step in range(FEW):
+            at = 512 * step
+            load(4, a, at, 16)
+            load(6, b, at, 16)
+            multiply(0, 4, 6)
+            load(7, b, at + 256, 16)
+            multiply(1, 4, 7)
+            load(5, a, at + 256, 16)
+            multiply(2, 5, 6)
+            multiply(3, 5, 7)
+    end()
+
+
+@njit
+def five_tiles(a, b, c, count):
+    """16 x 48 of c: four loads for three multiplications, and three tiles are never touched."""
+    begin(SHAPES)
+    for _ in range(count // (3 * FEW)):
+        for step in range(FEW):
+            at = 768 * step
+            load(3, a, 256 * step, 16)
+            load(4, b, at, 16)
+            multiply(0, 3, 4)
+            load(4, b, at + 256, 16)
+            multiply(1, 3, 4)
+            load(4, b, at + 512, 16)
+            multiply(2, 3, 4)
+    end()
+
+
+def storing(fetch):
+    """five_tiles, of all of c (M, N), with each tile stored where it belongs."""
+
+    @njit
+    def run(a, b, c, count):
+        begin(SHAPES)
+        for n in range(0, N, 48):
+            for m in range(0, M, 16):
+                zero(0)
+                zero(1)
+                zero(2)
+                for step in range(STEPS):
+                    if fetch and step < 8:
+                        for j in range(n, n + 48, 16):
+                            fetch_to_write(c, m + 16 + 2 * step, j)
+                            fetch_to_write(c, m + 17 + 2 * step, j)
+                    at = 768 * step
+                    load(3, a, 16 * K // 2 * (m // 16) + 256 * step, 16)
+                    load(4, b, at, 16)
+                    multiply(0, 3, 4)
+                    load(4, b, at + 256, 16)
+                    multiply(1, 3, 4)
+                    load(4, b, at + 512, 16)
+                    multiply(2, 3, 4)
+                store(0, c, N * m + n, N)
+                store(1, c, N * m + n + 16, N)
+                store(2, c, N * m + n + 32, N)
+        end()
+
+    return run
+
+
+def main():
+    if not amx.granted():
+        print("this CPU or system has no AMX tiles for bf16")
+        return
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((M, K), dtype=np.float32)
+    w = rng.standard_normal((N, K), dtype=np.float32)
+    c, scratch = empty((M, N), np.float32), empty((SCRATCH,), np.float32)
+    a, b = empty((M * K // 2,), np.uint32), empty((48 * K // 2 + (1 << 14),), np.uint32)
+    a[:] = b[:] = 0
+    whole = M * N * K // 8192  # multiplications, of 8,192 products each
+    small = (a, b, c, whole // 8)
+    plain, ahead = storing(fetch=False), storing(fetch=True)
+
+    def everything(precision):
+        with threads(), computing_in(precision):
+            product(x, w.T, c)
+
+    gemms = {"fp32": gemm_for(np.dtype("f4")), "bf16": gemm_bf16_for(False)}
+    cases = {
+        "multiply alone": (lambda: multiply_alone(*small), 8),
+        "16 x 16 of c in one tile": (lambda: one_tile(*small), 8),
+        "32 x 32 in four, of eight tiles": (lambda: eight_tiles(*small), 8),
+        "16 x 48 in three, of five tiles": (lambda: five_tiles(*small), 8),
+        "the same, c stored": (lambda: plain(a, b, c, whole), 1),
+        "and fetched before": (lambda: ahead(a, b, c, whole), 1),
+        "with packing: gemm_bf16": (lambda: gemms["bf16"](x, w.T, c, False, scratch), 1),
+        "gemm, float32": (lambda: gemms["fp32"](x, w.T, c, False, scratch), 1),
+        "all cores, bf16": (lambda: everything("bf16"), 1),
+        "all cores, bf16x3": (lambda: everything("bf16x3"), 1),
+        "all cores, float32": (lambda: everything("fp32"), 1),
+    }
+    speeds = {name: [] for name in cases}
+    for turn in range(rounds + 1):
+        for name, (run, part) in cases.items():
+            start = time.perf_counter()
+            run()
+            if turn:  # the first compiles
+                speeds[name].append(2e-9 * M * N * K / part / (time.perf_counter() - start))
+    for name, values in speeds.items():
+        print(
+            f"{name:34} {statistics.median(values):6.0f}  ({min(values):.0f} to {max(values):.0f})"
+        )
+
+
+if __name__ == "__main__":
+    main()

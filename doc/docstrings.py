@@ -1,0 +1,30 @@
+"""Docstrings are plain text here: they are shown as they stand, not read as reStructuredText."""
+
+import re
+
+
+def plain(lines):
+    """Lines of plain text -> reStructuredText: paragraphs, `code`, and what is indented as code."""
+    blocks = re.split(r"\n\n+", "\n".join(lines).strip("\n"))
+    shown = [f"::\n\n{block}" if block.startswith(" ") else escaped(block) for block in blocks]
+    return [*"\n\n".join(shown).split("\n"), ""]
+
+
+def escaped(text):
+    """Text without what has a meaning in reStructuredText, but for its `code`."""
+    return re.sub(r"`([^`]+)`|([\\*_|`])", lambda m: f"``{m[1]}``" if m[1] else f"\\{m[2]}", text)
+
+
+def process(app, what, name, thing, options, lines):
+    lines[:] = plain([line for line in lines if not line.startswith("Create new instance of")])
+
+
+def skip(app, what, name, thing, skip, options):
+    """Leave out the fields of a NamedTuple: as of one itself, Python's docstring says nothing."""
+    return True if (thing.__doc__ or "").startswith("Alias for field number") else None
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", process)
+    app.connect("autodoc-skip-member", skip)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
