@@ -37,7 +37,8 @@ def granted():
     """Whether this CPU has tiles for bf16 and the system lets this process use them."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
-    if not llvm.get_host_cpu_features().get("amx-bf16", False):
+    features = llvm.get_host_cpu_features()  # the last is what the factors are packed by
+    if not all(features.get(name, False) for name in ("amx-tile", "amx-bf16", "avx512bf16")):
         return False
     return ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA) == 0
 

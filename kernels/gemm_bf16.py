@@ -1,8 +1,7 @@
 """The product of gemm.py on the CPU's units for bf16, the upper half of a float32; sums in float32.
 
 `gemm_bf16` rounds the elements of a and b to bf16. `gemm_bf16x3` splits each into two of them, high
-and low, and adds three products, high @ high + high @ low + low @ high: nearly what float32 gives,
-at a third of the speed.
+and low, and adds three products, high @ high + high @ low + low @ high: nearly what float32 gives.
 
 Both factors are packed (pack_bf16.py). A panel of a is 16 rows and K, one square for every 32 k; a
 panel of b is 48 columns and K, three for every 32 k. A block of a stays in the second-level cache
@@ -76,7 +75,7 @@ def gemm_parts(a, b, c, add, scratch, parts, units):
         adding = add or k0 > 0
         steps = (k1 - k0 + 31) // 32
         size = SQUARE * steps * parts  # of a panel of a
-        panels, fitting = (M + SIDE - 1) // SIDE, ROOM // size
+        panels, fitting = max(1, (M + SIDE - 1) // SIDE), ROOM // size
         blocks = (panels + fitting - 1) // fitting
         MC = (panels + blocks - 1) // blocks * SIDE
         for m0 in range(0, M, MC):

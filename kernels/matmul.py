@@ -17,7 +17,8 @@ FEW = 8  # rows of x up to which few_rows is faster than gemm, which would pack 
 def matmul_forward(x, w, b=None):
     """Map x (B, T, C) with w (OC, C) and, if there is one, b (OC,) -> out (B, T, OC), cache.
 
-    For up to FEW positions w can be of uint16, the bits of bf16.
+    For up to FEW positions, which read w more than they compute, factors are not rounded in any
+    precision; there w can be of uint16, the bits of bf16.
     """
     *BT, C = x.shape
     OC = len(w)

@@ -60,13 +60,15 @@ def steps(model, tokens, count, choose, stop, cache):
     np.put_along_axis(seen, tokens, True, axis=-1)
     ended = np.zeros(B, bool)
     context, at = tokens, 0  # what the model sees, and how much of it is in kv
-    halves = in_halves(model) if model.precision == "bf16" else None
+    halves = None  # made when they are wanted first
+    in_bf16 = model.precision == "bf16" and model.params.flat.dtype == np.float32
     for _ in range(count):
         if context.shape[1] > longest:  # each token gets another position: kv has to be made anew
             context, at = context[:, -((longest + 1) // 2) :], 0
         unseen = context[:, at:]  # (B, N)
         with model._computing(4 * BYTE + 2 * unseen.size):  # the weights are read, and used
-            few = halves is not None and unseen.size <= model.layers.matmul.FEW
+            few = in_bf16 and unseen.size <= model.layers.matmul.FEW
+            halves = in_halves(model) if few and halves is None else halves
             p = halves if few else model.params
             logits = forward_step(unseen, kv, at, p, model.layers)  # (B, V)
         at = context.shape[1] if cache else 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import npgpt
-from npgpt.kernels import amx
+from npgpt.precision import granted
 
 TINY_MODEL = files("npgpt") / "data" / "tiny.bin"
 TINY_STATE = files("npgpt") / "data" / "tiny_debug_state.bin"
@@ -28,9 +28,9 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture
 def bf16_units():
-    """Skips the test where the CPU or the system has no tiles for bf16."""
-    if not amx.granted():
-        pytest.skip("this CPU or system has no AMX tiles for bf16")
+    """Skips the test where the CPU or the system has no units for bf16."""
+    if not granted():
+        pytest.skip("this CPU or system has neither AMX tiles nor AVX-512 instructions for bf16")
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ SPLIT_ERROR = 2e-5  # of bf16x3, root mean square, as a part of the result's own
 def units(request, monkeypatch):
     """Both ways to multiply, where the CPU has them: dots as on one without tiles."""
     if request.param == "tiles":
-        request.getfixturevalue("bf16_units")
+        if not amx.granted():
+            pytest.skip("this CPU or system has no AMX tiles for bf16")
         return
     if not dots_bf16.granted():
         pytest.skip("this CPU has no AVX-512 instructions for bf16")
@@ -72,11 +73,31 @@ def test_a_product_stays_within_its_room(split, rng):
     K, guard = KC // (1 + split), 1000
     fitting = ROOM // (KC * SIDE // 2)
     for panels in (fitting, fitting + 1, 2 * fitting, 2 * fitting + 1, 3 * fitting + 1):
-        a, b = factors(rng, "xy", SIDE * panels, K, 5)
-        scratch, c = empty((SCRATCH + guard,), np.float32), np.empty((len(a), 5), np.float32)
+        a, b = factors(rng, "xy", SIDE * panels - 3, K, 50)
+        scratch, c = empty((SCRATCH + guard,), np.float32), np.empty((len(a), 50), np.float32)
         scratch[-guard:] = 7
         gemm_bf16_for(split)(a, b, c, False, scratch[:-guard])
         assert (scratch[-guard:] == 7).all(), panels
+        expected = a.astype(float) @ b if split else rounded(a).astype(float) @ rounded(b)
+        np.testing.assert_allclose(c, expected, rtol=1e-3, atol=5e-3)
+
+
+@needs_units
+@pytest.mark.parametrize("M, K, N", [(0, 5, 3), (4, 0, 3), (4, 5, 0)])
+def test_a_thread_may_have_nothing_to_do(M, K, N):
+    c, scratch = np.full((M, N), 7, np.float32), empty((SCRATCH,), np.float32)
+    gemm_bf16_for(False)(np.ones((M, K), "f4"), np.ones((K, N), "f4"), c, False, scratch)
+    assert (c == 0).all()
+
+
+@needs_units
+def test_factors_need_not_be_dense(rng):
+    x, y = rng.standard_normal((40, 140), np.float32), rng.standard_normal((140, 100), np.float32)
+    x, y, out = x[:, ::2], y[::2, ::2], np.empty((40, 50), np.float32)
+    with computing_in("bf16"):
+        product(x, y, out)
+    expected = rounded(x.copy()).astype(float) @ rounded(y.copy())
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-4)
 
 
 @needs_units
@@ -142,7 +163,8 @@ def test_a_machine_without_the_units_refuses_them_in_a_sentence(monkeypatch, par
     npgpt.GPT2(params.config, precision="fp32")
 
 
-def test_an_unknown_precision_is_refused(params):
+def test_an_unknown_precision_is_refused(params, monkeypatch):
+    monkeypatch.setattr("npgpt.precision.granted", lambda: True)
     with pytest.raises(ArgumentError, match="must be one of fp32, bf16x3, bf16, not 'fp16'"):
         npgpt.GPT2(params.config, precision="fp16")
     with pytest.raises(ArgumentError, match="precision bf16 takes the backend numba, not numpy"):

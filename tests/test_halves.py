@@ -118,7 +118,9 @@ def test_the_program_samples_in_bf16(tmp_path, capsys, monkeypatch):
     write_checkpoint(path, Parameters.init(GPT2Config(16, 257, 1, 1, 8)))
     write_tokenizer(path, {"name": "bytes"})
     asked = []
-    monkeypatch.setattr("npgpt.generate.in_halves", lambda model: asked.append(in_halves(model)))
+    monkeypatch.setattr(
+        "npgpt.generate.in_halves", lambda model: asked.append(model) or in_halves(model)
+    )
     assert sample.main(["--model", path, "--prompt", "she", "--greedy", "--precision", "bf16"]) == 0
     assert capsys.readouterr().out.startswith("she") and len(asked) == 1
     with pytest.raises(SystemExit) as stopped:
