@@ -16,6 +16,7 @@ from npgpt import layers
 from npgpt.errors import ArgumentError
 from npgpt.gpt2 import BACKENDS, GPT2, body_forward
 from npgpt.parameters import BLOCK_NAMES
+from npgpt.tokenizer import END_OF_TEXT
 
 PAUSE = 0.3  # seconds: so long the threads of one backend can spin on, in the other one's way
 VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "→"})
@@ -77,7 +78,7 @@ class Lens(NamedTuple):
 def logit_lens(model, residual):
     """What the model would say at each place of the residual stream (P, B, T, C) -> Lens.
 
-    nostalgebraist 2020, "interpreting GPT: the logit lens".
+    nostalgebraist 2020, https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru
     """
     tokens, probs = [], []
     for x in residual:
@@ -107,6 +108,7 @@ def token_labels(tokens, tokenizer=None):
     if tokenizer is None:
         return [str(token) for token in tokens]
     texts = [tokenizer.decode([token]).translate(VISIBLE) for token in tokens]
+    texts = ["<eot>" if text == END_OF_TEXT else text for text in texts]
     return [text if text.isprintable() else ascii(text)[1:-1] for text in texts]
 
 

@@ -161,7 +161,8 @@ def show(axes, values, rows, columns, colours, signed=False, text=None, panels=N
         axes.tick_params(axis="x", rotation=90)
     axes.spines[:].set_visible(False)
     if text is not None:
-        shades = image.cmap(image.norm(values))[..., :3] @ (0.299, 0.587, 0.114)  # (R, C)
+        *rgb, alpha = np.moveaxis(image.cmap(image.norm(values)), -1, 0)  # each (R, C)
+        shades = np.tensordot((0.299, 0.587, 0.114), rgb, 1) + 1 - alpha  # what has none is white
         for at in np.ndindex(R, C):
             axes.text(
                 at[1], at[0], plain(text[at[0]][at[1]]), ha="center", va="center",
@@ -179,7 +180,8 @@ def bar(figure, image, axes, label):
     colourbar.set_label(label, fontsize=9)
     colourbar.ax.tick_params(labelsize=POINTS + 1)
     if isinstance(image.norm, LogNorm):
-        colourbar.locator = LogLocator(subs=(1, 2, 5))
+        few = image.norm.vmax / image.norm.vmin < 300
+        colourbar.locator = LogLocator(subs=(1, 2, 5) if few else (1,))
         colourbar.formatter = "{x:g}"
         colourbar.ax.yaxis.set_minor_formatter(NullFormatter())
 
@@ -187,7 +189,7 @@ def bar(figure, image, axes, label):
 def tick(axis, labels, count, every):
     """Label every so many of the cells along an axis."""
     at = range(0, count, max(1, int(every)))
-    axis.set_ticks(at, [plain(cut(str(labels[i]), 16)) for i in at], fontsize=POINTS)
+    axis.set_ticks(at, [plain(cut(str(labels[i]), 32)) for i in at], fontsize=POINTS)
     axis.set_tick_params(length=0)
 
 

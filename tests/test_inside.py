@@ -109,7 +109,7 @@ def test_looking_takes_what_forward_takes(model):
 def test_labels_show_what_would_not_be_seen():
     tokenizer = CharsTokenizer("ab \n\t\x1b$é")
     assert token_labels(range(8), tokenizer) == ["a", "b", "␣", "↵", "→", r"\x1b", "$", "é"]
-    assert token_labels([tokenizer.eot], tokenizer) == ["<|endoftext|>"]
+    assert token_labels([tokenizer.eot], tokenizer) == ["<eot>"]
     assert token_labels(np.array([7, 12])) == ["7", "12"]
     assert token_labels([0xC3], get_tokenizer("bytes")) == ["\ufffd"]  # half of an é
 

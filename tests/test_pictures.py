@@ -57,6 +57,10 @@ def test_a_heatmap_has_the_values_under_their_names(rng):
 def test_what_is_written_differs_from_what_is_below():
     (panel,), _ = drawn(heatmap(np.array([[0.0, 1.0]]), [""], "ab", "", text=[["low", "high"]]))
     assert [text.get_color() for text in panel.texts] == ["black", "white"]
+    (panel,), _ = drawn(
+        heatmap(np.array([[0.0, 9.0, 3.0]]), [""], "abc", "", log=True, text=["abc"])
+    )
+    assert [text.get_color() for text in panel.texts] == ["black", "white", "black"]
 
 
 def test_the_colours_of_both_signs_are_as_strong():
@@ -149,7 +153,7 @@ def test_norms_of_tensors_share_their_colours():
 
 def test_the_lens_writes_its_words_and_marks_those_that_are_right(rng):
     words, probs = [["a", "b$"], ["c", "internationally"]], rng.random((2, 2))
-    targets = ["c", "internationally known"]
+    targets = ["c", "internationally" * 3]
     (panel,), bar = drawn(logit_lens(words, probs, ["embedding", "mlp 0"], ["x", "y"], targets))
     np.testing.assert_array_equal(panel.images[0].get_array(), probs[::-1])
     assert names(panel.yaxis) == ["mlp 0", "embedding"] and names(panel.xaxis) == ["x", "y"]
@@ -157,7 +161,7 @@ def test_the_lens_writes_its_words_and_marks_those_that_are_right(rng):
     assert shown == ["c", "internati…", "a", r"b\$"]
     assert [text.get_fontweight() for text in panel.texts] == ["bold"] + 3 * ["normal"]
     (top,) = panel.child_axes
-    assert names(top.xaxis) == ["c", "internationally…"[:15] + "…"]
+    assert names(top.xaxis) == ["c", ("internationally" * 3)[:31] + "…"]
     assert "probability" in bar.get_ylabel()
     (panel,), _ = drawn(logit_lens(words, probs, ["embedding", "mlp 0"], ["x", "y"]))
     assert not panel.child_axes
