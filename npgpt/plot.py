@@ -107,16 +107,20 @@ def smoothed(loss, reach):
     return np.array([loss[i - r : i + r + 1].mean() for i, r in enumerate(reaches)])
 
 
-def picture(curves, x="step", smooth=None):
-    """Draw Curves -> a matplotlib Figure; smooth is the reach of the mean, or None: n // 50."""
+def new_figure(width, height):
+    """An empty matplotlib Figure of so many inches; ArgumentError where there is no matplotlib."""
     try:
         from matplotlib.figure import Figure  # not pyplot, which would change the whole process
-        from matplotlib.ticker import EngFormatter
     except ImportError as error:
-        raise ArgumentError(
-            "a picture of the losses needs matplotlib: pip install 'npgpt[plot]'"
-        ) from error
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+        raise ArgumentError("a picture needs matplotlib: pip install 'npgpt[plot]'") from error
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def picture(curves, x="step", smooth=None):
+    """Draw Curves -> a matplotlib Figure; smooth is the reach of the mean, or None: n // 50."""
+    figure = new_figure(8, 4.5)
+    from matplotlib.ticker import EngFormatter
+
     axes = figure.subplots()
     for i, curve in enumerate(curves):
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
