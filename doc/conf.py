@@ -25,7 +25,7 @@ smartquotes = False  # it makes another character of the -- of an option
 # Notebooks are committed without outputs: the build runs each of them, and fails where a cell does.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 600  # seconds a cell: tests/test_notebooks.py sees to the two minutes
+nb_execution_timeout = 120  # seconds a cell
 nb_execution_in_temp = True  # what a notebook writes is not left behind
 nb_merge_streams = True
 
