@@ -14,11 +14,11 @@ from numba import get_num_threads
 
 from npgpt import kernels
 
-N, C, OC, CALLS = 256, 768, 3072, 100
+N, C, OC, CALLS = 256, 768, 3072, 50
 
 
 def median(function):
-    time.sleep(0.5)  # what another pool's threads have to spin, they have spun
+    time.sleep(0.3)  # what another pool's threads have to spin, they have spun
     seconds = []
     for _ in range(CALLS):
         start = time.perf_counter()

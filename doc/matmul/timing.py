@@ -16,7 +16,7 @@ from npgpt import kernels, layers
 from npgpt.kernels.matmul import product
 
 C, OC, ROUNDS = 768, 3072, 15
-WEIGHTS = 8  # sets of weights for few positions, so that no cache holds the next one
+WEIGHTS = 32  # sets of weights for few positions, 302 MB, so that no cache holds the next one
 
 
 def medians(*calls):
