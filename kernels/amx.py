@@ -21,6 +21,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from npgpt.kernels.gemm import Matrix
+
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18  # Linux's, for x86-64
 
 # Palette 1; for each of the tiles 64 bytes a row, 16 rows.
@@ -29,7 +31,7 @@ SHAPES[0] = 1
 SHAPES[16:32].view(np.uint16)[:] = 64
 SHAPES[48:56] = 16
 
-BYTE, INT8, INT32, INT64 = ir.IntType(8).as_pointer(), *(ir.IntType(n) for n in (8, 32, 64))
+BYTE, INT8, INT64 = ir.IntType(8).as_pointer(), ir.IntType(8), ir.IntType(64)
 
 
 @cache
@@ -111,17 +113,12 @@ load, store = mover("tileloadd64"), mover("tilestored64")
 
 @intrinsic
 def fetch_to_write(typing_context, x, i, j):
-    """Ask for the cache line of x[i, j] before it is written."""
+    """Ask for the cache line of x[i, j], whose rows are dense, before it is written."""
 
     def generate(context, builder, signature, arguments):
         array, i, j = arguments
-        struct = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=array)
-        steps = [builder.extract_value(struct.strides, axis) for axis in (0, 1)]
-        offset = builder.add(builder.mul(i, steps[0]), builder.mul(j, steps[1]))
-        pointer = builder.gep(builder.bitcast(struct.data, BYTE), [offset])
-        kind = ir.FunctionType(ir.VoidType(), [BYTE, INT32, INT32, INT32])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(prefetch, [pointer, INT32(1), INT32(3), INT32(1)])
+        x = Matrix(context, builder, signature.args[0], array)
+        x.fetch(x.at(i, j), write=True)
         return context.get_dummy_value()
 
     return types.void(x, types.intp, types.intp), generate

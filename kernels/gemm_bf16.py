@@ -16,7 +16,7 @@ from numba import types
 from numba.extending import overload
 
 from npgpt.kernels import amx
-from npgpt.kernels.amx import begin, end, fetch_to_write, load, multiply, store, zero
+from npgpt.kernels.amx import SHAPES, begin, end, fetch_to_write, load, multiply, store, zero
 from npgpt.kernels.dots_bf16 import dots
 from npgpt.kernels.gemm import SCRATCH, gemm_signature
 from npgpt.kernels.jit import jit
@@ -24,7 +24,6 @@ from npgpt.kernels.pack_bf16 import ACROSS, NR, SIDE, SQUARE, pack
 
 KC = 768  # of a panel of b, 72 KiB, and of a block of a: both stay in a second-level cache of 2 MiB
 ROOM = SCRATCH - SIDE * NR - NR * KC // 2  # for a's panels
-SHAPES = amx.SHAPES
 TILES, DOTS = None, ()  # which units: of different types, so that a kernel has the code of one only
 
 
