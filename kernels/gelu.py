@@ -57,6 +57,8 @@ def backward_blocks(dout, x, dx):
         di, xi, dxi = dout[part], x[part], dx[part]
         for i in range(xi.size):
             z = xi[i]
-            half = one / (one + exp(scale * (z + cubic * z * z * z)))  # (1 + tanh(u)) / 2
+            e = exp(scale * abs(z + cubic * z * z * z))  # at most 1: no product overflows
+            half = one / (one + e)
+            h = half if z > 0 else e * half  # (1 + tanh(u)) / 2, and h (1 - h) = e half^2
             slope = -scale * (one + real(3) * cubic * z * z)  # d 2u / dx
-            dxi[i] = di[i] * half * (one + z * (one - half) * slope)
+            dxi[i] = di[i] * (h + z * (e * half * half) * slope)

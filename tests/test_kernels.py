@@ -221,6 +221,13 @@ def test_exp_is_as_close_as_it_says():
     assert out[3] > 1e38
 
 
+def test_gelu_s_derivative_is_as_close_as_float32_can_be():
+    x = np.concatenate([np.linspace(-20, 20, 100_001), [-1e4, -300, 300, 1e4]]).astype(np.float32)
+    slope = kernels.gelu_backward(np.ones_like(x), x)
+    expected = layers.gelu_backward(np.ones(x.size), x.astype(np.float64))
+    assert (abs(slope - expected) < 3e-7).all()
+
+
 @jit
 def exponentials(x, out):
     for i in range(x.size):
