@@ -28,19 +28,33 @@ def pack(x, panels, turned, parts, across):
     the high one, then the low one.
     """
     n, K = x.shape
-    rows, columns = x.strides[1] == x.itemsize, x.strides[0] == x.itemsize  # which are dense
-    at = 0
-    for i in range(0, n, SIDE * across):
-        for part in range(parts):
+    wide = SIDE * across
+    if x.strides[1] != x.itemsize and x.strides[0] == x.itemsize:  # in the order of memory
+        for k in range(0, K, 32):
+            for i in range(0, n, wide):
+                pack_squares(x, i, k, panels, turned, parts, across)
+    else:
+        for i in range(0, n, wide):
             for k in range(0, K, 32):
-                for j in range(i, i + SIDE * across, SIDE):
-                    if not (rows or columns) or j + SIDE > n or k + 32 > K:
-                        convert(x, j, k, panels[at : at + SQUARE], turned, part)
-                    elif rows:
-                        convert_rows(x, j, k, panels, at, turned, part)
-                    else:
-                        convert_columns(x, j, k, panels, at, turned, part)
-                    at += SQUARE
+                pack_squares(x, i, k, panels, turned, parts, across)
+
+
+@jit
+def pack_squares(x, i, k, panels, turned, parts, across):
+    """The squares of x[i : i + 16 * across, k : k + 32], to their places in panels."""
+    n, K = x.shape
+    rows, columns = x.strides[1] == x.itemsize, x.strides[0] == x.itemsize  # which are dense
+    steps = (K + 31) // 32
+    for part in range(parts):
+        at = SQUARE * (steps * (i // SIDE * parts + part * across) + k // 32 * across)
+        for j in range(i, i + SIDE * across, SIDE):
+            if not (rows or columns) or j + SIDE > n or k + 32 > K:
+                convert(x, j, k, panels[at : at + SQUARE], turned, part)
+            elif rows:
+                convert_rows(x, j, k, panels, at, turned, part)
+            else:
+                convert_columns(x, j, k, panels, at, turned, part)
+            at += SQUARE
 
 
 @jit
