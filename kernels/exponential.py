@@ -1,8 +1,10 @@
 """What a softmax takes: exp, in float32 by vector instructions, and the largest of a row."""
 
 import numpy as np
+from llvmlite import ir
 from numba import types
-from numba.extending import overload
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
 
 from npgpt.kernels.jit import jit
 
@@ -34,17 +36,34 @@ def exp_float32(x):
     return s * power.view(np.float32)
 
 
+def larger(x, y):
+    """The larger of two numbers; of a NaN and a number it may be either."""
+    return max(x, y)
+
+
+@overload(larger)
+def _(x, y):
+    return lambda x, y: larger_number(x, y)
+
+
+@intrinsic
+def larger_number(typing_context, x, y):
+    """LLVM's own, for a reduction by comparisons keeps the order of its elements, one by one."""
+
+    def generate(context, builder, signature, arguments):
+        kind = arguments[0].type
+        name = f"llvm.maxnum.f{x.bitwidth}"
+        function = ir.FunctionType(kind, [kind, kind])
+        function = cgutils.get_or_insert_function(builder.module, function, name)
+        return builder.call(function, arguments, fastmath=("nnan", "nsz"))
+
+    return x(x, x), generate
+
+
 @jit
 def largest(row):
-    """The largest of row (N,).
-
-    In four quarters at a time: one comparison after another would each wait for the one before.
-    """
-    quarter = row.size // 4
-    h0 = h1 = h2 = h3 = row[0]
-    for i in range(quarter):
-        h0, h1 = max(h0, row[i]), max(h1, row[i + quarter])
-        h2, h3 = max(h2, row[i + 2 * quarter]), max(h3, row[i + 3 * quarter])
-    for i in range(4 * quarter, row.size):
-        h0 = max(h0, row[i])
-    return max(max(h0, h1), max(h2, h3))
+    """The largest of row (N,), which a NaN among them leaves open."""
+    highest = row[0]
+    for i in range(row.size):
+        highest = larger(highest, row[i])
+    return highest
