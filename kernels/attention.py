@@ -19,7 +19,7 @@ from npgpt.kernels.matmul import FEW, dots
 from npgpt.kernels.precision import current_gemm
 from npgpt.layers.attention import split_heads
 
-ROWS = 144  # three times the columns of a tile of gemm, in float32 and AVX-512
+ROWS = 96  # twice the columns of a tile of gemm, in float32 and AVX-512
 
 
 def attention_forward(qkv, NH):

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not b
 
 from npgpt.plot import COLOURS
 
-T, ROWS, NOW = 1024, 144, 4  # NOW: the block that is being worked on
+T, ROWS, NOW = 1024, 96, 6  # NOW: the block that is being worked on
 BLUE, GREEN, ORANGE = COLOURS[0], COLOURS[2], COLOURS[4]
 
 
@@ -36,7 +36,7 @@ def kernel(axes):
             style = {"facecolor": ORANGE, "linewidth": 1.5}
         axes.add_patch(Rectangle((0, t0), t1, t1 - t0, edgecolor="black", **style))
     axes.plot([0, T], [0, T], color="black", linewidth=1)
-    for row, text in ((3.5, "gone again"), (NOW + 0.5, "144 rows, now"), (5.5, "not yet made")):
+    for row, text in ((5.5, "gone again"), (NOW + 0.5, "96 rows, now"), (7.5, "not yet made")):
         axes.text(0.27 * T, row * ROWS, text, ha="center", va="center")
     done = (NOW + 1) * ROWS
     bar, width = 1.06 * T, 0.035 * T
