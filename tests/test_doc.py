@@ -167,6 +167,20 @@ def test_its_pictures_are_there_and_made_by_a_script_beside_it(page):
         assert picture.stat().st_size < 100_000, target
 
 
+def test_the_steps_of_the_tiles_are_named_as_the_script_names_them():
+    folder = ROOT / "doc" / "amx"
+    shown = re.findall(
+        r"^\| (.+) \| \d+ \| \d+ to \d+ \|$", (folder / "amx.md").read_text("utf-8"), re.M
+    )
+    (cases,) = (
+        node.value
+        for node in ast.walk(ast.parse((folder / "steps.py").read_text("utf-8")))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "cases"
+    )
+    assert len(shown) > 5
+    assert [row.replace("`", "") for row in shown] == [key.value for key in cases.keys]
+
+
 @pytest.mark.parametrize("path", LINKING, ids=lambda path: str(path.relative_to(ROOT)))
 def test_its_links_resolve(path):
     assert [target for target in links(path) if not (path.parent / target).exists()] == []
