@@ -186,6 +186,12 @@ def test_its_links_resolve(path):
     assert [target for target in links(path) if not (path.parent / target).exists()] == []
 
 
+def test_the_models_tutorial_leads_to_all_others():
+    page = ROOT / "doc" / "gpt2" / "gpt2.md"
+    linked = {(page.parent / target).resolve() for target in links(page)}
+    assert set(PAGES) - linked == {page}
+
+
 def test_links_are_found_where_they_are(tmp_path):
     text = "[a](b.md#c) ![d](e.png) [f](http://g) [h](#i)\n`[j](k)`\n\n```text\n[l](m)\n```\n"
     page, notebook = tmp_path / "page.md", tmp_path / "notebook.ipynb"
