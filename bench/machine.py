@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+UNITS = "avx2", "avx512f", "avx512_bf16", "amx_bf16"  # /proc/cpuinfo's names of what kernels use
 ADAMW_BYTES = 28  # a parameter: p, g, m and v are read, p, m and v are written
 
 
@@ -17,17 +18,22 @@ def describe():
     import npgpt
 
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    units = [flag for flag in ("avx2", "avx512f", "amx_bf16") if flag in flags]
     return {
-        "cpu": " ".join([names[0] if names else platform.processor(), *units]),
+        "cpu": cpu(cpuinfo.read_text() if cpuinfo.exists() else ""),
         "threads": npgpt.get_threads(),
         "system": platform.system(),
         "Python": platform.python_version(),
         **{name: version(name) for name in ("numpy", "numba", "torch") if find_spec(name)},
     }
+
+
+def cpu(cpuinfo):
+    """The CPU's name and those of UNITS that it has, from what /proc/cpuinfo says."""
+    lines = cpuinfo.splitlines()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    units = [unit for unit in UNITS if unit in flags]
+    return " ".join([names[0] if names else platform.processor(), *units])
 
 
 def median_time(function, setup=tuple, times=7):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench import step
-from bench.machine import operands, products
+from bench.machine import cpu, operands, products
 from bench.profile import Clock
 
 
@@ -23,6 +23,13 @@ def test_operands_can_be_multiplied_and_lie_as_a_steps_do(kind):
     np.matmul(x, y, out=out)
     assert x.flags.c_contiguous == (kind != "dout.T @ x")
     assert y.flags.c_contiguous == (kind != "x @ w.T")
+
+
+def test_a_cpu_is_named_with_the_units_that_it_has():
+    one = "model name\t: One\nflags\t\t: fpu avx2 {}avx512f amx_bf16\n"
+    assert cpu(one.format("avx512_bf16 ") * 2) == "One avx2 avx512f avx512_bf16 amx_bf16"
+    assert cpu(one.format("avx512_vnni ")) == "One avx2 avx512f amx_bf16"
+    assert cpu("flags: avx2").endswith("avx2")
 
 
 def test_a_clock_counts_time_inside_another_function_once():

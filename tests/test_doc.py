@@ -46,6 +46,18 @@ def run_blocks(text, folder):
     return run(script, options=["-W", "error"])
 
 
+def gradient_rows(text):
+    """The rows of gradcheck's tables, without the errors where all is OK: those are rounding."""
+    rows = re.findall(r"^d\w+ +\(.*OK.*$", text, re.MULTILINE)
+    return [row if "NOT" in row else re.sub(r"\d\.\de[+-]\d+", "#", row) for row in rows]
+
+
+def not_printed(text, out):
+    """The rows that a page shows and that its blocks do not print, or not in this order."""
+    printed = iter(gradient_rows(out))
+    return [row for row in gradient_rows(text) if row not in printed]
+
+
 def includes(text):
     """The literalincludes of a page: pairs of a path and a dict of options."""
     found = re.findall(r"^```\{literalinclude\} +(\S+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
@@ -98,6 +110,17 @@ def test_its_blocks_run_as_one_script(page, tmp_path):
     assert re.search(r"^ *(assert|np\.testing\.assert)", blocks_as_script(text), re.MULTILINE)
     ran = run_blocks(text, tmp_path)
     assert ran.returncode == 0, ran.stderr
+    assert not_printed(text, ran.stdout) == []
+
+
+def test_a_gradient_that_is_not_the_one_printed_is_noticed():
+    right = "dw         (4, 4)           1.4e-09   2.1e-10  OK"
+    wrong = "dx         (3)              4.5e+00   6.3e-01  NOT OK at [1]: 4.7, by differences 0.2"
+    page = f"```text\n{wrong}\n{right}\n```\n"
+    assert not_printed(page, f"{right}\n{wrong}\n{right}\n") == []
+    assert not_printed(page, f"{wrong}\n{right.replace('1.4e-09', '2.0e-09')}\n") == []
+    assert not_printed(page, f"{wrong}\n") == [right.replace("1.4e-09   2.1e-10", "#   #")]
+    assert not_printed(page, f"{wrong.replace('4.7', '4.8')}\n{right}\n")[0] == wrong
 
 
 def test_a_wrong_assertion_is_caught_and_its_line_named(tmp_path):
@@ -144,9 +167,29 @@ def test_its_pictures_are_there_and_made_by_a_script_beside_it(page):
         assert picture.stat().st_size < 100_000, target
 
 
+def test_the_steps_of_the_tiles_are_named_as_the_script_names_them():
+    folder = ROOT / "doc" / "amx"
+    shown = re.findall(
+        r"^\| (.+) \| \d+ \| \d+ to \d+ \|$", (folder / "amx.md").read_text("utf-8"), re.M
+    )
+    (cases,) = (
+        node.value
+        for node in ast.walk(ast.parse((folder / "steps.py").read_text("utf-8")))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "cases"
+    )
+    assert len(shown) > 5
+    assert [row.replace("`", "") for row in shown] == [key.value for key in cases.keys]
+
+
 @pytest.mark.parametrize("path", LINKING, ids=lambda path: str(path.relative_to(ROOT)))
 def test_its_links_resolve(path):
     assert [target for target in links(path) if not (path.parent / target).exists()] == []
+
+
+def test_the_models_tutorial_leads_to_all_others():
+    page = ROOT / "doc" / "gpt2" / "gpt2.md"
+    linked = {(page.parent / target).resolve() for target in links(page)}
+    assert set(PAGES) - linked == {page}
 
 
 def test_links_are_found_where_they_are(tmp_path):

@@ -29,6 +29,16 @@ def units(request, monkeypatch):
     monkeypatch.setattr(amx, "granted", lambda: False)
 
 
+@pytest.fixture
+def numba_threads():
+    """Sets the number of Numba's threads, two at most; after the test they are what they were."""
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("Numba has one thread here, and there is nothing to compare")
+    before = numba.get_num_threads()
+    yield numba.set_num_threads
+    numba.set_num_threads(before)
+
+
 def test_what_the_cpu_has_is_what_multiplies(units, request):
     for split in (False, True):
         name = gemm_bf16_for(split).py_func.__name__
@@ -129,16 +139,15 @@ def test_what_is_not_finite_shows_in_its_row_alone(name, bad, rng):
 
 @needs_units
 @pytest.mark.parametrize("name", ["bf16", "bf16x3"])
-def test_a_product_is_the_same_on_any_number_of_threads(name, rng):
+def test_a_product_is_the_same_on_any_number_of_threads(name, rng, numba_threads):
     x, y = factors(rng, "xY", 300, 800, 700)
-    results, before = [], numba.get_num_threads()
-    for threads in (1, min(2, before)):
-        numba.set_num_threads(threads)
+    results = []
+    for count in (1, 2):
+        numba_threads(count)
         out = np.empty((300, 700), np.float32)
         with computing_in(name):
             product(x, y, out)
         results.append(out)
-    numba.set_num_threads(before)
     np.testing.assert_array_equal(*results)
 
 

@@ -61,6 +61,20 @@ def test_a_small_error_in_one_element_is_caught_and_located():
     assert "NOT OK at [2, 3]" in str(report)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_a_transposed_gradient_is_caught_whatever_the_arguments_were_drawn_from(seed):
+    """Were dout equal to x, dw would be x.T @ x, and transposed the same."""
+
+    def transposed(dout, cache):
+        dx, dw, db = layers.matmul_backward(dout, cache)
+        return dx, dw.T, db
+
+    rng = np.random.default_rng(seed)
+    x, w, b = rng.standard_normal((2, 3, 4)), rng.standard_normal((4, 4)), rng.standard_normal(4)
+    report = gradcheck(layers.matmul_forward, transposed, x, w, b, seed=seed)
+    assert failed(report) == ["dw"]
+
+
 def test_nan_and_wrong_shapes_are_caught():
     _, forward, _, (x,) = CASES["gelu"]
     assert failed(gradcheck(forward, lambda dout, cache: dout * np.nan, x)) == ["dx"]

@@ -136,14 +136,14 @@ def main():
 
     gemms = {"fp32": gemm_for(np.dtype("f4")), "bf16": gemm_bf16_for(False)}
     cases = {
-        "multiply alone": (lambda: multiply_alone(*small), 8),
-        "16 x 16 of c in one tile": (lambda: one_tile(*small), 8),
-        "32 x 32 in four, of eight tiles": (lambda: eight_tiles(*small), 8),
-        "16 x 48 in three, of five tiles": (lambda: five_tiles(*small), 8),
-        "the same, c stored": (lambda: plain(a, b, c, whole), 1),
-        "and fetched before": (lambda: ahead(a, b, c, whole), 1),
-        "with packing: gemm_bf16": (lambda: gemms["bf16"](x, w.T, c, False, scratch), 1),
-        "gemm, float32": (lambda: gemms["fp32"](x, w.T, c, False, scratch), 1),
+        "the multiplication alone": (lambda: multiply_alone(*small), 8),
+        "16 x 16 of c, in one tile": (lambda: one_tile(*small), 8),
+        "32 x 32 in four, with the factors eight tiles": (lambda: eight_tiles(*small), 8),
+        "16 x 48 in three, with the factors five tiles": (lambda: five_tiles(*small), 8),
+        "the same for all of c, which is stored": (lambda: plain(a, b, c, whole), 1),
+        "and fetched before it is stored": (lambda: ahead(a, b, c, whole), 1),
+        "and both factors packed: gemm_bf16": (lambda: gemms["bf16"](x, w.T, c, False, scratch), 1),
+        "gemm, in float32": (lambda: gemms["fp32"](x, w.T, c, False, scratch), 1),
         "all cores, bf16": (lambda: everything("bf16"), 1),
         "all cores, bf16x3": (lambda: everything("bf16x3"), 1),
         "all cores, float32": (lambda: everything("fp32"), 1),
@@ -157,7 +157,7 @@ def main():
                 speeds[name].append(2e-9 * M * N * K / part / (time.perf_counter() - start))
     for name, values in speeds.items():
         print(
-            f"{name:34} {statistics.median(values):6.0f}  ({min(values):.0f} to {max(values):.0f})"
+            f"{name:46} {statistics.median(values):6.0f}  ({min(values):.0f} to {max(values):.0f})"
         )
 
 
