@@ -139,14 +139,14 @@ def tiles(a, at, b, steps, parts, c, m0, m1, n, add):
             zero(0)
             zero(1)
             zero(2)
-        for product in range(2 * parts - 1):  # high @ high, high @ low, low @ high
-            ai = at + SQUARE * steps * (product // 2)
-            bi = ACROSS * SQUARE * steps * (product % 2)
-            for step in range(steps):
-                if product == 0 and step < SIDE // 2:  # the tile below comes next
-                    for j in range(n, n + NR, SIDE):
-                        fetch_to_write(c, m + SIDE + 2 * step, j)
-                        fetch_to_write(c, m + SIDE + 2 * step + 1, j)
+        for step in range(steps):
+            if step < SIDE // 2:  # the tile below comes next
+                for j in range(n, n + NR, SIDE):
+                    fetch_to_write(c, m + SIDE + 2 * step, j)
+                    fetch_to_write(c, m + SIDE + 2 * step + 1, j)
+            for product in range(2 * parts - 1):  # high @ high, high @ low, low @ high
+                ai = at + SQUARE * (step + steps * (product // 2))
+                bi = ACROSS * SQUARE * (step + steps * (product % 2))
                 load(3, a, ai, SIDE)
                 load(4, b, bi, SIDE)
                 multiply(0, 3, 4)
@@ -154,8 +154,6 @@ def tiles(a, at, b, steps, parts, c, m0, m1, n, add):
                 multiply(1, 3, 4)
                 load(4, b, bi + 2 * SQUARE, SIDE)
                 multiply(2, 3, 4)
-                ai += SQUARE
-                bi += ACROSS * SQUARE
         store(0, c, corner, row)
         store(1, c, corner + SIDE, row)
         store(2, c, corner + 2 * SIDE, row)

@@ -15,7 +15,7 @@ from npgpt.errors import ArgumentError
 from npgpt.generate import stream
 from npgpt.layers.crossentropy import IGNORED
 from npgpt.parameters import Parameters
-from npgpt.precision import check_precision, computing_in
+from npgpt.precision import check_precision, computing_in, finer
 from npgpt.threads import BYTE, threads
 
 BACKENDS = {"numpy": "npgpt.layers", "numba": "npgpt.kernels"}
@@ -25,7 +25,8 @@ HEAD_ROWS = 512  # positions whose logits are in memory at the same time
 def block_forward(x, p, NH, layers):
     """One block: x (B, T, C) -> (B, T, C), cache; p holds the block's twelve tensors."""
     ln1, ln1_cache = layers.layernorm_forward(x, p.ln1w, p.ln1b)  # (B, T, C)
-    qkv, qkv_cache = layers.matmul_forward(ln1, p.qkvw, p.qkvb)  # (B, T, 3C)
+    with finer():  # of q @ k.T exponentials are made
+        qkv, qkv_cache = layers.matmul_forward(ln1, p.qkvw, p.qkvb)  # (B, T, 3C)
     atty, att_cache = layers.attention_forward(qkv, NH)  # (B, T, C)
     attproj, attproj_cache = layers.matmul_forward(atty, p.attprojw, p.attprojb)  # (B, T, C)
     x = layers.residual_add(x, attproj)

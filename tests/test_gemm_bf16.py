@@ -1,5 +1,7 @@
 """The products in bf16, against those of the rounded factors in float64."""
 
+import contextlib
+
 import numba
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from npgpt.kernels.buffers import empty
 from npgpt.kernels.gemm import SCRATCH
 from npgpt.kernels.gemm_bf16 import KC, ROOM, SIDE, gemm_bf16_for
 from npgpt.kernels.matmul import product
-from npgpt.precision import computing_in
+from npgpt.precision import computing_in, finer
 
 needs_units = pytest.mark.usefixtures("units")
 SPLIT_ERROR = 2e-5  # of bf16x3, root mean square, as a part of the result's own spread
@@ -149,6 +151,34 @@ def test_a_product_is_the_same_on_any_number_of_threads(name, rng, numba_threads
             product(x, y, out)
         results.append(out)
     np.testing.assert_array_equal(*results)
+
+
+@needs_units
+def test_what_must_be_finer_than_bf16_is_bf16x3(rng):
+    x, y = factors(rng, "xy", 40, 50, 60)
+
+    def result(*contexts):
+        out = np.empty((40, 60), np.float32)
+        with contextlib.ExitStack() as stack:
+            for context in contexts:
+                stack.enter_context(context)
+            product(x, y, out)
+        return out
+
+    split = result(computing_in("bf16x3"))
+    np.testing.assert_array_equal(result(computing_in("bf16"), finer()), split)
+    np.testing.assert_array_equal(result(computing_in("bf16x3"), finer()), split)
+    np.testing.assert_array_equal(result(finer()), result(computing_in("fp32")))
+    assert (split != result(computing_in("bf16"))).any()
+
+
+@needs_units
+def test_queries_and_keys_are_finer_than_bf16(monkeypatch, params, state):
+    """Without that, the loss in bf16 is another one."""
+    model = npgpt.GPT2(params.config, params=params, precision="bf16")
+    loss = model.loss(state.x, state.y)
+    monkeypatch.setattr("npgpt.gpt2.finer", contextlib.nullcontext)
+    assert model.loss(state.x, state.y) != loss
 
 
 @needs_units
