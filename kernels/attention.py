@@ -19,7 +19,7 @@ from npgpt.kernels.matmul import FEW, dots
 from npgpt.kernels.precision import current_gemm
 from npgpt.layers.attention import split_heads
 
-ROWS = 96  # twice the columns of a tile of gemm, in float32 and AVX-512
+ROWS = 96  # twice the columns of a tile of gemm in AVX-512, three times the k of a tile of bf16
 
 
 def attention_forward(qkv, NH):
@@ -58,10 +58,15 @@ def attention_step(qkv, kv, at):
 
 
 def rooms(qkv, NH, scores, sums):
-    """Room for each thread: gemm's, so many (ROWS, T), so many (hs, T), and one (hs, ROWS)."""
+    """Room for each thread: gemm's, so many (ROWS, T), so many (hs, T), and one (hs, ROWS).
+
+    Of the rows of T each is an odd number of cache lines after the one before: a power of two, and
+    the rows of a tile would compete for the same few places of the first-level cache.
+    """
     threads, (_, T, C3) = get_num_threads(), qkv.shape
     hs = C3 // 3 // NH
-    shapes = (SCRATCH,), (scores, ROWS, T), (sums, hs, T), (hs, ROWS)
+    wide = (T // 16 + 1 | 1) * 16
+    shapes = (SCRATCH,), (scores, ROWS, wide), (sums, hs, wide), (hs, ROWS)
     return [empty((threads, *shape), qkv.dtype) for shape in shapes]
 
 
@@ -123,16 +128,17 @@ def forward_head(gemm, qkv, out, logsums, h, scratch, scores, yT):
         head(qkv, 2 * NH + h, hs),
         head(out, h, hs),
     )
+    nothing = q[:0]  # that a product would be added to
     for t0 in range(0, T, ROWS):
         t1 = min(t0 + ROWS, T)
         att = scores[: t1 - t0, :t1]
-        gemm(q[t0:t1], k[:t1].T, att, False, scratch)
+        gemm(q[t0:t1], k[:t1].T, att, nothing, scratch)
         for t in range(t0, t1):
             row = scores[t - t0, :t1]  # of att, but known to be dense
             past = row[: t + 1]
             logsums[h, t] = softmax(past, scale)
             row[t + 1 :] = 0  # the future
-        gemm(v[:t1].T, att.T, yT[:, : t1 - t0], False, scratch)
+        gemm(v[:t1].T, att.T, yT[:, : t1 - t0], nothing, scratch)
         turn(yT, y[t0:t1])
 
 
@@ -225,11 +231,12 @@ def backward_head(gemm, dout, qkv, logsums, dqkv, h, scratch, scores, sums, dqT)
     dkT, dvT = sums[0], sums[1]
     dkT[:] = 0
     dvT[:] = 0
+    nothing = q[:0]  # that a product would be added to
     for t0 in range(0, T, ROWS):
         t1 = min(t0 + ROWS, T)
         att, datt = scores[0, : t1 - t0, :t1], scores[1, : t1 - t0, :t1]
-        gemm(q[t0:t1], k[:t1].T, att, False, scratch)
-        gemm(dy[t0:t1], v[:t1].T, datt, False, scratch)
+        gemm(q[t0:t1], k[:t1].T, att, nothing, scratch)
+        gemm(dy[t0:t1], v[:t1].T, datt, nothing, scratch)
         for t in range(t0, t1):
             row, drow = scores[0, t - t0, :t1], scores[1, t - t0, :t1]
             past, dpast = row[: t + 1], drow[: t + 1]
@@ -241,9 +248,9 @@ def backward_head(gemm, dout, qkv, logsums, dqkv, h, scratch, scores, sums, dqT)
                 dpast[s] = past[s] * (dpast[s] - total) * scale
             row[t + 1 :] = 0
             drow[t + 1 :] = 0
-        gemm(dy[t0:t1].T, att, dvT[:, :t1], True, scratch)
-        gemm(k[:t1].T, datt.T, dqT[:, : t1 - t0], False, scratch)
-        gemm(q[t0:t1].T, datt, dkT[:, :t1], True, scratch)
+        gemm(dy[t0:t1].T, att, dvT[:, :t1], dvT[:, :t1], scratch)
+        gemm(k[:t1].T, datt.T, dqT[:, : t1 - t0], nothing, scratch)
+        gemm(q[t0:t1].T, datt, dkT[:, :t1], dkT[:, :t1], scratch)
         turn(dqT, head(dqkv, h, hs)[t0:t1])
     turn(dkT, head(dqkv, NH + h, hs))
     turn(dvT, head(dqkv, 2 * NH + h, hs))

@@ -6,9 +6,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npgpt.kernels.gemm import Matrix, integer, shuffle
 from npgpt.kernels.jit import jit
 from npgpt.kernels.pack_bf16 import ACROSS, SIDE, SQUARE, Bfloat
+from npgpt.kernels.vectors import Matrix, add_tile, integer, shuffle
 
 ROWS = 8  # of c at a time: with three vectors each, 24 of the CPU's 32 registers
 
@@ -19,44 +19,43 @@ def granted():
 
 
 @jit
-def dots(a, at, b, steps, parts, c, m0, m1, n, add):
-    """c[m0:m1, n : n + 48] = or += the panels of a from a[at] on @ panel b, as `tiles` does it."""
+def dots(a, at, b, steps, parts, c, start, m0, m1, n):
+    """c[m0:m1, n : n + 48] = start's + the panels of a from a[at] on @ panel b, as `tiles` does."""
     for m in range(m0, m1, SIDE):
         for product in range(2 * parts - 1):  # high @ high, high @ low, low @ high
             ai = at + SQUARE * steps * (product // 2)
             bi = ACROSS * SQUARE * steps * (product % 2)
+            begun = c if product else start
             for row in range(0, SIDE, ROWS):
-                dot_vectors(a, ai + SIDE * row, b, bi, steps, c, m + row, n, add or product > 0)
+                dot_vectors(a, ai + SIDE * row, b, bi, steps, c, begun, m + row, n)
         at += SQUARE * steps * parts
 
 
 @intrinsic
-def dot_vectors(typing_context, a, ai, b, bi, steps, c, m, n, add):
-    """8 x 48 of c at m, n = or += 8 rows of a's squares from ai on @ b's from bi on.
+def dot_vectors(typing_context, a, ai, b, bi, steps, c, start, m, n):
+    """8 x 48 of c at m, n = start's + 8 rows of a's squares from ai on @ b's from bi on.
 
     A loop over pairs of k around 24 vectors of sums: to each lane of one, the instruction adds the
     two products of a pair of a, which all lanes share, and the lane's pair of b.
     """
 
     def generate(context, builder, signature, arguments):
-        a, b, c = (Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 2, 5))
-        _, ai, _, bi, steps, _, m, n, add = arguments
+        a, b, c, start = (
+            Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 2, 5, 6)
+        )
+        _, ai, _, bi, steps, _, _, m, n = arguments
         vector, halves = ir.VectorType(c.element, SIDE), ir.VectorType(Bfloat(), 2 * SIDE)
         pairs = ir.VectorType(ir.IntType(32), SIDE)
         kind = ir.FunctionType(vector, [vector, halves, halves])
         dot = cgutils.get_or_insert_function(
             builder.module, kind, "llvm.x86.avx512bf16.dpbf16ps.512"
         )
-        places = [(i, j) for i in range(ROWS) for j in range(ACROSS)]
-        where = {
-            (i, j): c.at(builder.add(m, integer(i)), builder.add(n, integer(SIDE * j)))
-            for i, j in places
-        }
+        tile = [(i, j) for i in range(ROWS) for j in range(ACROSS)]
         before, loop = builder.block, builder.append_basic_block("pair")
         builder.branch(loop)
         builder.position_at_end(loop)
         pair = builder.phi(ir.IntType(64))  # of all squares, one after the other
-        sums = {ij: builder.phi(vector) for ij in places}
+        sums = {ij: builder.phi(vector) for ij in tile}
         square, p = builder.lshr(pair, integer(4)), builder.and_(pair, integer(SIDE - 1))
         from_a = builder.add(builder.add(ai, builder.mul(square, integer(SQUARE))), p)
         from_b = builder.add(
@@ -65,8 +64,8 @@ def dot_vectors(typing_context, a, ai, b, bi, steps, c, m, n, add):
         )
         row = []
         for j in range(ACROSS):
-            start = builder.gep(b.data, [builder.add(from_b, integer(SQUARE * j))])
-            row.append(builder.bitcast(b.load(start, SIDE), halves))
+            place = builder.gep(b.data, [builder.add(from_b, integer(SQUARE * j))])
+            row.append(builder.bitcast(b.load(place, SIDE), halves))
         totals = {}
         for i in range(ROWS):
             x = builder.load(builder.gep(a.data, [builder.add(from_a, integer(SIDE * i))]))
@@ -77,21 +76,14 @@ def dot_vectors(typing_context, a, ai, b, bi, steps, c, m, n, add):
         following = builder.add(pair, integer(1))
         pair.add_incoming(integer(0), before)
         pair.add_incoming(following, loop)
-        for ij in places:
+        for ij in tile:
             sums[ij].add_incoming(ir.Constant(vector, [0.0] * SIDE), before)
             sums[ij].add_incoming(totals[ij], loop)
         done = builder.append_basic_block("done")
         last = builder.mul(steps, integer(SIDE))
         builder.cbranch(builder.icmp_signed("<", following, last), loop, done)
         builder.position_at_end(done)
-        with builder.if_else(cgutils.is_true(builder, add)) as (adding, writing):
-            with adding:
-                for ij in places:
-                    old = c.load(where[ij], SIDE)
-                    c.store(builder.fadd(old, totals[ij]), where[ij])
-            with writing:
-                for ij in places:
-                    c.store(totals[ij], where[ij])
+        add_tile(builder, c, start, m, n, totals)
         return context.get_dummy_value()
 
-    return types.void(a, ai, b, bi, steps, c, m, n, add), generate
+    return types.void(a, ai, b, bi, steps, c, start, m, n), generate

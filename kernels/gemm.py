@@ -1,4 +1,4 @@
-"""The product that a GPT-2 spends its time in, c = a @ b or c += a @ b, of matrices of any strides.
+"""The product that a GPT-2 spends its time in, c = start + a @ b, of matrices of any strides.
 
 Blocked for the caches as Goto and van de Geijn 2008: a block of b is packed into panels of NR
 columns that stay in the second-level cache, a panel of MR rows of a into the first. What is left
@@ -11,18 +11,24 @@ because it leaves Numba's threads alone in the house: two pools that spin cost a
 
 from functools import cache
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import from_dtype, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from npgpt.kernels.jit import jit
+from npgpt.kernels.vectors import (
+    AVX512,
+    VECTOR,
+    Matrix,
+    add_tile,
+    integer,
+    shuffle,
+    transpose_rows,
+)
 
 # A tile is MR x 3 vectors: with one row of b (3 vectors) and one element of a beside it, that fills
 # the 32 registers of AVX-512 (512 bits each), the 16 of AVX2 (256) and the 32 of ARM (128).
-AVX512 = llvm.get_host_cpu_features().get("avx512f", False)
-VECTOR = 64 if AVX512 else 32  # bytes
 MR = 8 if AVX512 else 4
 KC = 256  # a panel of b, KC x NR, is 48 KiB
 NC = 768  # a block of b, KC x NC, is 768 KiB of float32: it stays in a second-level cache of 1 MiB
@@ -32,10 +38,10 @@ SCRATCH = 220_000  # elements of room that a product needs besides its arguments
 assert SCRATCH >= MR * (3 * VECTOR // 4 + KC) + NC * KC
 
 
-def tile(a, b, K, c, m, n, add):
-    """The tile of c at m, n (MR, NR) = or += a[:K].T @ b[:K], packed panels; c's rows are dense."""
-    part = c[m : m + a.shape[1], n : n + b.shape[1]]
-    part[:] = a[:K].T @ b[:K] + (part if add else 0)
+def tile(a, b, K, c, start, m, n):
+    """The tile of c at m, n (MR, NR) = start's + a[:K].T @ b[:K], packed panels; as in gemm."""
+    where = slice(m, m + a.shape[1]), slice(n, n + b.shape[1])
+    c[where] = a[:K].T @ b[:K] + (start[where] if start.size else 0)
 
 
 def transpose(x, i, j, out, m, n):
@@ -49,8 +55,8 @@ def copy(x, i, j, out, m, n):
 
 
 @overload(tile)
-def _(a, b, K, c, m, n, add):
-    return lambda a, b, K, c, m, n, add: tile_vectors(a, b, K, c, m, n, add)
+def _(a, b, K, c, start, m, n):
+    return lambda a, b, K, c, start, m, n: tile_vectors(a, b, K, c, start, m, n)
 
 
 @overload(transpose)
@@ -63,62 +69,15 @@ def _(x, i, j, out, m, n):
     return lambda x, i, j, out, m, n: copy_vectors(x, i, j, out, m, n)
 
 
-class Matrix:
-    """An array argument of an intrinsic: its data, its strides in elements, vectors at i, j."""
-
-    def __init__(self, context, builder, array_type, value):
-        array = cgutils.create_struct_proxy(array_type)(context, builder, value=value)
-        self.builder, self.data = builder, array.data
-        self.element = array.data.type.pointee
-        self.itemsize = array_type.dtype.bitwidth // 8
-        self.lanes = VECTOR // self.itemsize
-        size = ir.Constant(ir.IntType(64), self.itemsize)
-        self.strides = [
-            builder.sdiv(builder.extract_value(array.strides, i), size)
-            for i in range(array_type.ndim)
-        ]
-
-    def at(self, i, j):
-        row = self.builder.mul(self.strides[0], i)
-        return self.builder.gep(self.data, [self.builder.add(row, j)])
-
-    def load(self, pointer, lanes):
-        vector = ir.VectorType(self.element, lanes)
-        value = self.builder.load(self.builder.bitcast(pointer, vector.as_pointer()))
-        value.align = self.itemsize
-        return value
-
-    def store(self, value, pointer):
-        pointer = self.builder.bitcast(pointer, value.type.as_pointer())
-        self.builder.store(value, pointer).align = self.itemsize
-
-    def fetch(self, pointer, write):
-        """Ask for the cache line at pointer before it is needed."""
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        prefetch = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
-        flags = [ir.Constant(word, int(flag)) for flag in (write, 3, 1)]
-        self.builder.call(prefetch, [self.builder.bitcast(pointer, byte), *flags])
-
-
-def integer(value):
-    return ir.Constant(ir.IntType(64), value)
-
-
-def shuffle(builder, x, y, lanes):
-    """The vector of the named lanes of x and, from len(x) on, of y."""
-    return builder.shuffle_vector(
-        x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
-    )
-
-
 @intrinsic
-def tile_vectors(typing_context, a, b, K, c, m, n, add):
+def tile_vectors(typing_context, a, b, K, c, start, m, n):
     """The vector instructions of `tile`: a loop over k around MR x 3 sums in registers."""
 
     def generate(context, builder, signature, arguments):
-        a, b, c = (Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 3))
-        K, m, n = arguments[2], arguments[4], arguments[5]
+        a, b, c, start = (
+            Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 3, 4)
+        )
+        K, m, n = arguments[2], arguments[5], arguments[6]
         W = c.lanes
         vector = ir.VectorType(c.element, W)
         fma = cgutils.get_or_insert_function(
@@ -127,14 +86,7 @@ def tile_vectors(typing_context, a, b, K, c, m, n, add):
             f"llvm.fma.v{W}f{8 * c.itemsize}",
         )
         tile = [(i, j) for i in range(MR) for j in range(3)]
-        corner = c.at(m, n)
-        where = {
-            (i, j): builder.gep(
-                corner, [builder.add(builder.mul(c.strides[0], integer(i)), integer(j * W))]
-            )
-            for i, j in tile
-        }
-        for pointer in where.values():
+        for pointer in c.places(m, n, tile).values():
             c.fetch(pointer, write=True)
         before, loop = builder.block, builder.append_basic_block("k")
         builder.branch(loop)
@@ -162,34 +114,10 @@ def tile_vectors(typing_context, a, b, K, c, m, n, add):
         done = builder.append_basic_block("done")
         builder.cbranch(builder.icmp_signed("<", following, K), loop, done)
         builder.position_at_end(done)
-        with builder.if_else(cgutils.is_true(builder, arguments[6])) as (adding, writing):
-            with adding:
-                for ij in tile:
-                    c.store(builder.fadd(c.load(where[ij], W), totals[ij]), where[ij])
-            with writing:
-                for ij in tile:
-                    c.store(totals[ij], where[ij])
+        add_tile(builder, c, start, m, n, totals)
         return context.get_dummy_value()
 
-    return types.void(a, b, K, c, m, n, add), generate
-
-
-def transpose_rows(builder, rows):
-    """Transpose a list of vectors, as many as each has lanes, where they are.
-
-    Halves, quarters, ... of the rows change places.
-    """
-    n = len(rows)
-    half = n // 2
-    while half:  # swap the off-diagonal blocks of every 2 half x 2 half block
-        low = [q if not q & half else n + q - half for q in range(n)]
-        high = [q + half if not q & half else n + q for q in range(n)]
-        for r in range(n):
-            if not r & half:
-                pair = rows[r], rows[r + half]
-                rows[r] = shuffle(builder, *pair, low)
-                rows[r + half] = shuffle(builder, *pair, high)
-        half //= 2
+    return types.void(a, b, K, c, start, m, n), generate
 
 
 @intrinsic
@@ -268,14 +196,15 @@ def gemm_for(dtype):
 def gemm_signature(dtype):
     real = from_dtype(dtype)
     factor, result = types.Array(real, 2, "A", readonly=True), types.Array(real, 2, "A")
-    return types.void(factor, factor, result, types.boolean, real[::1])
+    return types.void(factor, factor, result, factor, real[::1])
 
 
-def gemm(a, b, c, add, scratch):
-    """c (M, N) = or, with add, += a (M, K) @ b (K, N); c's rows are dense.
+def gemm(a, b, c, start, scratch):
+    """c (M, N) = start + a (M, K) @ b (K, N).
 
-    scratch (SCRATCH,) is room for the panels, which a thread has of its own: memory that came and
-    went with each call would cost a tenth of its time.
+    start (M, N) is c to add to what is there, a bias in every row (by np.broadcast_to), or empty:
+    zeros. The rows of c and start are dense. scratch (SCRATCH,) is room for the panels, which a
+    thread has of its own: memory that came and went with each call would cost a tenth of its time.
     """
     M, K = a.shape
     N = b.shape[1]
@@ -283,23 +212,31 @@ def gemm(a, b, c, add, scratch):
     edge = scratch[: MR * NR].reshape(MR, NR)
     apanels = scratch[MR * NR : MR * (NR + KC)].reshape(1, KC, MR)
     bpanels = scratch[MR * (NR + KC) : MR * (NR + KC) + NC * KC].reshape(NC // NR, KC, NR)
-    if K == 0 and not add:
-        c[:, :] = 0
+    if K == 0:
+        fill(c, start)
     for n0 in range(0, N, NC):
         n1 = min(n0 + NC, N)
         for k0 in range(0, K, KC):
             k1 = min(k0 + KC, K)
-            adding = add or k0 > 0
+            begun = c if k0 else start
             pack(b[k0:k1, n0:n1].T, bpanels)
             for m in range(0, M, MR):
                 pack(a[m : m + MR, k0:k1], apanels)
                 for n in range(n0, n1, NR):
                     bpanel = bpanels[(n - n0) // NR]
                     if m + MR <= M and n + NR <= n1:
-                        tile(apanels[0], bpanel, k1 - k0, c, m, n, adding)
+                        tile(apanels[0], bpanel, k1 - k0, c, begun, m, n)
                     else:
-                        tile(apanels[0], bpanel, k1 - k0, edge, 0, 0, False)
+                        tile(apanels[0], bpanel, k1 - k0, edge, begun[:0], 0, 0)
                         for i in range(min(MR, M - m)):
                             for j in range(min(NR, n1 - n)):
-                                old = c[m + i, n + j] if adding else c.dtype.type(0)
+                                old = begun[m + i, n + j] if begun.size else c.dtype.type(0)
                                 c[m + i, n + j] = old + edge[i, j]
+
+
+@jit
+def fill(c, start):
+    """c = start, or zeros where that is empty."""
+    for i in range(len(c)):
+        for j in range(c.shape[1]):
+            c[i, j] = start[i, j] if start.size else 0

@@ -18,12 +18,14 @@ from numba.extending import overload
 from npgpt.kernels import amx
 from npgpt.kernels.amx import SHAPES, begin, end, fetch_to_write, load, multiply, store, zero
 from npgpt.kernels.dots_bf16 import dots
-from npgpt.kernels.gemm import SCRATCH, gemm_signature
+from npgpt.kernels.gemm import SCRATCH, fill, gemm_signature
 from npgpt.kernels.jit import jit
 from npgpt.kernels.pack_bf16 import ACROSS, NR, SIDE, SQUARE, pack
 
 KC = 768  # of a panel of b, 72 KiB, and of a block of a: both stay in a second-level cache of 2 MiB
-ROOM = SCRATCH - SIDE * NR - NR * KC // 2  # for a's panels
+EDGE = SIDE * NR  # elements of a tile that c has only a part of
+assert SCRATCH % SIDE == 0  # where panels begin, in pairs: at a cache line, as the tiles want it
+ONE, TWO = np.int64(1), np.int64(2)  # parts: of one type, where 1 and 2 would be compiled for each
 TILES, DOTS = None, ()  # which units: of different types, so that a kernel has the code of one only
 
 
@@ -39,74 +41,92 @@ def compiled(gemm):
     return jit(gemm, signature=gemm_signature(np.dtype("f4")))
 
 
-def gemm_bf16(a, b, c, add, scratch):
+def gemm_bf16(a, b, c, start, scratch):
     """As gemm, with a and b rounded to bf16."""
-    gemm_parts(a, b, c, add, scratch.view(np.uint32), 1, TILES)
+    gemm_parts(a, b, c, start, scratch.view(np.uint32), ONE, TILES)
 
 
-def gemm_bf16x3(a, b, c, add, scratch):
+def gemm_bf16x3(a, b, c, start, scratch):
     """As gemm, with a and b each the sum of two bf16."""
-    gemm_parts(a, b, c, add, scratch.view(np.uint32), 2, TILES)
+    gemm_parts(a, b, c, start, scratch.view(np.uint32), TWO, TILES)
 
 
-def gemm_bf16_dots(a, b, c, add, scratch):
+def gemm_bf16_dots(a, b, c, start, scratch):
     """gemm_bf16 without tiles."""
-    gemm_parts(a, b, c, add, scratch.view(np.uint32), 1, DOTS)
+    gemm_parts(a, b, c, start, scratch.view(np.uint32), ONE, DOTS)
 
 
-def gemm_bf16x3_dots(a, b, c, add, scratch):
+def gemm_bf16x3_dots(a, b, c, start, scratch):
     """gemm_bf16x3 without tiles."""
-    gemm_parts(a, b, c, add, scratch.view(np.uint32), 2, DOTS)
+    gemm_parts(a, b, c, start, scratch.view(np.uint32), TWO, DOTS)
 
 
 @jit
-def gemm_parts(a, b, c, add, scratch, parts, units):
-    """c (M, N) = or, with add, += a (M, K) @ b (K, N), of `parts` bf16 an element."""
+def gemm_parts(a, b, c, start, scratch, parts, units):
+    """c (M, N) = start + a (M, K) @ b (K, N), of `parts` bf16 an element."""
     M, K = a.shape
     N = b.shape[1]
-    edge = scratch[: SIDE * NR].view(np.float32).reshape(SIDE, NR)
-    bpanel = scratch[SIDE * NR : SIDE * NR + NR * KC // 2]
-    apanels = scratch[SIDE * NR + NR * KC // 2 :]
-    if K == 0 and not add:
-        c[:, :] = 0
+    bpanel = scratch[: NR * KC // 2]
+    room = scratch[NR * KC // 2 :]
+    if K == 0:
+        fill(c, start)
     for k0 in range(0, K, KC // parts):
         k1 = min(k0 + KC // parts, K)
-        adding = add or k0 > 0
-        steps = (k1 - k0 + 31) // 32
-        size = SQUARE * steps * parts  # of a panel of a
-        panels, fitting = max(1, (M + SIDE - 1) // SIDE), ROOM // size
-        blocks = (panels + fitting - 1) // fitting
-        MC = (panels + blocks - 1) // blocks * SIDE
-        for m0 in range(0, M, MC):
-            m1 = min(m0 + MC, M)
-            pack(a[m0:m1, k0:k1], apanels, False, parts, 1)
+        begun = c if k0 else start
+        rows = rows_at_once(M, k1 - k0, parts, room)
+        for m0 in range(0, M, rows):
+            m1 = min(m0 + rows, M)
+            pack(a[m0:m1, k0:k1], room, False, parts, 1)
             for n in range(0, N, NR):
-                pack(b[k0:k1, n : min(n + NR, N)].T, bpanel, True, parts, ACROSS)
-                whole = m0 + (m1 - m0) // SIDE * SIDE if n + NR <= N else m0
-                multiply_panels(units, apanels, 0, bpanel, steps, parts, c, m0, whole, n, adding)
-                for m in range(whole, m1, SIDE):
-                    corner = c[m : m + SIDE, n : n + NR]
-                    if adding:
-                        copy(corner, edge)
-                    at = (m - m0) // SIDE * size
-                    multiply_panels(
-                        units, apanels, at, bpanel, steps, parts, edge, 0, SIDE, 0, adding
-                    )
-                    copy(edge, corner)
+                pack(b[k0:k1, n : n + NR].T, bpanel, True, parts, ACROSS)
+                multiply_block(room, bpanel, k1 - k0, c, begun, m0, m1, n, parts, units)
 
 
-def multiply_panels(units, a, at, b, steps, parts, c, m0, m1, n, add):
+@jit
+def rows_at_once(M, K, parts, room):
+    """The rows of each of the equal blocks of a (M, K) for which there is room."""
+    panels, size = max(1, (M + SIDE - 1) // SIDE), panel_size(K, parts)
+    blocks = -(-panels // ((room.size - EDGE) // size))
+    return -(-panels // blocks) * SIDE
+
+
+@jit
+def panel_size(K, parts):
+    """Pairs in a panel of 16 rows and K."""
+    return (K + 31) // 32 * SQUARE * parts
+
+
+@jit
+def multiply_block(room, bpanel, K, c, start, m0, m1, n, parts, units):
+    """c[m0:m1, n : n + 48], or what of it c has, = start's + the block of a in room @ a panel of b.
+
+    A tile that c has only a part of is made at the end of room.
+    """
+    steps, size = (K + 31) // 32, panel_size(K, parts)
+    whole = m0 + (m1 - m0) // SIDE * SIDE if n + NR <= c.shape[1] else m0
+    multiply_panels(units, room, 0, bpanel, steps, parts, c, start, m0, whole, n)
+    edge = room[-EDGE:].view(np.float32).reshape(SIDE, NR)
+    for m in range(whole, m1, SIDE):
+        at = (m - m0) // SIDE * size
+        if start.size:
+            copy(start[m : m + SIDE, n : n + NR], edge)
+        begun = edge if start.size else edge[:0]
+        multiply_panels(units, room, at, bpanel, steps, parts, edge, begun, 0, SIDE, 0)
+        copy(edge, c[m : m + SIDE, n : n + NR])
+
+
+def multiply_panels(units, a, at, b, steps, parts, c, start, m0, m1, n):
     """Call tiles or dots."""
     multiply = tiles if units is TILES else dots
-    multiply(a, at, b, steps, parts, c, m0, m1, n, add)
+    multiply(a, at, b, steps, parts, c, start, m0, m1, n)
 
 
 @overload(multiply_panels)
-def _(units, a, at, b, steps, parts, c, m0, m1, n, add):
+def _(units, a, at, b, steps, parts, c, start, m0, m1, n):
     multiply = tiles if units == types.none else dots
 
-    def call(units, a, at, b, steps, parts, c, m0, m1, n, add):
-        multiply(a, at, b, steps, parts, c, m0, m1, n, add)
+    def call(units, a, at, b, steps, parts, c, start, m0, m1, n):
+        multiply(a, at, b, steps, parts, c, start, m0, m1, n)
 
     return call
 
@@ -120,21 +140,21 @@ def copy(x, out):
 
 
 @jit
-def tiles(a, at, b, steps, parts, c, m0, m1, n, add):
-    """c[m0:m1, n : n + 48] = or += the panels of a from a[at] on @ panel b, 16 rows at a time.
+def tiles(a, at, b, steps, parts, c, start, m0, m1, n):
+    """c[m0:m1, n : n + 48] = start's + the panels of a from a[at] on @ panel b, 16 rows at a time.
 
     A tile of c is in the CPU's tiles 0 to 2, by way of 3 and 4. With all eight of them in use, for
     32 x 32 of c, a product would take a quarter less loads, but twice the time while another
     program runs on the core's other hyperthread.
     """
-    row = c.strides[0] // c.itemsize
+    row, start_row = c.strides[0] // c.itemsize, start.strides[0] // c.itemsize
     begin(SHAPES)
     for m in range(m0, m1, SIDE):
-        corner = row * m + n
-        if add:
-            load(0, c, corner, row)
-            load(1, c, corner + SIDE, row)
-            load(2, c, corner + 2 * SIDE, row)
+        if start.size:
+            corner = start_row * m + n
+            load(0, start, corner, start_row)
+            load(1, start, corner + SIDE, start_row)
+            load(2, start, corner + 2 * SIDE, start_row)
         else:
             zero(0)
             zero(1)
@@ -154,6 +174,7 @@ def tiles(a, at, b, steps, parts, c, m0, m1, n, add):
                 multiply(1, 3, 4)
                 load(4, b, bi + 2 * SQUARE, SIDE)
                 multiply(2, 3, 4)
+        corner = row * m + n
         store(0, c, corner, row)
         store(1, c, corner + SIDE, row)
         store(2, c, corner + 2 * SIDE, row)

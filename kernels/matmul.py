@@ -9,9 +9,11 @@ from npgpt.kernels.buffers import empty
 from npgpt.kernels.gemm import SCRATCH, gemm_signature
 from npgpt.kernels.halves import number
 from npgpt.kernels.jit import jit
-from npgpt.kernels.precision import current_gemm
+from npgpt.kernels.precision import bf16_parts, current_gemm
+from npgpt.kernels.strips_bf16 import product_in_strips
 
 FEW = 8  # rows of x up to which few_rows is faster than gemm, which would pack all of w for them
+MANY = 512  # rows of x from which on, in bf16, threads share what they pack of y
 
 
 def matmul_forward(x, w, b=None):
@@ -55,24 +57,27 @@ def product(x, y, out, b=None, add=False):
     assert x.shape[1] == y.shape[0] and out.shape == (len(x), y.shape[1]), "shapes"
     assert out.shape[1] == 1 or out.strides[1] == out.itemsize, "rows of out are dense"
     assert b is None or not add, "add or b"
-    b = np.empty(0, out.dtype) if b is None else np.ascontiguousarray(b)
+    start = out if add else np.empty((0, 0), out.dtype)
+    if b is not None:
+        start = np.broadcast_to(np.ascontiguousarray(b), out.shape)
     scratch = empty((get_num_threads(), SCRATCH), out.dtype)
-    product_for(out.dtype)(current_gemm(out.dtype), x, y, out, b, add, scratch)
+    parts = bf16_parts(out.dtype)
+    if parts and len(out) > MANY:
+        product_in_strips(x, y, out, start, scratch, parts)
+    else:
+        product_for(out.dtype)(current_gemm(out.dtype), x, y, out, start, scratch)
 
 
 @cache
 def product_for(dtype):
-    """The compiled product_parts, one for all the layouts that its three matrices can have."""
-    real, gemm = from_dtype(dtype), gemm_signature(dtype)
-    factor, _, matrix, add, _ = gemm.args
-    bias = types.Array(real, 1, "C", readonly=True)
-    signature = types.void(
-        types.FunctionType(gemm), factor, factor, matrix, bias, add, real[:, ::1]
-    )
+    """The compiled product_parts, one for all the layouts that its matrices can have."""
+    gemm = gemm_signature(dtype)
+    *matrices, room = gemm.args
+    signature = types.void(types.FunctionType(gemm), *matrices, from_dtype(dtype)[:, ::1])
     return jit(product_parts, parallel=True, signature=signature)
 
 
-def product_parts(gemm, x, y, out, b, add, scratch):
+def product_parts(gemm, x, y, out, start, scratch):
     M, N = out.shape
     parts = len(scratch)  # one a thread
     by_rows = M > N  # each thread makes some of the rows of out, or of its columns
@@ -80,17 +85,7 @@ def product_parts(gemm, x, y, out, b, add, scratch):
         lo, hi = max(M, N) * part // parts, max(M, N) * (part + 1) // parts
         m0, m1 = (lo, hi) if by_rows else (0, M)
         n0, n1 = (0, N) if by_rows else (lo, hi)
-        if b.size:
-            begin(out[m0:m1, n0:n1], b[n0:n1])
-        gemm(x[m0:m1], y[:, n0:n1], out[m0:m1, n0:n1], add or b.size > 0, scratch[part])
-
-
-@jit
-def begin(out, b):
-    """Every row of out (M, N) = b (N,)."""
-    for i in range(len(out)):
-        for j in range(len(b)):
-            out[i, j] = b[j]
+        gemm(x[m0:m1], y[:, n0:n1], out[m0:m1, n0:n1], start[m0:m1, n0:n1], scratch[part])
 
 
 @jit(parallel=True)

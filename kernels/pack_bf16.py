@@ -10,9 +10,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npgpt.kernels.gemm import Matrix, integer, shuffle, transpose_rows
 from npgpt.kernels.halves import nearest, widened
 from npgpt.kernels.jit import jit
+from npgpt.kernels.vectors import Matrix, integer, shuffle, transpose_rows
 
 SIDE = 16  # of a square
 SQUARE = SIDE * SIDE  # pairs

@@ -8,14 +8,18 @@ import pytest
 
 import npgpt
 from npgpt.errors import ArgumentError
+from npgpt.generate import forward_step
 from npgpt.kernels import amx, dots_bf16
 from npgpt.kernels.buffers import empty
 from npgpt.kernels.gemm import SCRATCH
-from npgpt.kernels.gemm_bf16 import KC, ROOM, SIDE, gemm_bf16_for
-from npgpt.kernels.matmul import product
+from npgpt.kernels.gemm_bf16 import EDGE, KC, gemm_bf16_for
+from npgpt.kernels.matmul import FEW, MANY, product
+from npgpt.kernels.pack_bf16 import NR, SIDE
+from npgpt.kernels.strips_bf16 import NC, product_in_strips
 from npgpt.precision import computing_in, finer
 
 needs_units = pytest.mark.usefixtures("units")
+NOTHING = np.empty((0, 0), np.float32)  # that a product starts from
 SPLIT_ERROR = 2e-5  # of bf16x3, root mean square, as a part of the result's own spread
 
 
@@ -66,7 +70,9 @@ def factors(rng, layout, M, K, N):
 @pytest.mark.parametrize("add", [False, True])
 @pytest.mark.parametrize("layout", ["xy", "Xy", "xY", "XY"])  # a capital letter: transposed
 @pytest.mark.parametrize(
-    "M, K, N", [(1, 1, 1), (32, 32, 32), (33, 50, 70), (300, 1000, 100), (16, 3, 2000)]
+    "M, K, N",
+    [(1, 1, 1), (32, 32, 32), (33, 50, 70), (300, 1000, 100), (16, 3, 2000)]
+    + [(MANY + 1, KC + 5, 100), (MANY + 100, 40, NC + 50)],  # in strips
 )
 def test_a_product_is_that_of_the_rounded_factors(M, K, N, layout, add, rng):
     x, y = factors(rng, layout, M, K, N)
@@ -79,16 +85,32 @@ def test_a_product_is_that_of_the_rounded_factors(M, K, N, layout, add, rng):
 
 
 @needs_units
+@pytest.mark.parametrize("rows", [9, MANY + 9])
+def test_a_bias_is_in_every_row(rows, rng):
+    x, y = factors(rng, "xY", rows, 70, 100)
+    b, plain, out = rng.standard_normal(100, np.float32), *np.empty((2, rows, 100), np.float32)
+    with computing_in("bf16"):
+        product(x, y, plain)
+        product(x, y, out, b=b)
+    np.testing.assert_allclose(out, plain + b, rtol=1e-5, atol=1e-5)
+
+
+@needs_units
+@pytest.mark.parametrize("strips", [False, True])
 @pytest.mark.parametrize("split", [False, True])
-def test_a_product_stays_within_its_room(split, rng):
+def test_a_product_stays_within_its_room(split, strips, rng):
     """With one panel more than fit into one, two, ... blocks, and with just as many."""
     K, guard = KC // (1 + split), 1000
-    fitting = ROOM // (KC * SIDE // 2)
+    room = SCRATCH - EDGE - (0 if strips else NR * KC // 2)
+    fitting = room // (KC * SIDE // 2)
     for panels in (fitting, fitting + 1, 2 * fitting, 2 * fitting + 1, 3 * fitting + 1):
         a, b = factors(rng, "xy", SIDE * panels - 3, K, 50)
         scratch, c = empty((SCRATCH + guard,), np.float32), np.empty((len(a), 50), np.float32)
         scratch[-guard:] = 7
-        gemm_bf16_for(split)(a, b, c, False, scratch[:-guard])
+        if strips:
+            product_in_strips(a, b, c, NOTHING, scratch[None, :-guard], 1 + split)
+        else:
+            gemm_bf16_for(split)(a, b, c, NOTHING, scratch[:-guard])
         assert (scratch[-guard:] == 7).all(), panels
         expected = a.astype(float) @ b if split else rounded(a).astype(float) @ rounded(b)
         np.testing.assert_allclose(c, expected, rtol=1e-3, atol=5e-3)
@@ -98,7 +120,11 @@ def test_a_product_stays_within_its_room(split, rng):
 @pytest.mark.parametrize("M, K, N", [(0, 5, 3), (4, 0, 3), (4, 5, 0)])
 def test_a_thread_may_have_nothing_to_do(M, K, N):
     c, scratch = np.full((M, N), 7, np.float32), empty((SCRATCH,), np.float32)
-    gemm_bf16_for(False)(np.ones((M, K), "f4"), np.ones((K, N), "f4"), c, False, scratch)
+    a, b = np.ones((M, K), "f4"), np.ones((K, N), "f4")
+    gemm_bf16_for(False)(a, b, c, NOTHING, scratch)
+    assert (c == 0).all()
+    c[:] = 7
+    product_in_strips(a, b, c, NOTHING, scratch[None], 1)
     assert (c == 0).all()
 
 
@@ -114,7 +140,7 @@ def test_factors_need_not_be_dense(rng):
 
 @needs_units
 @pytest.mark.parametrize("layout", ["xy", "Xy", "xY", "XY"])
-@pytest.mark.parametrize("M, K, N", [(33, 50, 70), (300, 3072, 100)])
+@pytest.mark.parametrize("M, K, N", [(33, 50, 70), (300, 3072, 100), (MANY + 1, KC, 100)])
 def test_split_factors_are_nearly_as_exact_as_float32(M, K, N, layout, rng):
     x, y = factors(rng, layout, M, K, N)
     out, expected = np.empty((M, N), np.float32), x.astype(float) @ y.astype(float)
@@ -141,12 +167,13 @@ def test_what_is_not_finite_shows_in_its_row_alone(name, bad, rng):
 
 @needs_units
 @pytest.mark.parametrize("name", ["bf16", "bf16x3"])
-def test_a_product_is_the_same_on_any_number_of_threads(name, rng, numba_threads):
-    x, y = factors(rng, "xY", 300, 800, 700)
+@pytest.mark.parametrize("rows", [300, MANY + 188])
+def test_a_product_is_the_same_on_any_number_of_threads(name, rows, rng, numba_threads):
+    x, y = factors(rng, "xY", rows, 800, 700)
     results = []
     for count in (1, 2):
         numba_threads(count)
-        out = np.empty((300, 700), np.float32)
+        out = np.empty((rows, 700), np.float32)
         with computing_in(name):
             product(x, y, out)
         results.append(out)
@@ -179,6 +206,22 @@ def test_queries_and_keys_are_finer_than_bf16(monkeypatch, params, state):
     loss = model.loss(state.x, state.y)
     monkeypatch.setattr("npgpt.gpt2.finer", contextlib.nullcontext)
     assert model.loss(state.x, state.y) != loss
+
+
+@needs_units
+def test_queries_and_keys_of_a_prompt_are_finer_than_bf16(monkeypatch, params, state):
+    model = npgpt.GPT2(params.config, params=params, precision="bf16")
+    L, NH, C = params.config.n_layer, params.config.n_head, params.config.n_embd
+    prompt = np.tile(state.x[:1], FEW)[:, : FEW + 1]  # (1, N)
+
+    def logits():
+        kv = np.zeros((L, 2, 1, NH, prompt.shape[1], C // NH), np.float32)
+        with computing_in("bf16"):
+            return forward_step(prompt, kv, 0, model.params, model.layers)
+
+    first = logits()
+    monkeypatch.setattr("npgpt.generate.finer", contextlib.nullcontext)
+    assert (logits() != first).any()
 
 
 @needs_units

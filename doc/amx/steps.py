@@ -124,6 +124,7 @@ def main():
     x = rng.standard_normal((M, K), dtype=np.float32)
     w = rng.standard_normal((N, K), dtype=np.float32)
     c, scratch = empty((M, N), np.float32), empty((SCRATCH,), np.float32)
+    nothing = np.empty((0, 0), np.float32)  # to begin with
     a, b = empty((M * K // 2,), np.uint32), empty((48 * K // 2 + (1 << 14),), np.uint32)
     a[:] = b[:] = 0
     whole = M * N * K // 8192  # multiplications, of 8,192 products each
@@ -135,6 +136,10 @@ def main():
             product(x, w.T, c)
 
     gemms = {"fp32": gemm_for(np.dtype("f4")), "bf16": gemm_bf16_for(False)}
+
+    def one_core(precision):
+        gemms[precision](x, w.T, c, nothing, scratch)
+
     cases = {
         "the multiplication alone": (lambda: multiply_alone(*small), 8),
         "16 x 16 of c, in one tile": (lambda: one_tile(*small), 8),
@@ -142,8 +147,8 @@ def main():
         "16 x 48 in three, with the factors five tiles": (lambda: five_tiles(*small), 8),
         "the same for all of c, which is stored": (lambda: plain(a, b, c, whole), 1),
         "and fetched before it is stored": (lambda: ahead(a, b, c, whole), 1),
-        "and both factors packed: gemm_bf16": (lambda: gemms["bf16"](x, w.T, c, False, scratch), 1),
-        "gemm, in float32": (lambda: gemms["fp32"](x, w.T, c, False, scratch), 1),
+        "and both factors packed: gemm_bf16": (lambda: one_core("bf16"), 1),
+        "gemm, in float32": (lambda: one_core("fp32"), 1),
         "all cores, bf16": (lambda: everything("bf16"), 1),
         "all cores, bf16x3": (lambda: everything("bf16x3"), 1),
         "all cores, float32": (lambda: everything("fp32"), 1),

@@ -1,0 +1,104 @@
+"""gemm_bf16 for many rows: b is packed once for all threads, a strip of it at a time.
+
+Each thread would pack all of b for itself, and again for every block of its rows: of products with
+thousands of rows that was a quarter of their time.
+"""
+
+from functools import cache
+
+import numpy as np
+from numba import prange, types
+
+from npgpt.kernels import amx
+from npgpt.kernels.buffers import empty
+from npgpt.kernels.gemm import fill, gemm_signature
+from npgpt.kernels.gemm_bf16 import DOTS, KC, TILES, multiply_block, panel_size, rows_at_once
+from npgpt.kernels.jit import jit
+from npgpt.kernels.pack_bf16 import ACROSS, NR, SIDE, pack
+
+NC = 64 * NR  # of a strip, KC x NC: 4.5 MiB, which is read from the third-level cache, in order
+
+
+def product_in_strips(a, b, c, start, scratch, parts):
+    """c (M, N) = start + a (M, K) @ b (K, N), of `parts` bf16 an element; scratch a row a thread.
+
+    start is c, a bias in every row, or empty, as in gemm.
+    """
+    strip = empty((min(NC, -(-b.shape[1] // NR) * NR) * KC // 2,), np.uint32)
+    pack_columns, multiply_rows, multiply_strips = kernels_for(amx.granted())
+    multiply_strips(pack_columns, multiply_rows, a, b, c, start, strip, scratch, parts)
+
+
+@cache
+def kernels_for(on_tiles):
+    """The compiled pack_columns, multiply_rows and multiply_strips.
+
+    The last is given the other two to call: were they a part of it, it would take seconds more to
+    compile.
+    """
+    factor, _, result, start, scratch = gemm_signature(np.dtype("f4")).args
+    strip, parts = types.uint32[::1], types.intp
+    pack = types.void(factor, strip, parts)
+    multiply = types.void(factor, strip, result, start, scratch, parts)
+    given = types.FunctionType(pack), types.FunctionType(multiply)
+    whole = types.void(*given, factor, factor, result, start, strip, scratch.dtype[:, ::1], parts)
+    return (
+        jit(pack_columns, signature=pack),
+        jit(rows_on_tiles if on_tiles else rows_by_dots, signature=multiply),
+        jit(multiply_strips, parallel=True, signature=whole),
+    )
+
+
+def multiply_strips(pack_columns, multiply_rows, a, b, c, start, strip, scratch, parts):
+    """Of each strip, every thread packs some panels, and then multiplies some rows of a by it."""
+    (M, K), N, threads = a.shape, b.shape[1], len(scratch)
+    if K == 0:
+        fill(c, start)
+    for k0 in range(0, K, KC // parts):
+        k1 = min(k0 + KC // parts, K)
+        size = panel_size(k1 - k0, parts) * ACROSS
+        begun = c if k0 else start
+        for n0 in range(0, N, NC):
+            n1 = min(n0 + NC, N)
+            for thread in prange(threads):
+                lo, hi = share(n1 - n0, NR, thread, threads)
+                pack_columns(b[k0:k1, n0 + lo : n0 + hi], strip[lo // NR * size :], parts)
+            for thread in prange(threads):
+                lo, hi = share(M, SIDE, thread, threads)
+                part = c[lo:hi, n0:n1], begun[lo:hi, n0:n1], scratch[thread]
+                multiply_rows(a[lo:hi, k0:k1], strip, *part, parts)
+
+
+@jit
+def share(n, size, thread, threads):
+    """From where to where a thread has n things that are whole in groups of this size."""
+    groups = (n + size - 1) // size
+    return groups * thread // threads * size, min(groups * (thread + 1) // threads * size, n)
+
+
+def pack_columns(b, strip, parts):
+    """Fills strip with the panels of b (K, N)."""
+    pack(b.T, strip, True, parts, ACROSS)
+
+
+def rows_on_tiles(a, strip, c, start, scratch, parts):
+    """c (M, N) = start + a (M, K) @ the strip."""
+    multiply_rows(a, strip, c, start, scratch, parts, TILES)
+
+
+def rows_by_dots(a, strip, c, start, scratch, parts):
+    """rows_on_tiles without tiles."""
+    multiply_rows(a, strip, c, start, scratch, parts, DOTS)
+
+
+@jit
+def multiply_rows(a, strip, c, start, scratch, parts, units):
+    """c (M, N) = start + a (M, K) @ the strip, a block of a after the other."""
+    (M, K), N = a.shape, c.shape[1]
+    room, size = scratch.view(np.uint32), panel_size(K, parts) * ACROSS
+    rows = rows_at_once(M, K, parts, room)
+    for m0 in range(0, M, rows):
+        m1 = min(m0 + rows, M)
+        pack(a[m0:m1], room, False, parts, 1)
+        for n in range(0, N, NR):
+            multiply_block(room, strip[n // NR * size :], K, c, start, m0, m1, n, parts, units)
