@@ -33,14 +33,14 @@ def arrows(axes, points, width=1.6, gap=0.11):
 def stream(path):
     """Two branches above a stream that runs from left to right."""
     figure, axes = plt.subplots(figsize=(9.2, 2.9), layout="constrained")
-    axes.set(xlim=(-1.1, 24.6), ylim=(-1.15, 3.3))
+    axes.set(xlim=(-1.1, 25.9), ylim=(-1.15, 3.3))
     axes.axis("off")
-    high, half, begin = 2.2, 0.95, -1.0  # of the branches; of a box's width; of the stream
+    high, half, begin = 2.2, 1.1, -1.0  # of the branches; of a box's width; of the stream
     for start, names, widths in (
         (0.0, ("ln1", "qkv", "attention", "attproj"), ("C", "3C", "C", "C")),
-        (11.9, ("ln2", "fc", "gelu", "fcproj"), ("C", "4C", "4C", "C")),
+        (12.5, ("ln2", "fc", "gelu", "fcproj"), ("C", "4C", "4C", "C")),
     ):
-        places = [start + 1.9 + 2.3 * i for i in range(4)]
+        places = [start + 1.9 + 2.55 * i for i in range(4)]
         join = places[-1] + 1.55
         arrows(axes, [(start + 0.2, 0.25), (start + 0.2, high), (places[0] - half, high)])
         for here, there in zip(places, places[1:], strict=False):
@@ -48,7 +48,7 @@ def stream(path):
         arrows(axes, [(places[-1] + half, high), (join, high), (join, 0.35)])
         for place, name, width in zip(places, names, widths, strict=True):
             box = {"boxstyle": "round,pad=0.35", "facecolor": "#f2f2f2", "edgecolor": "#444444"}
-            axes.text(place, high, name, ha="center", va="center", bbox=box, fontsize=9.5)
+            axes.text(place, high, name, ha="center", va="center", bbox=box, fontsize=9)
             axes.text(place, high + 0.55, width, ha="center", fontsize=8.5, color="#444444")
         arrows(axes, [(begin, 0), (join - 0.35, 0)], width=3, gap=0.2)
         circle = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "#444444"}
