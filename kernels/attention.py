@@ -60,8 +60,8 @@ def attention_step(qkv, kv, at):
 def rooms(qkv, NH, scores, sums):
     """Room for each thread: gemm's, so many (ROWS, T), so many (hs, T), and one (hs, ROWS).
 
-    Of the rows of T each is an odd number of cache lines after the one before: a power of two, and
-    the rows of a tile would compete for the same few places of the first-level cache.
+    Rows of T are an odd number of cache lines apart, in float32. Were it a power of two, those of
+    a tile would compete for the same few places of the first-level cache.
     """
     threads, (_, T, C3) = get_num_threads(), qkv.shape
     hs = C3 // 3 // NH

@@ -202,9 +202,10 @@ def gemm_signature(dtype):
 def gemm(a, b, c, start, scratch):
     """c (M, N) = start + a (M, K) @ b (K, N).
 
-    start (M, N) is c to add to what is there, a bias in every row (by np.broadcast_to), or empty:
-    zeros. The rows of c and start are dense. scratch (SCRATCH,) is room for the panels, which a
-    thread has of its own: memory that came and went with each call would cost a tenth of its time.
+    start (M, N) is c to add to what is there, or else has no memory in common with it: a bias in
+    every row (by np.broadcast_to), or empty, for zeros. The rows of c and start are dense. scratch
+    (SCRATCH,) is room for the panels, which a thread has of its own: memory that came and went with
+    each call would cost a tenth of its time.
     """
     M, K = a.shape
     N = b.shape[1]

@@ -3,7 +3,7 @@
 from functools import cache
 
 import numpy as np
-from numba import from_dtype, get_num_threads, prange, types
+from numba import get_num_threads, prange, types
 
 from npgpt.kernels.buffers import empty
 from npgpt.kernels.gemm import SCRATCH, gemm_signature
@@ -13,7 +13,7 @@ from npgpt.kernels.precision import bf16_parts, current_gemm
 from npgpt.kernels.strips_bf16 import product_in_strips
 
 FEW = 8  # rows of x up to which few_rows is faster than gemm, which would pack all of w for them
-MANY = 512  # rows of x from which on, in bf16, threads share what they pack of y
+MANY = 256  # rows of x for each thread; with more, in bf16, all threads share what they pack of y
 
 
 def matmul_forward(x, w, b=None):
@@ -62,7 +62,7 @@ def product(x, y, out, b=None, add=False):
         start = np.broadcast_to(np.ascontiguousarray(b), out.shape)
     scratch = empty((get_num_threads(), SCRATCH), out.dtype)
     parts = bf16_parts(out.dtype)
-    if parts and len(out) > MANY:
+    if parts and len(out) > MANY * len(scratch):
         product_in_strips(x, y, out, start, scratch, parts)
     else:
         product_for(out.dtype)(current_gemm(out.dtype), x, y, out, start, scratch)
@@ -73,7 +73,7 @@ def product_for(dtype):
     """The compiled product_parts, one for all the layouts that its matrices can have."""
     gemm = gemm_signature(dtype)
     *matrices, room = gemm.args
-    signature = types.void(types.FunctionType(gemm), *matrices, from_dtype(dtype)[:, ::1])
+    signature = types.void(types.FunctionType(gemm), *matrices, room.dtype[:, ::1])
     return jit(product_parts, parallel=True, signature=signature)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from npgpt.kernels.gemm import gemm_for
+from npgpt.kernels.gemm_bf16 import gemm_bf16_for
 from npgpt.precision import current_precision
 
 PARTS = {"fp32": 0, "bf16": 1, "bf16x3": 2}
@@ -10,12 +11,8 @@ PARTS = {"fp32": 0, "bf16": 1, "bf16x3": 2}
 
 def current_gemm(dtype):
     """A compiled gemm for matrices of this dtype; float64 is always multiplied as it is."""
-    name = current_precision()
-    if name == "fp32" or dtype != np.float32:
-        return gemm_for(dtype)
-    from npgpt.kernels.gemm_bf16 import gemm_bf16_for
-
-    return gemm_bf16_for(split=name == "bf16x3")
+    parts = bf16_parts(dtype)
+    return gemm_bf16_for(split=parts == 2) if parts else gemm_for(dtype)
 
 
 def bf16_parts(dtype):

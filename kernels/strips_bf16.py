@@ -24,7 +24,7 @@ def product_in_strips(a, b, c, start, scratch, parts):
 
     start is c, a bias in every row, or empty, as in gemm.
     """
-    strip = empty((min(NC, -(-b.shape[1] // NR) * NR) * KC // 2,), np.uint32)
+    strip = empty((NC * KC // 2,), np.uint32)
     pack_columns, multiply_rows, multiply_strips = kernels_for(amx.granted())
     multiply_strips(pack_columns, multiply_rows, a, b, c, start, strip, scratch, parts)
 
@@ -38,13 +38,13 @@ def kernels_for(on_tiles):
     """
     factor, _, result, start, scratch = gemm_signature(np.dtype("f4")).args
     strip, parts = types.uint32[::1], types.intp
-    pack = types.void(factor, strip, parts)
-    multiply = types.void(factor, strip, result, start, scratch, parts)
-    given = types.FunctionType(pack), types.FunctionType(multiply)
+    packing = types.void(factor, strip, parts)
+    multiplying = types.void(factor, strip, result, start, scratch, parts)
+    given = types.FunctionType(packing), types.FunctionType(multiplying)
     whole = types.void(*given, factor, factor, result, start, strip, scratch.dtype[:, ::1], parts)
     return (
-        jit(pack_columns, signature=pack),
-        jit(rows_on_tiles if on_tiles else rows_by_dots, signature=multiply),
+        jit(pack_columns, signature=packing),
+        jit(rows_on_tiles if on_tiles else rows_by_dots, signature=multiplying),
         jit(multiply_strips, parallel=True, signature=whole),
     )
 
@@ -63,10 +63,10 @@ def multiply_strips(pack_columns, multiply_rows, a, b, c, start, strip, scratch,
             for thread in prange(threads):
                 lo, hi = share(n1 - n0, NR, thread, threads)
                 pack_columns(b[k0:k1, n0 + lo : n0 + hi], strip[lo // NR * size :], parts)
-            for thread in prange(threads):
+            for thread in prange(threads):  # when all of the strip is there
                 lo, hi = share(M, SIDE, thread, threads)
-                part = c[lo:hi, n0:n1], begun[lo:hi, n0:n1], scratch[thread]
-                multiply_rows(a[lo:hi, k0:k1], strip, *part, parts)
+                own = c[lo:hi, n0:n1], begun[lo:hi, n0:n1], scratch[thread]
+                multiply_rows(a[lo:hi, k0:k1], strip, *own, parts)
 
 
 @jit
@@ -83,16 +83,16 @@ def pack_columns(b, strip, parts):
 
 def rows_on_tiles(a, strip, c, start, scratch, parts):
     """c (M, N) = start + a (M, K) @ the strip."""
-    multiply_rows(a, strip, c, start, scratch, parts, TILES)
+    multiply_blocks(a, strip, c, start, scratch, parts, TILES)
 
 
 def rows_by_dots(a, strip, c, start, scratch, parts):
     """rows_on_tiles without tiles."""
-    multiply_rows(a, strip, c, start, scratch, parts, DOTS)
+    multiply_blocks(a, strip, c, start, scratch, parts, DOTS)
 
 
 @jit
-def multiply_rows(a, strip, c, start, scratch, parts, units):
+def multiply_blocks(a, strip, c, start, scratch, parts, units):
     """c (M, N) = start + a (M, K) @ the strip, a block of a after the other."""
     (M, K), N = a.shape, c.shape[1]
     room, size = scratch.view(np.uint32), panel_size(K, parts) * ACROSS

@@ -116,7 +116,7 @@ def in_halves(model):
 def block_step(x, p, kv, at, layers):
     """block_forward for new positions alone: x (B, N, C) -> (B, N, C)."""
     ln1, _ = layers.layernorm_forward(x, p.ln1w, p.ln1b)  # (B, N, C)
-    with finer():
+    with finer():  # as in block_forward
         qkv, _ = layers.matmul_forward(ln1, p.qkvw, p.qkvb)  # (B, N, 3C)
     atty = layers.attention_step(qkv, kv, at)  # (B, N, C)
     attproj, _ = layers.matmul_forward(atty, p.attprojw, p.attprojb)  # (B, N, C)

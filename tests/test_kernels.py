@@ -321,9 +321,13 @@ def test_nan_goes_through(name, rng):
     assert any(np.isnan(gradient).any() for gradient in gradients)
 
 
-def test_a_product_without_terms_is_zero():
-    out = np.ones((3, 4))
-    product(np.empty((3, 0)), np.empty((0, 4)), out)
+def test_a_product_without_terms_is_what_it_starts_from():
+    x, y, b, out = np.empty((3, 0)), np.empty((0, 4)), np.arange(4.0), np.ones((3, 4))
+    product(x, y, out, add=True)
+    assert (out == 1).all()
+    product(x, y, out, b=b)
+    assert (out == b).all()
+    product(x, y, out)
     assert (out == 0).all()
 
 
