@@ -128,7 +128,7 @@ def forward_head(gemm, qkv, out, logsums, h, scratch, scores, yT):
         head(qkv, 2 * NH + h, hs),
         head(out, h, hs),
     )
-    nothing = q[:0]  # that a product would be added to
+    nothing = q[:0]  # to start a product from: zeros
     for t0 in range(0, T, ROWS):
         t1 = min(t0 + ROWS, T)
         att = scores[: t1 - t0, :t1]
@@ -231,7 +231,7 @@ def backward_head(gemm, dout, qkv, logsums, dqkv, h, scratch, scores, sums, dqT)
     dkT, dvT = sums[0], sums[1]
     dkT[:] = 0
     dvT[:] = 0
-    nothing = q[:0]  # that a product would be added to
+    nothing = q[:0]  # to start a product from: zeros
     for t0 in range(0, T, ROWS):
         t1 = min(t0 + ROWS, T)
         att, datt = scores[0, : t1 - t0, :t1], scores[1, : t1 - t0, :t1]
