@@ -91,6 +91,20 @@ def test_a_product_is_that_of_the_rounded_factors(M, K, N, layout, add, strips, 
 
 
 @needs_units
+def test_strips_are_for_many_rows_a_thread(monkeypatch):
+    rows, most = [], MANY * numba.get_num_threads()
+    monkeypatch.setattr(
+        "npgpt.kernels.matmul.product_in_strips", lambda x, *others: rows.append(len(x))
+    )
+    for name in ("fp32", "bf16"):
+        for M in (most, most + 1):
+            x, y = np.ones((M, 3), np.float32), np.ones((3, 5), np.float32)
+            with computing_in(name):
+                product(x, y, np.empty((M, 5), np.float32))
+    assert rows == [most + 1]
+
+
+@needs_units
 @pytest.mark.parametrize("K", [0, 70, KC + 5])  # of 0, 1 and 2 blocks
 def test_a_bias_is_in_every_row(K, strips, rng):
     x, y = factors(rng, "xY", 19, K, 100)
