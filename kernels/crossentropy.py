@@ -9,6 +9,8 @@ from npgpt.kernels.jit import jit
 from npgpt.kernels.matmul import product
 from npgpt.layers.crossentropy import IGNORED
 
+LINE = 16  # numbers in a cache line, in float32
+
 
 def crossentropy_forward(x, wte, targets):
     """x (B, T, C), wte (V, C), targets (B, T) integers -> loss (a scalar), cache.
@@ -17,41 +19,43 @@ def crossentropy_forward(x, wte, targets):
     has to count.
     """
     V, C = wte.shape
-    probs = empty((targets.size, V), x.dtype)  # (B*T, V)
+    rows = empty((targets.size, -(-V // LINE) * LINE), x.dtype)  # each begins at a cache line
+    probs = rows[:, :V]  # (B*T, V)
     product(x.reshape(-1, C), wte.T, probs)
     counted = np.flatnonzero(targets != IGNORED)  # (n,): the positions that have a target
     target = targets.reshape(-1)[counted]  # (n,)
     losses = np.zeros(targets.size, x.dtype)  # (B*T,)
-    softmax_rows(probs, targets.reshape(-1), losses)
-    return losses[counted].mean(), (x, wte, probs, counted, target)
+    softmax_rows(rows, V, targets.reshape(-1), losses)
+    return losses[counted].mean(), (x, wte, rows, counted, target)
 
 
 def crossentropy_backward(dloss, cache, out=None, add=False):
     """dloss, a scalar, usually 1 -> dx (B, T, C), dwte (V, C).
 
     Given out=(dwte,), it is written there or, with add, added to what is there. The cache is used
-    up: probs become the gradient of the logits where they are.
+    up: probs become the gradient of the logits where they are, but for the weight of each row,
+    which dx and a copy of x are multiplied by in its place.
     """
-    x, wte, probs, counted, target = cache
-    weight = np.zeros(len(probs), probs.dtype)  # (B*T,)
+    x, wte, rows, counted, target = cache
+    weight = np.zeros((len(rows), 1), rows.dtype)  # (B*T, 1)
     weight[counted] = dloss / len(counted)
-    scale_rows(probs, weight)
-    dlogits = probs  # (B*T, V)
-    dlogits[counted, target] -= weight[counted]
-    dx = empty(x.shape, x.dtype)  # (B, T, C)
+    dlogits = rows[:, : len(wte)]  # (B*T, V), without the weight
+    dlogits[counted, target] -= 1
+    x2, dx = x.reshape(-1, x.shape[-1]), empty(x.shape, x.dtype)  # (B*T, C), (B, T, C)
+    dx2 = dx.reshape(x2.shape)  # (B*T, C)
     (dwte,) = out or (empty(wte.shape, wte.dtype),)
-    product(dlogits, wte, dx.reshape(-1, x.shape[-1]))
-    product(dlogits.T, x.reshape(-1, x.shape[-1]), dwte, add=add)
+    product(dlogits, wte, dx2)
+    dx2 *= weight
+    product(dlogits.T, weight * x2, dwte, add=add)
     return dx, dwte
 
 
 @jit(parallel=True)
-def softmax_rows(logits, targets, losses):
-    """logits (N, V) become their softmax; fills losses (N,) where there is a target."""
-    N, V = logits.shape
+def softmax_rows(logits, V, targets, losses):
+    """The first V of each row of logits become its softmax; fills losses (N,) with targets."""
     real = logits.dtype.type
-    for i in prange(N):
-        row = logits[i]
+    for i in prange(len(logits)):
+        row = logits[i, :V]
         highest = largest(row)
         target_logit = row[targets[i]] if targets[i] >= 0 else highest
         total = real(0)
@@ -61,13 +65,3 @@ def softmax_rows(logits, targets, losses):
         for v in range(V):
             row[v] /= total
         losses[i] = np.log(total) - (target_logit - highest)
-
-
-@jit(parallel=True)
-def scale_rows(x, weight):
-    """x (N, V) *= weight (N, 1)."""
-    N, V = x.shape
-    for i in prange(N):
-        row = x[i]
-        for v in range(V):
-            row[v] *= weight[i]

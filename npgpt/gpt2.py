@@ -19,7 +19,7 @@ from npgpt.precision import check_precision, computing_in, finer
 from npgpt.threads import BYTE, threads
 
 BACKENDS = {"numpy": "npgpt.layers", "numba": "npgpt.kernels"}
-HEAD_ROWS = 512  # positions whose logits are in memory at the same time
+HEAD_ROWS = 1024  # positions whose logits are in memory at the same time
 
 
 def block_forward(x, p, NH, layers):

@@ -26,7 +26,7 @@ from numba import prange
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
 
 from npgpt import kernels
-from npgpt.kernels.crossentropy import scale_rows, softmax_rows
+from npgpt.kernels.crossentropy import softmax_rows
 from npgpt.kernels.exponential import largest
 from npgpt.kernels.jit import jit
 from npgpt.threads import threads
@@ -54,19 +54,21 @@ def textbook_forward(logits, targets):
 
 def kernel_forward(logits, targets):
     losses = np.zeros(len(logits), logits.dtype)
-    softmax_rows(logits, targets, losses)
+    softmax_rows(logits, logits.shape[1], targets, losses)
     return logits, losses.mean()
 
 
-def textbook_backward(probs, weight, targets):
-    dlogits = probs * weight[:, None]
-    dlogits[np.arange(len(probs)), targets] -= weight
+def textbook_backward(probs, weight, targets, x, dx):
+    dlogits = probs * weight
+    dlogits[np.arange(len(probs)), targets] -= weight[:, 0]
     return dlogits
 
 
-def kernel_backward(probs, weight, targets):
-    scale_rows(probs, weight)
-    probs[np.arange(len(probs)), targets] -= weight
+def kernel_backward(probs, weight, targets, x, dx):
+    """Of dlogits all but their weight, which dx and what dwte is made of have."""
+    probs[np.arange(len(probs)), targets] -= 1
+    dx *= weight
+    weight * x
     return probs
 
 
@@ -92,7 +94,8 @@ def rows(rounds, N=256, V=50257):
     print(f"rows ({N}, {V}): pass, textbook ms, kernel ms, ratio (range)")
     logits = 2 * rng.standard_normal((N, V), dtype=np.float32)  # (N, V)
     targets = rng.integers(0, V, N)  # (N,)
-    weight = np.full(N, 1 / N, np.float32)  # (N,)
+    weight = np.full((N, 1), 1 / N, np.float32)  # (N, 1)
+    x, dx = rng.standard_normal((2, N, 768), dtype=np.float32)  # each (N, C)
     found, highest, kernel_highest = [], [], []
     for _ in range(rounds + 1):
         highest.append(timed(maxima, logits, np.empty(N, np.float32))[0])
@@ -104,12 +107,12 @@ def rows(rounds, N=256, V=50257):
         ):
             spent, (probs, loss) = timed(way, logits.copy(), targets)
             forward.append(spent)
-            spent, dlogits = timed(back, probs, weight, targets)
+            spent, dlogits = timed(back, probs, weight, targets, x, dx)
             backward.append(spent)
             results.append((loss, dlogits))
         found.append((forward, backward))
         assert np.isclose(results[0][0], results[1][0], rtol=1e-5)
-        assert np.allclose(results[0][1], results[1][1], rtol=1e-4, atol=1e-9)
+        assert np.allclose(results[0][1], weight * results[1][1], rtol=1e-4, atol=1e-9)
     for i, name in enumerate(("forward", "backward")):
         book, own = (statistics.median(r[i][j] for r in found[1:]) for j in (0, 1))
         ratios = sorted(r[i][0] / r[i][1] for r in found[1:])

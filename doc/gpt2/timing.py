@@ -62,20 +62,21 @@ def update():
 
 
 def head():
+    rows = gpt2.HEAD_ROWS
     params, grads = Parameters.init(CONFIG), Parameters(CONFIG)
     lnf = rng.standard_normal((1, 1024, CONFIG.n_embd), dtype=np.float32)  # (B, T, C)
     targets = rng.integers(0, CONFIG.vocab_size, (1, 1024))  # (B, T)
 
-    def in_chunks_of(rows):
+    def in_chunks_of(n):
         def way():
-            gpt2.HEAD_ROWS = rows
+            gpt2.HEAD_ROWS = n
             gpt2.head(lnf, targets, params, kernels, grads)
 
         return way
 
     print("the head, forward and backward, of 1,024 positions; V 8,192, C 256")
-    compare({f"{rows} rows at a time": in_chunks_of(rows) for rows in (512, 16, 64, 256, 1024)}, 7)
-    gpt2.HEAD_ROWS = 512
+    compare({f"{n} rows at a time": in_chunks_of(n) for n in (512, 16, 64, 256, 1024)}, 7)
+    gpt2.HEAD_ROWS = rows
 
 
 def recompute():
