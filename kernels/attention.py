@@ -11,12 +11,21 @@ from functools import cache
 import numpy as np
 from numba import from_dtype, get_num_threads, prange, types
 
+from npgpt.kernels.attention_bf16 import backward_bf16, forward_bf16
 from npgpt.kernels.buffers import empty
-from npgpt.kernels.exponential import exp, largest
-from npgpt.kernels.gemm import SCRATCH, gemm_signature
+from npgpt.kernels.gemm import SCRATCH, gemm_for, gemm_signature
+from npgpt.kernels.heads import (
+    causal_softmax,
+    causal_softmax_backward,
+    dot,
+    head,
+    queries_keys_values,
+    softmax,
+    turn,
+)
 from npgpt.kernels.jit import jit
 from npgpt.kernels.matmul import FEW, dots
-from npgpt.kernels.precision import current_gemm
+from npgpt.kernels.precision import bf16_parts
 from npgpt.layers.attention import split_heads
 
 ROWS = 96  # twice the columns of a tile of gemm in AVX-512, three times the k of a tile of bf16
@@ -27,17 +36,26 @@ def attention_forward(qkv, NH):
     B, T, C3 = qkv.shape
     out = empty((B, T, C3 // 3), qkv.dtype)  # (B, T, C)
     logsums = np.empty((B, NH, T), qkv.dtype)
-    forward, _ = heads_for(qkv.dtype)
-    forward(current_gemm(qkv.dtype), qkv, out, logsums, *rooms(qkv, NH, 1, 0))
-    return out, (qkv, logsums)
+    parts = bf16_parts(qkv.dtype)
+    if parts:
+        forward_bf16(qkv, out, logsums, parts)
+    else:
+        forward, _ = heads_for(qkv.dtype)
+        forward(gemm_for(qkv.dtype), qkv, out, logsums, *rooms(qkv, NH, 1, 0))
+    return out, (qkv, logsums, out)
 
 
 def attention_backward(dout, cache):
     """dout (B, T, C) -> dqkv (B, T, 3C)."""
-    qkv, logsums = cache
+    qkv, logsums, out = cache
     dqkv = empty(qkv.shape, qkv.dtype)  # (B, T, 3C)
-    _, backward = heads_for(qkv.dtype)
-    backward(current_gemm(qkv.dtype), dout, qkv, logsums, dqkv, *rooms(qkv, logsums.shape[1], 2, 2))
+    parts = bf16_parts(qkv.dtype)
+    if parts:
+        backward_bf16(dout, out, qkv, logsums, dqkv, parts)
+    else:
+        _, backward = heads_for(qkv.dtype)
+        room = rooms(qkv, logsums.shape[1], 2, 2)
+        backward(gemm_for(qkv.dtype), dout, out, qkv, logsums, dqkv, *room)
     return dqkv
 
 
@@ -70,20 +88,6 @@ def rooms(qkv, NH, scores, sums):
     return [empty((threads, *shape), qkv.dtype) for shape in shapes]
 
 
-@jit
-def head(x, i, hs):
-    """The i-th hs channels of x (T, channels)."""
-    return x[:, i * hs : (i + 1) * hs]
-
-
-@jit
-def turn(x, out):
-    """out (T, hs) = x (hs, T), transposed."""
-    for t in range(out.shape[0]):
-        for c in range(out.shape[1]):
-            out[t, c] = x[c, t]
-
-
 # hs is 64 in every GPT-2, and a tile of gemm 48 columns wide. So the products whose result is as
 # wide as a head are made transposed, in yT, dqT, dkT and dvT, where hs counts the rows.
 
@@ -96,7 +100,7 @@ def heads_for(dtype):
     logsums = real[:, :, ::1]
     room = real[:, ::1], real[:, :, :, ::1], real[:, :, :, ::1], real[:, :, ::1]
     forward = types.void(gemm, given, made, logsums, *room)
-    backward = types.void(gemm, given, given, logsums, made, *room)
+    backward = types.void(gemm, given, given, given, logsums, made, *room)
     return (
         jit(forward_heads, parallel=True, signature=forward),
         jit(backward_heads, parallel=True, signature=backward),
@@ -122,12 +126,8 @@ def forward_head(gemm, qkv, out, logsums, h, scratch, scores, yT):
     hs = out.shape[1] // NH
     real = qkv.dtype.type
     scale = real(1) / np.sqrt(real(hs))
-    q, k, v, y = (
-        head(qkv, h, hs),
-        head(qkv, NH + h, hs),
-        head(qkv, 2 * NH + h, hs),
-        head(out, h, hs),
-    )
+    q, k, v = queries_keys_values(qkv, h, hs)
+    y = head(out, h, hs)
     nothing = q[:0]  # to start a product from: zeros
     for t0 in range(0, T, ROWS):
         t1 = min(t0 + ROWS, T)
@@ -135,24 +135,9 @@ def forward_head(gemm, qkv, out, logsums, h, scratch, scores, yT):
         gemm(q[t0:t1], k[:t1].T, att, nothing, scratch)
         for t in range(t0, t1):
             row = scores[t - t0, :t1]  # of att, but known to be dense
-            past = row[: t + 1]
-            logsums[h, t] = softmax(past, scale)
-            row[t + 1 :] = 0  # the future
+            logsums[h, t] = causal_softmax(row, t + 1, scale)
         gemm(v[:t1].T, att.T, yT[:, : t1 - t0], nothing, scratch)
         turn(yT, y[t0:t1])
-
-
-@jit
-def softmax(row, scale):
-    """row (T,) becomes the softmax of scale * row -> the log of the sum of the exponentials."""
-    highest = largest(row)
-    total = row.dtype.type(0)
-    for s in range(row.size):
-        row[s] = exp((row[s] - highest) * scale)
-        total += row[s]
-    for s in range(row.size):
-        row[s] /= total
-    return highest * scale + np.log(total)
 
 
 @jit(parallel=True)
@@ -204,7 +189,7 @@ def weigh_rows(weights, x, out):
             out[k] += weights[j] * xj[k]
 
 
-def backward_heads(gemm, dout, qkv, logsums, dqkv, scratch, scores, sums, narrow):
+def backward_heads(gemm, dout, out, qkv, logsums, dqkv, scratch, scores, sums, narrow):
     """Fills dqkv (B, T, 3C)."""
     threads = len(scratch)
     for thread in prange(threads):
@@ -212,22 +197,19 @@ def backward_heads(gemm, dout, qkv, logsums, dqkv, scratch, scores, sums, narrow
         for unit in range(B * NH * thread // threads, B * NH * (thread + 1) // threads):
             b = unit // NH
             room = scratch[thread], scores[thread], sums[thread], narrow[thread]
-            backward_head(gemm, dout[b], qkv[b], logsums[b], dqkv[b], unit % NH, *room)
+            given = dout[b], out[b], qkv[b], logsums[b]
+            backward_head(gemm, *given, dqkv[b], unit % NH, *room)
 
 
 @jit
-def backward_head(gemm, dout, qkv, logsums, dqkv, h, scratch, scores, sums, dqT):
+def backward_head(gemm, dout, out, qkv, logsums, dqkv, h, scratch, scores, sums, dqT):
     """Head h of a sequence: its three ranges of channels of dqkv (T, 3C)."""
     NH, T = logsums.shape
     hs = dout.shape[1] // NH
     real = qkv.dtype.type
     scale = real(1) / np.sqrt(real(hs))
-    q, k, v, dy = (
-        head(qkv, h, hs),
-        head(qkv, NH + h, hs),
-        head(qkv, 2 * NH + h, hs),
-        head(dout, h, hs),
-    )
+    q, k, v = queries_keys_values(qkv, h, hs)
+    y, dy = head(out, h, hs), head(dout, h, hs)
     dkT, dvT = sums[0], sums[1]
     dkT[:] = 0
     dvT[:] = 0
@@ -239,15 +221,8 @@ def backward_head(gemm, dout, qkv, logsums, dqkv, h, scratch, scores, sums, dqT)
         gemm(dy[t0:t1], v[:t1].T, datt, nothing, scratch)
         for t in range(t0, t1):
             row, drow = scores[0, t - t0, :t1], scores[1, t - t0, :t1]
-            past, dpast = row[: t + 1], drow[: t + 1]
-            total = real(0)
-            for s in range(past.size):
-                past[s] = exp(past[s] * scale - logsums[h, t])
-                total += past[s] * dpast[s]
-            for s in range(past.size):
-                dpast[s] = past[s] * (dpast[s] - total) * scale
-            row[t + 1 :] = 0
-            drow[t + 1 :] = 0
+            total = dot(y[t], dy[t])
+            causal_softmax_backward(row, drow, t + 1, scale, logsums[h, t], total)
         gemm(dy[t0:t1].T, att, dvT[:, :t1], dvT[:, :t1], scratch)
         gemm(k[:t1].T, datt.T, dqT[:, : t1 - t0], nothing, scratch)
         gemm(q[t0:t1].T, datt, dkT[:, :t1], dkT[:, :t1], scratch)

@@ -1,13 +1,15 @@
-"""What several test files share: the tiny pair, the options, and where the real text may be."""
+"""What several test files share: the tiny pair, the options, the units for bf16, the real text."""
 
 import os
 from importlib.resources import files
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
 import npgpt
+from npgpt.kernels import amx, dots_bf16
 from npgpt.precision import granted
 
 TINY_MODEL = files("npgpt") / "data" / "tiny.bin"
@@ -31,6 +33,28 @@ def bf16_units():
     """Skips the test where the CPU or the system has no units for bf16."""
     if not granted():
         pytest.skip("this CPU or system has neither AMX tiles nor AVX-512 instructions for bf16")
+
+
+@pytest.fixture(params=["tiles", "dots"])
+def units(request, monkeypatch):
+    """Both ways to multiply, where the CPU has them: dots as on one without tiles."""
+    if request.param == "tiles":
+        if not amx.granted():
+            pytest.skip("this CPU or system has no AMX tiles for bf16")
+        return
+    if not dots_bf16.granted():
+        pytest.skip("this CPU has no AVX-512 instructions for bf16")
+    monkeypatch.setattr(amx, "granted", lambda: False)
+
+
+@pytest.fixture
+def numba_threads():
+    """Sets the number of Numba's threads, two at most; after the test they are what they were."""
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("Numba has one thread here, and there is nothing to compare")
+    before = numba.get_num_threads()
+    yield numba.set_num_threads
+    numba.set_num_threads(before)
 
 
 @pytest.fixture

@@ -23,33 +23,11 @@ NOTHING = np.empty((0, 0), np.float32)  # that a product starts from
 SPLIT_ERROR = 2e-5  # of bf16x3, root mean square, as a part of the result's own spread
 
 
-@pytest.fixture(params=["tiles", "dots"])
-def units(request, monkeypatch):
-    """Both ways to multiply, where the CPU has them: dots as on one without tiles."""
-    if request.param == "tiles":
-        if not amx.granted():
-            pytest.skip("this CPU or system has no AMX tiles for bf16")
-        return
-    if not dots_bf16.granted():
-        pytest.skip("this CPU has no AVX-512 instructions for bf16")
-    monkeypatch.setattr(amx, "granted", lambda: False)
-
-
 @pytest.fixture(params=[False, True])
 def strips(request, monkeypatch):
     """Without and with strips, however many rows there are."""
     monkeypatch.setattr("npgpt.kernels.matmul.MANY", 0 if request.param else 1 << 40)
     return request.param
-
-
-@pytest.fixture
-def numba_threads():
-    """Sets the number of Numba's threads, two at most; after the test they are what they were."""
-    if numba.config.NUMBA_NUM_THREADS < 2:
-        pytest.skip("Numba has one thread here, and there is nothing to compare")
-    before = numba.get_num_threads()
-    yield numba.set_num_threads
-    numba.set_num_threads(before)
 
 
 def test_what_the_cpu_has_is_what_multiplies(units, request):
