@@ -11,9 +11,10 @@ from functools import cache
 import numpy as np
 from numba import from_dtype, get_num_threads, prange, types
 
+from npgpt.kernels.address import address_of
 from npgpt.kernels.attention_bf16 import backward_bf16, forward_bf16
 from npgpt.kernels.buffers import empty
-from npgpt.kernels.gemm import SCRATCH, gemm_for, gemm_signature
+from npgpt.kernels.gemm import SCRATCH, gemm_at, gemm_for
 from npgpt.kernels.heads import (
     causal_softmax,
     causal_softmax_backward,
@@ -41,7 +42,7 @@ def attention_forward(qkv, NH):
         forward_bf16(qkv, out, logsums, parts)
     else:
         forward, _ = heads_for(qkv.dtype)
-        forward(gemm_for(qkv.dtype), qkv, out, logsums, *rooms(qkv, NH, 1, 0))
+        forward(address_of(gemm_for(qkv.dtype)), qkv, out, logsums, *rooms(qkv, NH, 1, 0))
     return out, (qkv, logsums, out)
 
 
@@ -55,7 +56,7 @@ def attention_backward(dout, cache):
     else:
         _, backward = heads_for(qkv.dtype)
         room = rooms(qkv, logsums.shape[1], 2, 2)
-        backward(gemm_for(qkv.dtype), dout, out, qkv, logsums, dqkv, *room)
+        backward(address_of(gemm_for(qkv.dtype)), dout, out, qkv, logsums, dqkv, *room)
     return dqkv
 
 
@@ -95,28 +96,28 @@ def rooms(qkv, NH, scores, sums):
 @cache
 def heads_for(dtype):
     """The compiled forward_heads and backward_heads."""
-    real, gemm = from_dtype(dtype), types.FunctionType(gemm_signature(dtype))
+    real, address = from_dtype(dtype), types.intp
     given, made = types.Array(real, 3, "A", readonly=True), types.Array(real, 3, "A")
     logsums = real[:, :, ::1]
     room = real[:, ::1], real[:, :, :, ::1], real[:, :, :, ::1], real[:, :, ::1]
-    forward = types.void(gemm, given, made, logsums, *room)
-    backward = types.void(gemm, given, given, given, logsums, made, *room)
+    forward = types.void(address, given, made, logsums, *room)
+    backward = types.void(address, given, given, given, logsums, made, *room)
     return (
         jit(forward_heads, parallel=True, signature=forward),
         jit(backward_heads, parallel=True, signature=backward),
     )
 
 
-def forward_heads(gemm, qkv, out, logsums, scratch, scores, sums, narrow):
+def forward_heads(address, qkv, out, logsums, scratch, scores, sums, narrow):
     """Fills out (B, T, C) and logsums (B, NH, T)."""
     threads = len(scratch)
     for thread in prange(threads):
+        gemm = gemm_at(address, qkv)
         B, NH, _ = logsums.shape
         for unit in range(B * NH * thread // threads, B * NH * (thread + 1) // threads):
             room = scratch[thread], scores[thread, 0], narrow[thread]
-            forward_head(
-                gemm, qkv[unit // NH], out[unit // NH], logsums[unit // NH], unit % NH, *room
-            )
+            b = unit // NH
+            forward_head(gemm, qkv[b], out[b], logsums[b], unit % NH, *room)
 
 
 @jit
@@ -189,10 +190,11 @@ def weigh_rows(weights, x, out):
             out[k] += weights[j] * xj[k]
 
 
-def backward_heads(gemm, dout, out, qkv, logsums, dqkv, scratch, scores, sums, narrow):
+def backward_heads(address, dout, out, qkv, logsums, dqkv, scratch, scores, sums, narrow):
     """Fills dqkv (B, T, 3C)."""
     threads = len(scratch)
     for thread in prange(threads):
+        gemm = gemm_at(address, qkv)
         B, NH, _ = logsums.shape
         for unit in range(B * NH * thread // threads, B * NH * (thread + 1) // threads):
             b = unit // NH

@@ -10,6 +10,7 @@ import numpy as np
 from numba import get_num_threads, prange, types
 
 from npgpt.kernels import amx
+from npgpt.kernels.address import address_of, kernel_at
 from npgpt.kernels.buffers import empty
 from npgpt.kernels.gemm_bf16 import DOTS, TILES, multiply_panels, panel_size
 from npgpt.kernels.heads import (
@@ -30,6 +31,11 @@ GIVEN, MADE = (types.Array(types.float32, 3, "A", readonly=given) for given in (
 FLOATS, PAIRS = types.float32[:, :, ::1], types.uint32[:, :, ::1]
 FORWARD = GIVEN, MADE, FLOATS, PAIRS, PAIRS, FLOATS, FLOATS
 BACKWARD = GIVEN, GIVEN, GIVEN, FLOATS, MADE, PAIRS, PAIRS, FLOATS, FLOATS, FLOATS
+ONE_FORWARD, ONE_BACKWARD = (
+    types.void(types.intp, types.intp, *(array.copy(ndim=2) for array in arrays))
+    for arrays in (FORWARD, BACKWARD)
+)
+forward_at, backward_at = kernel_at(ONE_FORWARD), kernel_at(ONE_BACKWARD)
 
 
 def forward_bf16(qkv, out, logsums, parts):
@@ -40,8 +46,8 @@ def forward_bf16(qkv, out, logsums, parts):
         pairs(2, long * wide // 2 * parts), pairs(2, ROWS * wide // 2 * parts),
         floats(ROWS, long), floats(ROWS, wide),
     )  # fmt: skip
-    forward_heads, forward_head = compiled("forward", amx.granted())
-    forward_heads(forward_head, parts, qkv, out, logsums, *room)
+    forward_heads, forward_head = compiled_forward(amx.granted())
+    forward_heads(address_of(forward_head), parts, qkv, out, logsums, *room)
 
 
 def backward_bf16(dout, out, qkv, logsums, dqkv, parts):
@@ -52,8 +58,8 @@ def backward_bf16(dout, out, qkv, logsums, dqkv, parts):
         pairs(3, long * wide // 2 * parts), pairs(6, ROWS * wide // 2 * parts),
         floats(2 * ROWS, ROWS), floats(2 * wide, long), floats(ROWS, wide),
     )  # fmt: skip
-    backward_heads, backward_head = compiled("backward", amx.granted())
-    backward_heads(backward_head, parts, dout, out, qkv, logsums, dqkv, *room)
+    backward_heads, backward_head = compiled_backward(amx.granted())
+    backward_heads(address_of(backward_head), parts, dout, out, qkv, logsums, dqkv, *room)
 
 
 def whole(n):
@@ -72,24 +78,29 @@ def floats(rows, columns):
 
 
 @cache
-def compiled(way, on_tiles):
-    """The compiled kernel for all heads, and that for one which it is given to call.
+def compiled_forward(on_tiles):
+    """The compiled kernel for all heads, and that for one whose address it is given.
 
     Were the one a part of the other, it would take seconds more to compile.
     """
-    arrays, every, one = {
-        "forward": (FORWARD, forward_heads, forward_on_tiles if on_tiles else forward_by_dots),
-        "backward": (BACKWARD, backward_heads, backward_on_tiles if on_tiles else backward_by_dots),
-    }[way]
-    signature = types.void(types.intp, types.intp, *(array.copy(ndim=2) for array in arrays))
-    whole = types.void(types.FunctionType(signature), types.intp, *arrays)
-    return jit(every, parallel=True, signature=whole), jit(one, signature=signature)
+    signature = types.void(types.intp, types.intp, *FORWARD)
+    one = jit(forward_on_tiles if on_tiles else forward_by_dots, signature=ONE_FORWARD)
+    return jit(forward_heads, parallel=True, signature=signature), one
 
 
-def forward_heads(forward_head, parts, qkv, out, logsums, sides, blocks, scores, sums):
+@cache
+def compiled_backward(on_tiles):
+    """As compiled_forward."""
+    signature = types.void(types.intp, types.intp, *BACKWARD)
+    one = jit(backward_on_tiles if on_tiles else backward_by_dots, signature=ONE_BACKWARD)
+    return jit(backward_heads, parallel=True, signature=signature), one
+
+
+def forward_heads(address, parts, qkv, out, logsums, sides, blocks, scores, sums):
     """Fills out (B, T, C) and logsums (B, NH, T)."""
     threads = len(scores)
     for thread in prange(threads):
+        forward_head = forward_at(address)
         B, NH, _ = logsums.shape
         room = sides[thread], blocks[thread], scores[thread], sums[thread]
         for unit in range(B * NH * thread // threads, B * NH * (thread + 1) // threads):
@@ -171,11 +182,12 @@ def multiply(units, left, right, K, parts, c, add):
 
 
 def backward_heads(
-    backward_head, parts, dout, out, qkv, logsums, dqkv, sides, blocks, scores, sums, narrow
+    address, parts, dout, out, qkv, logsums, dqkv, sides, blocks, scores, sums, narrow
 ):
     """Fills dqkv (B, T, 3C)."""
     threads = len(scores)
     for thread in prange(threads):
+        backward_head = backward_at(address)
         B, NH, _ = logsums.shape
         room = sides[thread], blocks[thread], scores[thread], sums[thread], narrow[thread]
         for unit in range(B * NH * thread // threads, B * NH * (thread + 1) // threads):

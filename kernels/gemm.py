@@ -15,7 +15,9 @@ from llvmlite import ir
 from numba import from_dtype, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
+from numba.np.numpy_support import as_dtype
 
+from npgpt.kernels.address import kernel_at
 from npgpt.kernels.jit import jit
 from npgpt.kernels.vectors import (
     AVX512,
@@ -186,11 +188,22 @@ def pack(x, panels):
 
 @cache
 def gemm_for(dtype):
-    """gemm, compiled once for all strides: other kernels are given it, and call it by its address.
+    """gemm, compiled once for all strides: other kernels are given its address.
 
     Were it a part of them, each would take seconds more to compile.
     """
     return jit(gemm, signature=gemm_signature(dtype))
+
+
+def gemm_at(address, like):
+    """The gemm at an address (address.py), for matrices of the dtype of like."""
+    return address
+
+
+@overload(gemm_at)
+def _(address, like):
+    at = kernel_at(gemm_signature(as_dtype(like.dtype)))
+    return lambda address, like: at(address)
 
 
 def gemm_signature(dtype):

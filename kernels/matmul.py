@@ -5,8 +5,9 @@ from functools import cache
 import numpy as np
 from numba import get_num_threads, prange, types
 
+from npgpt.kernels.address import address_of
 from npgpt.kernels.buffers import empty
-from npgpt.kernels.gemm import SCRATCH, gemm_signature
+from npgpt.kernels.gemm import SCRATCH, gemm_at, gemm_signature
 from npgpt.kernels.halves import number
 from npgpt.kernels.jit import jit
 from npgpt.kernels.precision import bf16_parts, current_gemm
@@ -65,23 +66,24 @@ def product(x, y, out, b=None, add=False):
     if parts and len(out) > MANY * len(scratch):
         product_in_strips(x, y, out, start, scratch, parts)
     else:
-        product_for(out.dtype)(current_gemm(out.dtype), x, y, out, start, scratch)
+        address = address_of(current_gemm(out.dtype))
+        product_for(out.dtype)(address, x, y, out, start, scratch)
 
 
 @cache
 def product_for(dtype):
     """The compiled product_parts, one for all the layouts that its matrices can have."""
-    gemm = gemm_signature(dtype)
-    *matrices, room = gemm.args
-    signature = types.void(types.FunctionType(gemm), *matrices, room.dtype[:, ::1])
+    *matrices, room = gemm_signature(dtype).args
+    signature = types.void(types.intp, *matrices, room.dtype[:, ::1])
     return jit(product_parts, parallel=True, signature=signature)
 
 
-def product_parts(gemm, x, y, out, start, scratch):
+def product_parts(address, x, y, out, start, scratch):
     M, N = out.shape
     parts = len(scratch)  # one a thread
     by_rows = M > N  # each thread makes some of the rows of out, or of its columns
     for part in prange(parts):
+        gemm = gemm_at(address, out)
         lo, hi = max(M, N) * part // parts, max(M, N) * (part + 1) // parts
         m0, m1 = (lo, hi) if by_rows else (0, M)
         n0, n1 = (0, N) if by_rows else (lo, hi)

@@ -10,6 +10,7 @@ import numpy as np
 from numba import prange, types
 
 from npgpt.kernels import amx
+from npgpt.kernels.address import address_of, kernel_at
 from npgpt.kernels.buffers import empty
 from npgpt.kernels.gemm import fill, gemm_signature
 from npgpt.kernels.gemm_bf16 import DOTS, KC, TILES, multiply_block, panel_size, rows_at_once
@@ -17,6 +18,12 @@ from npgpt.kernels.jit import jit
 from npgpt.kernels.pack_bf16 import ACROSS, NR, SIDE, pack
 
 NC = 64 * NR  # of a strip, KC x NC: 4.5 MiB, which is read from the third-level cache, in order
+
+FACTOR, _, RESULT, START, SCRATCH = gemm_signature(np.dtype("f4")).args
+STRIP = types.uint32[::1]
+PACKING = types.void(FACTOR, STRIP, types.intp)
+MULTIPLYING = types.void(FACTOR, STRIP, RESULT, START, SCRATCH, types.intp)
+packing_at, multiplying_at = kernel_at(PACKING), kernel_at(MULTIPLYING)
 
 
 def product_in_strips(a, b, c, start, scratch, parts):
@@ -26,31 +33,29 @@ def product_in_strips(a, b, c, start, scratch, parts):
     """
     strip = empty((NC * KC // 2,), np.uint32)
     pack_columns, multiply_rows, multiply_strips = kernels_for(amx.granted())
-    multiply_strips(pack_columns, multiply_rows, a, b, c, start, strip, scratch, parts)
+    addresses = address_of(pack_columns), address_of(multiply_rows)
+    multiply_strips(*addresses, a, b, c, start, strip, scratch, parts)
 
 
 @cache
 def kernels_for(on_tiles):
     """The compiled pack_columns, multiply_rows and multiply_strips.
 
-    The last is given the other two to call: were they a part of it, it would take seconds more to
-    compile.
+    The last is given the addresses of the other two: were they a part of it, it would take seconds
+    more to compile.
     """
-    factor, _, result, start, scratch = gemm_signature(np.dtype("f4")).args
-    strip, parts = types.uint32[::1], types.intp
-    packing = types.void(factor, strip, parts)
-    multiplying = types.void(factor, strip, result, start, scratch, parts)
-    given = types.FunctionType(packing), types.FunctionType(multiplying)
-    whole = types.void(*given, factor, factor, result, start, strip, scratch.dtype[:, ::1], parts)
+    matrices = FACTOR, FACTOR, RESULT, START, STRIP, SCRATCH.dtype[:, ::1]
+    whole = types.void(types.intp, types.intp, *matrices, types.intp)
     return (
-        jit(pack_columns, signature=packing),
-        jit(rows_on_tiles if on_tiles else rows_by_dots, signature=multiplying),
+        jit(pack_columns, signature=PACKING),
+        jit(rows_on_tiles if on_tiles else rows_by_dots, signature=MULTIPLYING),
         jit(multiply_strips, parallel=True, signature=whole),
     )
 
 
-def multiply_strips(pack_columns, multiply_rows, a, b, c, start, strip, scratch, parts):
+def multiply_strips(packing, multiplying, a, b, c, start, strip, scratch, parts):
     """Of each strip, every thread packs some panels, and then multiplies some rows of a by it."""
+    pack_columns, multiply_rows = packing_at(packing), multiplying_at(multiplying)
     (M, K), N, threads = a.shape, b.shape[1], len(scratch)
     if K == 0:
         fill(c, start)

@@ -8,9 +8,11 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from numba import types
 
 from npgpt import kernels, layers
 from npgpt.gradcheck import gradcheck
+from npgpt.kernels.address import address_of, kernel_at
 from npgpt.kernels.exponential import exp
 from npgpt.kernels.jit import jit
 from npgpt.kernels.matmul import FEW, product
@@ -318,6 +320,21 @@ def test_nan_goes_through(name, rng):
     dout = np.ones_like(out)[()]
     gradients = as_list(getattr(kernels, f"{name}_backward")(dout, cache))
     assert any(np.isnan(gradient).any() for gradient in gradients)
+
+
+def test_a_kernel_is_called_at_its_address():
+    signature = types.float64(types.float64)
+    at = kernel_at(signature)
+    double = jit(lambda x: x + x, signature=signature)
+    square = jit(lambda x: x * x, signature=signature)
+
+    @jit
+    def both(one, other, x):
+        return at(one)(x), at(other)(x)
+
+    assert both(address_of(double), address_of(square), 5.0) == (10.0, 25.0)
+    assert address_of(len) is len  # what is not compiled is given as it is
+    assert at(len) is len
 
 
 def test_a_product_without_terms_is_what_it_starts_from():
