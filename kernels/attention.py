@@ -149,28 +149,27 @@ def step_heads(qkv, kv, at, out, scores):
         _, B, NH, _, _ = kv.shape
         for unit in range(B * NH * thread // threads, B * NH * (thread + 1) // threads):
             b, h = unit // NH, unit % NH
-            room = scores[thread : thread + 1]
-            step_head(qkv[b], kv[0, b, h], kv[1, b, h], at, out[b], h, room)
+            step_head(qkv[b], kv[0, b, h], kv[1, b, h], at, out[b], h, scores[thread])
 
 
 @jit
 def step_head(qkv, k, v, at, out, h, scores):
     """Head h of a sequence: N rows of its k and v (maxT, hs), its channels of out (N, C).
 
-    scores (1, at + N) is room.
+    scores (at + N,) is room.
     """
     hs, C = k.shape[1], out.shape[1]
     real = qkv.dtype.type
     scale = real(1) / np.sqrt(real(hs))
     for t in range(at, at + len(qkv)):
-        new = qkv[t - at : t - at + 1, h * hs :]  # its q at 0, its k at C, its v at 2C
+        new = qkv[t - at, h * hs :]  # its q at 0, its k at C, its v at 2C
         for c in range(hs):
-            k[t, c] = new[0, C + c]
-            v[t, c] = new[0, 2 * C + c]
-        row = scores[:, : t + 1]
-        dots(new[:, :hs], k[: t + 1], row)
-        softmax(row[0], scale)
-        weigh_rows(row[0], v[: t + 1], out[t - at, h * hs : (h + 1) * hs])
+            k[t, c] = new[C + c]
+            v[t, c] = new[2 * C + c]
+        row = scores[: t + 1]
+        dots(new[:hs].reshape(1, hs), k[: t + 1], row.reshape(1, t + 1))
+        softmax(row, scale)
+        weigh_rows(row, v[: t + 1], out[t - at, h * hs : (h + 1) * hs])
 
 
 @jit

@@ -28,9 +28,8 @@ def matmul_forward(x, w, b=None):
     out = empty((*BT, OC), x.dtype)  # (B, T, OC)
     x2, out2 = x.reshape(-1, C), out.reshape(-1, OC)  # (B*T, C), (B*T, OC)
     if len(x2) <= FEW and w.flags.c_contiguous:
-        few_rows(np.ascontiguousarray(x2), w, out2, get_num_threads())
-        if b is not None:
-            out += b
+        bias = np.empty(0, x.dtype) if b is None else b
+        few_rows(np.ascontiguousarray(x2), w, bias, out2, get_num_threads())
     else:
         product(x2, w.T, out2, b=b)
     return out, (x, w, b)
@@ -91,12 +90,19 @@ def product_parts(address, x, y, out, start, scratch):
 
 
 @jit(parallel=True)
-def few_rows(x, w, out, parts):
-    """out (M, N) = x (M, K) @ w.T, w (N, K) read once; each thread has rows of w of its own."""
+def few_rows(x, w, b, out, parts):
+    """out (M, N) = x (M, K) @ w.T, w (N, K) read once, plus b (N,), which may be empty.
+
+    Each thread has rows of w of its own.
+    """
     N = len(w)
     for part in prange(parts):
-        rows = slice(N * part // parts, N * (part + 1) // parts)
-        dots(x, w[rows], out[:, rows])
+        lo, hi = N * part // parts, N * (part + 1) // parts
+        dots(x, w[lo:hi], out[:, lo:hi])
+        if b.size:
+            for i in range(len(x)):
+                for j in range(lo, hi):
+                    out[i, j] += b[j]
 
 
 @jit
