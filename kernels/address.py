@@ -1,11 +1,11 @@
 """How a compiled kernel is given another one to call: by the number of its address.
 
-Numba can pass the kernel itself, but takes 90 microseconds for that, as long as the product of two
-small matrices.
+Numba can pass the kernel itself, but takes longer for that than for a product of small matrices.
 """
 
 from functools import cache
 
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
@@ -17,7 +17,9 @@ def address_of(kernel):
     if not hasattr(kernel, "overloads"):  # NUMBA_DISABLE_JIT
         return kernel
     (compiled,) = kernel.overloads.values()
-    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    assert address, "a kernel that is not there"
+    return address
 
 
 def kernel_at(signature):
@@ -35,8 +37,8 @@ def kernel_at(signature):
     def cast(typing_context, address):
         def generate(context, builder, signature, arguments):
             kernel = cgutils.create_struct_proxy(kind)(context, builder)
-            pointer = builder.inttoptr(arguments[0], kernel.jit_addr.type)
-            kernel.jit_addr = kernel.c_addr = kernel.py_addr = pointer
+            kernel.jit_addr = builder.inttoptr(arguments[0], kernel.jit_addr.type)
+            kernel.c_addr = kernel.py_addr = ir.Constant(kernel.jit_addr.type, None)  # not used
             return kernel._getvalue()
 
         return kind(types.intp), generate

@@ -1,9 +1,9 @@
 """Causal attention, a block of a head's rows at a time: the twin of npgpt/layers/attention.py.
 
 A block's scores, (ROWS, T), are all that exists of att at any time. In place of att the cache has
-each row's log of the sum of its exponentials, from which the backward pass makes att again (with
-scores in the thousands that is good to 1e-4 in float32). After Dao et al. 2022; a CPU's cache has
-room for whole rows, so they need no running softmax.
+out and each row's log of the sum of its exponentials, from which the backward pass makes att again
+(with scores in the thousands that is good to 1e-4 in float32). After Dao et al. 2022; a CPU's cache
+has room for whole rows, so they need no running softmax. In bf16 attention_bf16.py makes the heads.
 """
 
 from functools import cache
@@ -29,7 +29,7 @@ from npgpt.kernels.matmul import FEW, dots
 from npgpt.kernels.precision import bf16_parts
 from npgpt.layers.attention import split_heads
 
-ROWS = 96  # twice the columns of a tile of gemm in AVX-512, three times the k of a tile of bf16
+ROWS = 96  # twice the columns of a tile of gemm in AVX-512
 
 
 def attention_forward(qkv, NH):

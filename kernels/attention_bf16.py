@@ -46,8 +46,8 @@ def forward_bf16(qkv, out, logsums, parts):
         pairs(2, long * wide // 2 * parts), pairs(2, ROWS * wide // 2 * parts),
         floats(ROWS, long), floats(ROWS, wide),
     )  # fmt: skip
-    forward_heads, forward_head = compiled_forward(amx.granted())
-    forward_heads(address_of(forward_head), parts, qkv, out, logsums, *room)
+    forward_heads, one_head = compiled_forward(amx.granted())
+    forward_heads(address_of(one_head), parts, qkv, out, logsums, *room)
 
 
 def backward_bf16(dout, out, qkv, logsums, dqkv, parts):
@@ -58,8 +58,8 @@ def backward_bf16(dout, out, qkv, logsums, dqkv, parts):
         pairs(3, long * wide // 2 * parts), pairs(6, ROWS * wide // 2 * parts),
         floats(2 * ROWS, ROWS), floats(2 * wide, long), floats(ROWS, wide),
     )  # fmt: skip
-    backward_heads, backward_head = compiled_backward(amx.granted())
-    backward_heads(address_of(backward_head), parts, dout, out, qkv, logsums, dqkv, *room)
+    backward_heads, one_head = compiled_backward(amx.granted())
+    backward_heads(address_of(one_head), parts, dout, out, qkv, logsums, dqkv, *room)
 
 
 def whole(n):
@@ -73,7 +73,7 @@ def pairs(rows, columns):
 
 
 def floats(rows, columns):
-    """Room for rows of float32, for each thread: an odd number of cache lines, as in `rooms`."""
+    """Room for each thread: rows an odd number of cache lines apart, as in attention.py's rooms."""
     return empty((get_num_threads(), rows, (columns // 16 | 1) * 16), np.float32)
 
 
@@ -100,12 +100,12 @@ def forward_heads(address, parts, qkv, out, logsums, sides, blocks, scores, sums
     """Fills out (B, T, C) and logsums (B, NH, T)."""
     threads = len(scores)
     for thread in prange(threads):
-        forward_head = forward_at(address)
+        one_head = forward_at(address)
         B, NH, _ = logsums.shape
         room = sides[thread], blocks[thread], scores[thread], sums[thread]
         for unit in range(B * NH * thread // threads, B * NH * (thread + 1) // threads):
             b = unit // NH
-            forward_head(unit % NH, parts, qkv[b], out[b], logsums[b], *room)
+            one_head(unit % NH, parts, qkv[b], out[b], logsums[b], *room)
 
 
 def forward_on_tiles(h, parts, qkv, out, logsums, sides, blocks, scores, sums):
@@ -172,7 +172,8 @@ def right_size(K, N, parts):
 def multiply(units, left, right, K, parts, c, add):
     """c (M, N) = or, with add, += left (M, K) @ right (K, N), packed.
 
-    What c is a part of has room for whole panels, 16 rows by 48 columns: there are zeros to add.
+    What c is a part of has room for whole panels, 16 rows by 48 columns; beyond c come products of
+    zeros.
     """
     M, N = c.shape
     steps, size = (K + 31) // 32, right_size(K, NR, parts)
@@ -187,13 +188,13 @@ def backward_heads(
     """Fills dqkv (B, T, 3C)."""
     threads = len(scores)
     for thread in prange(threads):
-        backward_head = backward_at(address)
+        one_head = backward_at(address)
         B, NH, _ = logsums.shape
         room = sides[thread], blocks[thread], scores[thread], sums[thread], narrow[thread]
         for unit in range(B * NH * thread // threads, B * NH * (thread + 1) // threads):
             b = unit // NH
             given = dout[b], out[b], qkv[b], logsums[b]
-            backward_head(unit % NH, parts, *given, dqkv[b], *room)
+            one_head(unit % NH, parts, *given, dqkv[b], *room)
 
 
 def backward_on_tiles(h, parts, dout, out, qkv, logsums, dqkv, sides, blocks, scores, sums, narrow):

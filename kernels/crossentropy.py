@@ -19,7 +19,7 @@ def crossentropy_forward(x, wte, targets):
     has to count.
     """
     V, C = wte.shape
-    rows = empty((targets.size, -(-V // LINE) * LINE), x.dtype)  # each begins at a cache line
+    rows = empty((targets.size, -(-V // LINE) * LINE), x.dtype)  # of whole cache lines
     probs = rows[:, :V]  # (B*T, V)
     product(x.reshape(-1, C), wte.T, probs)
     counted = np.flatnonzero(targets != IGNORED)  # (n,): the positions that have a target
@@ -52,7 +52,7 @@ def crossentropy_backward(dloss, cache, out=None, add=False):
 
 @jit(parallel=True)
 def softmax_rows(logits, V, targets, losses):
-    """The first V of each row of logits become its softmax; fills losses (N,) with targets."""
+    """The first V of each row of logits (N, V or more) become its softmax; fills losses (N,)."""
     real = logits.dtype.type
     for i in prange(len(logits)):
         row = logits[i, :V]

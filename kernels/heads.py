@@ -52,8 +52,8 @@ def causal_softmax(row, past, scale):
 def causal_softmax_backward(row, drow, past, scale, logsum, total):
     """The scores in row become att again, datt in drow the gradient of the scores, of the past.
 
-    total, the sum of att * datt, is that of out * dout (Dao et al. 2022, appendix B.2). All of row
-    is computed, as fast as the past alone: its length may be that of whole vectors.
+    total, the sum of att * datt, is that of out * dout (Dao et al. 2022, appendix B.2). The future
+    is computed too: where all of row is whole vectors, there is no rest to go through one by one.
     """
     for s in range(row.size):
         row[s] = exp(row[s] * scale - logsum)

@@ -42,7 +42,7 @@ def jit(kernel=None, *, parallel=False, signature=None):
         stamp_cache(compiled)
     kernels.append(compiled)
     if signature is not None and not numba.config.DISABLE_JIT:
-        with warnings.catch_warnings():  # of kernels that are given another one to call
+        with warnings.catch_warnings():  # of kernels that call another one by its address
             warnings.simplefilter("ignore", NumbaExperimentalFeatureWarning)
             compiled.compile(signature)
         compiled.disable_compile()

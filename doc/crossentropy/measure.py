@@ -65,10 +65,10 @@ def textbook_backward(probs, weight, targets, x, dx):
 
 
 def kernel_backward(probs, weight, targets, x, dx):
-    """Of dlogits all but their weight, which dx and what dwte is made of have."""
+    """dlogits without their weight, by which dx and a copy of x are multiplied."""
     probs[np.arange(len(probs)), targets] -= 1
     dx *= weight
-    weight * x
+    np.multiply(weight, x)  # what dwte is made of
     return probs
 
 
