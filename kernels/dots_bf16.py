@@ -1,4 +1,8 @@
-"""What gemm_bf16 does on CPUs with AVX-512's instructions for bf16, but without tiles."""
+"""What gemm_bf16 does on CPUs with AVX-512's instructions for bf16, but without tiles.
+
+An instruction makes two products where float32's makes one, in the same time. So factors of two
+parts, which take three products, do not come here.
+"""
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -20,20 +24,20 @@ def granted():
 
 @jit
 def dots(a, at, b, steps, parts, c, start, m0, m1, n):
-    """c[m0:m1, n : n + 48] = start's + the panels of a from a[at] on @ panel b, as `tiles` does."""
+    """c[m0:m1, n : n + 48] = start's + the panels of a from a[at] on @ panel b, as `tiles` does.
+
+    For factors of one part.
+    """
+    assert parts == 1
     for m in range(m0, m1, SIDE):
-        for product in range(2 * parts - 1):  # high @ high, high @ low, low @ high
-            ai = at + SQUARE * steps * (product // 2)
-            bi = ACROSS * SQUARE * steps * (product % 2)
-            begun = c if product else start
-            for row in range(0, SIDE, ROWS):
-                dot_vectors(a, ai + SIDE * row, b, bi, steps, c, begun, m + row, n)
-        at += SQUARE * steps * parts
+        for row in range(0, SIDE, ROWS):
+            dot_vectors(a, at + SIDE * row, b, steps, c, start, m + row, n)
+        at += SQUARE * steps
 
 
 @intrinsic
-def dot_vectors(typing_context, a, ai, b, bi, steps, c, start, m, n):
-    """8 x 48 of c at m, n = start's + 8 rows of a's squares from ai on @ b's from bi on.
+def dot_vectors(typing_context, a, ai, b, steps, c, start, m, n):
+    """8 x 48 of c at m, n = start's + 8 rows of a's squares from ai on @ b's.
 
     A loop over pairs of k around 24 vectors of sums: to each lane of one, the instruction adds the
     two products of a pair of a, which all lanes share, and the lane's pair of b.
@@ -41,9 +45,9 @@ def dot_vectors(typing_context, a, ai, b, bi, steps, c, start, m, n):
 
     def generate(context, builder, signature, arguments):
         a, b, c, start = (
-            Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 2, 5, 6)
+            Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 2, 4, 5)
         )
-        _, ai, _, bi, steps, _, _, m, n = arguments
+        _, ai, _, steps, _, _, m, n = arguments
         vector, halves = ir.VectorType(c.element, SIDE), ir.VectorType(Bfloat(), 2 * SIDE)
         pairs = ir.VectorType(ir.IntType(32), SIDE)
         kind = ir.FunctionType(vector, [vector, halves, halves])
@@ -59,7 +63,7 @@ def dot_vectors(typing_context, a, ai, b, bi, steps, c, start, m, n):
         square, p = builder.lshr(pair, integer(4)), builder.and_(pair, integer(SIDE - 1))
         from_a = builder.add(builder.add(ai, builder.mul(square, integer(SQUARE))), p)
         from_b = builder.add(
-            builder.add(bi, builder.mul(square, integer(ACROSS * SQUARE))),
+            builder.mul(square, integer(ACROSS * SQUARE)),
             builder.mul(p, integer(SIDE)),
         )
         row = []
@@ -86,4 +90,4 @@ def dot_vectors(typing_context, a, ai, b, bi, steps, c, start, m, n):
         add_tile(builder, c, start, m, n, totals)
         return context.get_dummy_value()
 
-    return types.void(a, ai, b, bi, steps, c, start, m, n), generate
+    return types.void(a, ai, b, steps, c, start, m, n), generate

@@ -31,9 +31,9 @@ TILES, DOTS = None, ()  # which units: of different types, so that a kernel has 
 
 def gemm_bf16_for(split):
     """gemm_bf16 or, with split, gemm_bf16x3, compiled: it takes the place of gemm_for's."""
-    if amx.granted():
-        return compiled(gemm_bf16x3 if split else gemm_bf16)
-    return compiled(gemm_bf16x3_dots if split else gemm_bf16_dots)
+    if split:
+        return compiled(gemm_bf16x3)
+    return compiled(gemm_bf16 if amx.granted() else gemm_bf16_dots)
 
 
 @cache
@@ -47,18 +47,13 @@ def gemm_bf16(a, b, c, start, scratch):
 
 
 def gemm_bf16x3(a, b, c, start, scratch):
-    """As gemm, with a and b each the sum of two bf16."""
+    """As gemm, with a and b each the sum of two bf16. It takes tiles."""
     gemm_parts(a, b, c, start, scratch.view(np.uint32), TWO, TILES)
 
 
 def gemm_bf16_dots(a, b, c, start, scratch):
     """gemm_bf16 without tiles."""
     gemm_parts(a, b, c, start, scratch.view(np.uint32), ONE, DOTS)
-
-
-def gemm_bf16x3_dots(a, b, c, start, scratch):
-    """gemm_bf16x3 without tiles."""
-    gemm_parts(a, b, c, start, scratch.view(np.uint32), TWO, DOTS)
 
 
 @jit

@@ -35,16 +35,29 @@ def bf16_units():
         pytest.skip("this CPU or system has neither AMX tiles nor AVX-512 instructions for bf16")
 
 
-@pytest.fixture(params=["tiles", "dots"])
-def units(request, monkeypatch):
-    """Both ways to multiply, where the CPU has them: dots as on one without tiles."""
-    if request.param == "tiles":
+def multiply_by(units, monkeypatch):
+    """On tiles, or by dots as without tiles; where the CPU has not got them, skip the test."""
+    if units == "tiles":
         if not amx.granted():
             pytest.skip("this CPU or system has no AMX tiles for bf16")
         return
     if not dots_bf16.granted():
         pytest.skip("this CPU has no AVX-512 instructions for bf16")
     monkeypatch.setattr(amx, "granted", lambda: False)
+
+
+@pytest.fixture(params=["tiles", "dots"])
+def units(request, monkeypatch):
+    """Both ways to multiply in bf16."""
+    multiply_by(request.param, monkeypatch)
+
+
+@pytest.fixture(params=["bf16 on tiles", "bf16x3 on tiles", "bf16 by dots"])
+def coarse(request, monkeypatch):
+    """The precisions that are not float32's, in each of the ways to multiply."""
+    name, _, units = request.param.split()
+    multiply_by(units, monkeypatch)
+    return name
 
 
 @pytest.fixture

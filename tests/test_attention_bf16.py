@@ -8,7 +8,7 @@ from npgpt import kernels, layers
 from npgpt.kernels.attention_bf16 import ROWS
 from npgpt.precision import computing_in
 
-pytestmark = pytest.mark.usefixtures("units")
+BOUNDS = {"bf16x3": (1e-7, 2e-5), "bf16": (5e-4, 1e-2)}  # of the relative error in the L2 norm
 SHAPES = [  # B, T, NH, hs
     (1, 1, 1, 64),
     (2, 5, 3, 16),
@@ -31,20 +31,19 @@ def both_ways(backend, qkv, dout, NH):
     return out, backend.attention_backward(dout, cache)
 
 
-@pytest.mark.parametrize("name, least, most", [("bf16x3", 1e-7, 2e-5), ("bf16", 5e-4, 1e-2)])
 @pytest.mark.parametrize("B, T, NH, hs", SHAPES)
-def test_it_is_near_the_textbook(B, T, NH, hs, name, least, most, rng):
+def test_it_is_near_the_textbook(B, T, NH, hs, coarse, rng):
+    least, most = BOUNDS[coarse]
     qkv, dout = operands(rng, B, T, NH, hs)
     exact = both_ways(layers, qkv.astype(float), dout.astype(float), NH)
-    with computing_in(name):
+    with computing_in(coarse):
         results = both_ways(kernels, qkv, dout, NH)
     for result, wanted in zip(results, exact, strict=True):
         assert least < np.linalg.norm(result - wanted) / np.linalg.norm(wanted) < most
 
 
-@pytest.mark.parametrize("name", ["bf16x3", "bf16"])
 @pytest.mark.parametrize("B, T, NH, hs", SHAPES)
-def test_it_stays_within_its_room(B, T, NH, hs, name, monkeypatch, rng):
+def test_it_stays_within_its_room(B, T, NH, hs, coarse, monkeypatch, rng):
     guard, rooms = 1000, []
 
     def guarded(shape, dtype):
@@ -54,18 +53,17 @@ def test_it_stays_within_its_room(B, T, NH, hs, name, monkeypatch, rng):
 
     monkeypatch.setattr("npgpt.kernels.attention_bf16.empty", guarded)
     qkv, dout = operands(rng, B, T, NH, hs)
-    with computing_in(name):
+    with computing_in(coarse):
         both_ways(kernels, qkv, dout, NH)
     assert len(rooms) == 9
     assert all((room[-guard:] == 7).all() and (room[:-guard] != 7).any() for room in rooms)
 
 
-@pytest.mark.parametrize("name", ["bf16x3", "bf16"])
-def test_the_past_knows_nothing_of_the_future(name, rng):
+def test_the_past_knows_nothing_of_the_future(coarse, rng):
     T, t = 2 * ROWS, ROWS + 30
     qkv, dout = operands(rng, 1, T, 2, 64)
     dout[:, t:] = 0
-    with computing_in(name):
+    with computing_in(coarse):
         out, dqkv = both_ways(kernels, qkv, dout, 2)
         qkv[:, t:] = rng.standard_normal((1, T - t, qkv.shape[2]))
         other_out, other_dqkv = both_ways(kernels, qkv, dout, 2)
@@ -74,16 +72,16 @@ def test_the_past_knows_nothing_of_the_future(name, rng):
     assert (dqkv[:, t:] == 0).all() and (out[:, t:] != other_out[:, t:]).any()
 
 
-@pytest.mark.parametrize("name", ["bf16x3", "bf16"])
-def test_a_number_that_is_none_goes_through(name, rng):
+def test_a_number_that_is_none_goes_through(coarse, rng):
     qkv, dout = operands(rng, 1, ROWS + 1, 1, 16)
     qkv[0, ROWS, 0] = np.nan
-    with computing_in(name):
+    with computing_in(coarse):
         out, dqkv = both_ways(kernels, qkv, dout, 1)
     assert np.isnan(out[0, ROWS]).all() and np.isfinite(out[0, :ROWS]).all()
     assert np.isnan(dqkv).any()
 
 
+@pytest.mark.usefixtures("units")
 def test_it_is_the_same_on_any_number_of_threads(rng, numba_threads):
     qkv, dout = operands(rng, 1, ROWS + 30, 3, 64)
     results = []

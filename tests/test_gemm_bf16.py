@@ -14,7 +14,7 @@ from npgpt.kernels.buffers import empty
 from npgpt.kernels.gemm import SCRATCH
 from npgpt.kernels.gemm_bf16 import EDGE, KC, gemm_bf16_for
 from npgpt.kernels.matmul import FEW, MANY, product
-from npgpt.kernels.pack_bf16 import NR, SIDE
+from npgpt.kernels.pack_bf16 import ACROSS, NR, SIDE, SQUARE, pack
 from npgpt.kernels.strips_bf16 import NC, product_in_strips
 from npgpt.precision import computing_in, finer
 
@@ -31,9 +31,8 @@ def strips(request, monkeypatch):
 
 
 def test_what_the_cpu_has_is_what_multiplies(units, request):
-    for split in (False, True):
-        name = gemm_bf16_for(split).py_func.__name__
-        assert name.endswith("_dots") == ("dots" in request.node.name)
+    name = gemm_bf16_for(split=False).py_func.__name__
+    assert name.endswith("_dots") == ("dots" in request.node.name)
 
 
 def rounded(x):
@@ -101,10 +100,9 @@ def test_nothing_is_added_to_what_is_there(strips):
     assert (out == 7).all()
 
 
-@needs_units
-@pytest.mark.parametrize("split", [False, True])
-def test_a_product_stays_within_its_room(split, strips, rng):
+def test_a_product_stays_within_its_room(coarse, strips, rng):
     """With one panel more than fit into one, two, ... blocks, and with just as many."""
+    split = coarse == "bf16x3"
     K, guard = KC // (1 + split), 1000
     room = SCRATCH - EDGE - (0 if strips else NR * KC // 2)  # pairs, of blocks of a
     fitting = room // (KC * SIDE // 2)
@@ -121,10 +119,9 @@ def test_a_product_stays_within_its_room(split, strips, rng):
         np.testing.assert_allclose(c, expected, rtol=1e-3, atol=5e-3)
 
 
-@needs_units
-@pytest.mark.parametrize("parts", [1, 2])
-def test_strips_stay_within_their_room(parts, monkeypatch, rng):
+def test_strips_stay_within_their_room(coarse, monkeypatch, rng):
     """As wide as they can be, and two of them."""
+    parts = 1 + (coarse == "bf16x3")
     guard, rooms = 1000, []
 
     def guarded(shape, dtype):
@@ -162,9 +159,10 @@ def test_factors_need_not_be_dense(rng):
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-4)
 
 
-@needs_units
 @pytest.mark.parametrize("layout", ["xy", "Xy", "xY", "XY"])
 @pytest.mark.parametrize("M, K, N", [(33, 50, 70), (300, 3072, 100)])
+@pytest.mark.parametrize("units", ["tiles"], indirect=True)
+@needs_units
 def test_split_factors_are_nearly_as_exact_as_float32(M, K, N, layout, strips, rng):
     x, y = factors(rng, layout, M, K, N)
     out, expected = np.empty((M, N), np.float32), x.astype(float) @ y.astype(float)
@@ -176,32 +174,63 @@ def test_split_factors_are_nearly_as_exact_as_float32(M, K, N, layout, strips, r
     assert np.sqrt(np.mean((out - expected) ** 2)) > 50 * SPLIT_ERROR * expected.std()
 
 
-@needs_units
-@pytest.mark.parametrize("name", ["bf16", "bf16x3"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_shows_in_its_row_alone(name, bad, rng):
+def test_what_is_not_finite_shows_in_its_row_alone(coarse, bad, rng):
     x, y = factors(rng, "xy", 40, 50, 60)
     x[3, 5] = bad
     out = np.empty((40, 60), np.float32)
-    with computing_in(name):
+    with computing_in(coarse):
         product(x, y, out)
     assert not np.isfinite(out[3]).any()
     assert np.isfinite(np.delete(out, 3, 0)).all()
 
 
-@needs_units
-@pytest.mark.parametrize("name", ["bf16", "bf16x3"])
 @pytest.mark.parametrize("rows", [MANY - 56, MANY + 44, 2 * MANY + 188])
-def test_a_product_is_the_same_on_any_number_of_threads(name, rows, rng, numba_threads):
+def test_a_product_is_the_same_on_any_number_of_threads(coarse, rows, rng, numba_threads):
     x, y = factors(rng, "xY", rows, 800, 700)
     results = []
     for count in (1, 2):
         numba_threads(count)
         out = np.empty((rows, 700), np.float32)
-        with computing_in(name):
+        with computing_in(coarse):
             product(x, y, out)
         results.append(out)
     np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("units", ["dots"], indirect=True)
+@needs_units
+def test_without_tiles_bf16x3_is_float32(params, state):
+    def gradients(precision):
+        model = npgpt.GPT2(params.config, params=params, precision=precision)
+        model.forward_backward(state.x, state.y)
+        return model.grads.flat
+
+    np.testing.assert_array_equal(gradients("bf16x3"), gradients("fp32"))
+    assert (gradients("bf16x3") != gradients("bf16")).any()
+
+
+@pytest.mark.usefixtures("bf16_units")
+@pytest.mark.parametrize("layout", ["x", "X"])
+@pytest.mark.parametrize("n, K", [(16, 32), (48, 64), (50, 70), (7, 5)])
+@pytest.mark.parametrize("turned, across", [(False, 1), (True, ACROSS)])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_panels_have_every_element_in_its_place(n, K, layout, turned, across, parts, rng):
+    x, _ = factors(rng, layout.replace("x", "xy"), n, K, 1)
+    wide, steps = SIDE * across, -(-K // 32)
+    panels = np.full(-(-n // wide) * steps * SQUARE * across * parts, 7, np.uint32)
+    pack(x, panels, turned, parts, across)
+    squares = panels.view(np.uint16).reshape(-1, parts, steps, across, SIDE, SIDE, 2)
+    if turned:  # [pair, row] -> [row, pair]
+        squares = squares.swapaxes(4, 5)
+    # panel, part, step, square, row, pair, half -> part; panel, square, row; step, pair, half
+    bits = squares.transpose(1, 0, 3, 4, 2, 5, 6).reshape(parts, -1, 32 * steps)
+    values = (bits.astype(np.uint32) << 16).view(np.float32)
+    rest = x.copy()
+    for part in values:
+        np.testing.assert_array_equal(part[:n, :K], rounded(rest.copy()))
+        rest -= part[:n, :K]
+        assert not part[n:].any() and not part[:, K:].any()
 
 
 @needs_units
@@ -248,16 +277,16 @@ def test_queries_and_keys_of_a_prompt_are_finer_than_bf16(monkeypatch, params, s
     assert (logits() != first).any()
 
 
-@needs_units
-@pytest.mark.parametrize("name, bound", [("bf16x3", 1e-4), ("bf16", 3e-2)])
-def test_gradients_are_near_those_of_float32(name, bound, params, state):
+def test_gradients_are_near_those_of_float32(coarse, params, state):
+    bound = {"bf16x3": 1e-4, "bf16": 3e-2}[coarse]
+
     def gradients(**options):
         model = npgpt.GPT2(params.config, params=params, **options)
         model.forward_backward(state.x, state.y)
         return model.grads.flat
 
     exact = gradients()
-    error = np.linalg.norm(gradients(precision=name) - exact) / np.linalg.norm(exact)
+    error = np.linalg.norm(gradients(precision=coarse) - exact) / np.linalg.norm(exact)
     assert 1e-7 < error < bound
 
 
