@@ -179,7 +179,7 @@ def multiply(units, left, right, K, parts, c, add):
     steps, size = (K + 31) // 32, right_size(K, NR, parts)
     for n in range(0, N, NR):
         panel = right[n // NR * size :]
-        multiply_panels(units, left, 0, panel, steps, parts, c, c if add else c[:0], 0, M, n)
+        multiply_panels(units, left, 0, panel, steps, parts, c, c if add else c[:0], 0, M, n, c[:0])
 
 
 def backward_heads(

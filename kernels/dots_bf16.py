@@ -10,6 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from npgpt.kernels.fetch import lines
 from npgpt.kernels.jit import jit
 from npgpt.kernels.pack_bf16 import ACROSS, SIDE, SQUARE, Bfloat
 from npgpt.kernels.vectors import Matrix, add_tile, integer, shuffle
@@ -23,20 +24,23 @@ def granted():
 
 
 @jit
-def dots(a, at, b, steps, parts, c, start, m0, m1, n):
+def dots(a, at, b, steps, parts, c, start, m0, m1, n, coming):
     """c[m0:m1, n : n + 48] = start's + the panels of a from a[at] on @ panel b, as `tiles` does.
 
-    For factors of one part.
+    For factors of one part. coming, which will be packed next, is fetched meanwhile (fetch.py).
     """
     assert parts == 1
+    call = 0
     for m in range(m0, m1, SIDE):
         for row in range(0, SIDE, ROWS):
-            dot_vectors(a, at + SIDE * row, b, steps, c, start, m + row, n)
+            first, apart = lines(coming, call, SIDE * steps)
+            dot_vectors(a, at + SIDE * row, b, steps, c, start, m + row, n, coming, first, apart)
+            call += 1
         at += SQUARE * steps
 
 
 @intrinsic
-def dot_vectors(typing_context, a, ai, b, steps, c, start, m, n):
+def dot_vectors(typing_context, a, ai, b, steps, c, start, m, n, coming, first, apart):
     """8 x 48 of c at m, n = start's + 8 rows of a's squares from ai on @ b's.
 
     A loop over pairs of k around 24 vectors of sums: to each lane of one, the instruction adds the
@@ -44,10 +48,10 @@ def dot_vectors(typing_context, a, ai, b, steps, c, start, m, n):
     """
 
     def generate(context, builder, signature, arguments):
-        a, b, c, start = (
-            Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 2, 4, 5)
+        a, b, c, start, coming = (
+            Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 2, 4, 5, 8)
         )
-        _, ai, _, steps, _, _, m, n = arguments
+        _, ai, _, steps, _, _, m, n, _, first, apart = arguments
         vector, halves = ir.VectorType(c.element, SIDE), ir.VectorType(Bfloat(), 2 * SIDE)
         pairs = ir.VectorType(ir.IntType(32), SIDE)
         kind = ir.FunctionType(vector, [vector, halves, halves])
@@ -55,6 +59,8 @@ def dot_vectors(typing_context, a, ai, b, steps, c, start, m, n):
             builder.module, kind, "llvm.x86.avx512bf16.dpbf16ps.512"
         )
         tile = [(i, j) for i in range(ROWS) for j in range(ACROSS)]
+        for pointer in c.places(m, n, tile).values():
+            c.fetch(pointer, write=True)
         before, loop = builder.block, builder.append_basic_block("pair")
         builder.branch(loop)
         builder.position_at_end(loop)
@@ -66,6 +72,8 @@ def dot_vectors(typing_context, a, ai, b, steps, c, start, m, n):
             builder.mul(square, integer(ACROSS * SQUARE)),
             builder.mul(p, integer(SIDE)),
         )
+        line = builder.add(first, builder.mul(pair, apart))
+        coming.fetch(builder.gep(coming.data, [line]), write=False)
         row = []
         for j in range(ACROSS):
             place = builder.gep(b.data, [builder.add(from_b, integer(SQUARE * j))])
@@ -90,4 +98,4 @@ def dot_vectors(typing_context, a, ai, b, steps, c, start, m, n):
         add_tile(builder, c, start, m, n, totals)
         return context.get_dummy_value()
 
-    return types.void(a, ai, b, steps, c, start, m, n), generate
+    return types.void(a, ai, b, steps, c, start, m, n, coming, first, apart), generate

@@ -74,7 +74,8 @@ def gemm_parts(a, b, c, start, scratch, parts, units):
             pack(a[m0:m1, k0:k1], room, False, parts, 1)
             for n in range(0, N, NR):
                 pack(b[k0:k1, n : n + NR].T, bpanel, True, parts, ACROSS)
-                multiply_block(room, bpanel, k1 - k0, c, begun, m0, m1, n, parts, units)
+                following = b[k0:k1, n + NR : n + 2 * NR].T
+                multiply_block(room, bpanel, k1 - k0, c, begun, m0, m1, n, parts, units, following)
 
 
 @jit
@@ -92,38 +93,41 @@ def panel_size(K, parts):
 
 
 @jit
-def multiply_block(room, bpanel, K, c, start, m0, m1, n, parts, units):
+def multiply_block(room, bpanel, K, c, start, m0, m1, n, parts, units, coming):
     """c[m0:m1, n : n + 48], or what of it c has, = start's + the block of a in room @ a panel of b.
 
-    A tile that c has only a part of is made at the end of room.
+    coming is what will be packed next. A tile that c has only a part of is made at the end of room.
     """
     steps, size = (K + 31) // 32, panel_size(K, parts)
     whole = m0 + (m1 - m0) // SIDE * SIDE if n + NR <= c.shape[1] else m0
-    multiply_panels(units, room, 0, bpanel, steps, parts, c, start, m0, whole, n)
+    multiply_panels(units, room, 0, bpanel, steps, parts, c, start, m0, whole, n, coming)
     edge = room[-EDGE:].view(np.float32).reshape(SIDE, NR)
     for m in range(whole, m1, SIDE):
         at = (m - m0) // SIDE * size
         if start.size:
             copy(start[m : m + SIDE, n : n + NR], edge)
         begun = edge if start.size else edge[:0]
-        multiply_panels(units, room, at, bpanel, steps, parts, edge, begun, 0, SIDE, 0)
+        multiply_panels(units, room, at, bpanel, steps, parts, edge, begun, 0, SIDE, 0, coming)
         copy(edge, c[m : m + SIDE, n : n + NR])
 
 
-def multiply_panels(units, a, at, b, steps, parts, c, start, m0, m1, n):
+def multiply_panels(units, a, at, b, steps, parts, c, start, m0, m1, n, coming):
     """Call tiles or dots."""
-    multiply = tiles if units is TILES else dots
-    multiply(a, at, b, steps, parts, c, start, m0, m1, n)
+    if units is TILES:
+        tiles(a, at, b, steps, parts, c, start, m0, m1, n)
+    else:
+        dots(a, at, b, steps, parts, c, start, m0, m1, n, coming)
 
 
 @overload(multiply_panels)
-def _(units, a, at, b, steps, parts, c, start, m0, m1, n):
-    multiply = tiles if units == types.none else dots
+def _(units, a, at, b, steps, parts, c, start, m0, m1, n, coming):
+    def on_tiles(units, a, at, b, steps, parts, c, start, m0, m1, n, coming):
+        tiles(a, at, b, steps, parts, c, start, m0, m1, n)
 
-    def call(units, a, at, b, steps, parts, c, start, m0, m1, n):
-        multiply(a, at, b, steps, parts, c, start, m0, m1, n)
+    def by_dots(units, a, at, b, steps, parts, c, start, m0, m1, n, coming):
+        dots(a, at, b, steps, parts, c, start, m0, m1, n, coming)
 
-    return call
+    return on_tiles if units == types.none else by_dots
 
 
 @jit

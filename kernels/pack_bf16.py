@@ -29,32 +29,32 @@ def pack(x, panels, turned, parts, across):
     """
     n, K = x.shape
     wide = SIDE * across
-    if x.strides[1] != x.itemsize and x.strides[0] == x.itemsize:  # in the order of memory
+    if x.strides[1] != x.itemsize and x.strides[0] == x.itemsize:  # columns are dense
         for k in range(0, K, 32):
             for i in range(0, n, wide):
-                pack_squares(x, i, k, panels, turned, parts, across)
-    else:
+                for j in range(across):
+                    pack_square(x, i, j, k, panels, turned, parts, across)
+    else:  # memory is read fastest along 16 rows at a time, as many as a CPU foresees
         for i in range(0, n, wide):
-            for k in range(0, K, 32):
-                pack_squares(x, i, k, panels, turned, parts, across)
+            for j in range(across):
+                for k in range(0, K, 32):
+                    pack_square(x, i, j, k, panels, turned, parts, across)
 
 
 @jit
-def pack_squares(x, i, k, panels, turned, parts, across):
-    """The squares of x[i : i + 16 * across, k : k + 32], to their places in panels."""
+def pack_square(x, i, j, k, panels, turned, parts, across):
+    """The j-th square below x[i : i + 16, k : k + 32], to its place in the panel of row i."""
     n, K = x.shape
     rows, columns = x.strides[1] == x.itemsize, x.strides[0] == x.itemsize  # which are dense
-    steps = (K + 31) // 32
+    steps, row = (K + 31) // 32, i + SIDE * j
     for part in range(parts):
-        at = SQUARE * (steps * (i // SIDE * parts + part * across) + k // 32 * across)
-        for j in range(i, i + SIDE * across, SIDE):
-            if not (rows or columns) or j + SIDE > n or k + 32 > K:
-                convert(x, j, k, panels[at : at + SQUARE], turned, part)
-            elif rows:
-                convert_rows(x, j, k, panels, at, turned, part)
-            else:
-                convert_columns(x, j, k, panels, at, turned, part)
-            at += SQUARE
+        at = SQUARE * (steps * (i // SIDE * parts + part * across) + k // 32 * across + j)
+        if not (rows or columns) or row + SIDE > n or k + 32 > K:
+            convert(x, row, k, panels[at : at + SQUARE], turned, part)
+        elif rows:
+            convert_rows(x, row, k, panels, at, turned, part)
+        else:
+            convert_columns(x, row, k, panels, at, turned, part)
 
 
 @jit
@@ -129,6 +129,8 @@ def pair_vectors(typing_context, x, k, i, squares, at, turned, part):
         rows = []
         for pair in range(SIDE):
             both = [x.at(builder.add(k, integer(2 * pair + one)), i) for one in (0, 1)]
+            for one in both:  # of rows that are far apart no CPU foresees what comes next
+                x.fetch(builder.gep(one, [integer(NR)]), write=False)
             halves = to_bf16(builder, *(x.load(one, SIDE) for one in both), part)
             rows.append(shuffle(builder, halves, halves, alternate))
         store_square(builder, rows, squares, at, turned)

@@ -22,7 +22,7 @@ NC = 64 * NR  # of a strip, KC x NC: 4.5 MiB, which is read from the third-level
 FACTOR, _, RESULT, START, SCRATCH = gemm_signature(np.dtype("f4")).args
 STRIP = types.uint32[::1]
 PACKING = types.void(FACTOR, STRIP, types.intp)
-MULTIPLYING = types.void(FACTOR, STRIP, RESULT, START, SCRATCH, types.intp)
+MULTIPLYING = types.void(FACTOR, FACTOR, STRIP, RESULT, START, SCRATCH, types.intp)
 packing_at, multiplying_at = kernel_at(PACKING), kernel_at(MULTIPLYING)
 
 
@@ -71,7 +71,8 @@ def multiply_strips(packing, multiplying, a, b, c, start, strip, scratch, parts)
             for thread in prange(threads):  # when all of the strip is there
                 lo, hi = share(M, SIDE, thread, threads)
                 own = c[lo:hi, n0:n1], begun[lo:hi, n0:n1], scratch[thread]
-                multiply_rows(a[lo:hi, k0:k1], strip, *own, parts)
+                following = a[lo:hi, k1 : k1 + KC] if n1 == N else a[lo:hi, k0:k1]  # next strip's
+                multiply_rows(a[lo:hi, k0:k1], following, strip, *own, parts)
 
 
 @jit
@@ -86,18 +87,18 @@ def pack_columns(b, strip, parts):
     pack(b.T, strip, True, parts, ACROSS)
 
 
-def rows_on_tiles(a, strip, c, start, scratch, parts):
-    """c (M, N) = start + a (M, K) @ the strip."""
-    multiply_blocks(a, strip, c, start, scratch, parts, TILES)
+def rows_on_tiles(a, following, strip, c, start, scratch, parts):
+    """c (M, N) = start + a (M, K) @ the strip; following is a's part that is multiplied next."""
+    multiply_blocks(a, following, strip, c, start, scratch, parts, TILES)
 
 
-def rows_by_dots(a, strip, c, start, scratch, parts):
+def rows_by_dots(a, following, strip, c, start, scratch, parts):
     """rows_on_tiles without tiles."""
-    multiply_blocks(a, strip, c, start, scratch, parts, DOTS)
+    multiply_blocks(a, following, strip, c, start, scratch, parts, DOTS)
 
 
 @jit
-def multiply_blocks(a, strip, c, start, scratch, parts, units):
+def multiply_blocks(a, following, strip, c, start, scratch, parts, units):
     """c (M, N) = start + a (M, K) @ the strip, a block of a after the other."""
     (M, K), N = a.shape, c.shape[1]
     room, size = scratch.view(np.uint32), panel_size(K, parts) * ACROSS
@@ -105,5 +106,8 @@ def multiply_blocks(a, strip, c, start, scratch, parts, units):
     for m0 in range(0, M, rows):
         m1 = min(m0 + rows, M)
         pack(a[m0:m1], room, False, parts, 1)
+        coming = a[m1 : m1 + rows] if m1 < M else following[:rows]
         for n in range(0, N, NR):
-            multiply_block(room, strip[n // NR * size :], K, c, start, m0, m1, n, parts, units)
+            lo, hi = rows * n // N, rows * (n + NR) // N
+            panel, some = strip[n // NR * size :], coming[lo:hi]
+            multiply_block(room, panel, K, c, start, m0, m1, n, parts, units, some)
