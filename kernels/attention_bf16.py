@@ -177,9 +177,11 @@ def multiply(units, left, right, K, parts, c, add):
     """
     M, N = c.shape
     steps, size = (K + 31) // 32, right_size(K, NR, parts)
+    nothing = c[:0]  # to start from, and to fetch
     for n in range(0, N, NR):
         panel = right[n // NR * size :]
-        multiply_panels(units, left, 0, panel, steps, parts, c, c if add else c[:0], 0, M, n, c[:0])
+        start = c if add else nothing
+        multiply_panels(units, left, 0, panel, steps, parts, c, start, 0, M, n, nothing)
 
 
 def backward_heads(

@@ -1,7 +1,7 @@
 """What gemm_bf16 does on CPUs with AVX-512's instructions for bf16, but without tiles.
 
-An instruction makes two products where float32's makes one, in the same time. So factors of two
-parts, which take three products, do not come here.
+An instruction makes two products where float32's makes one, at best in the same time. So factors of
+two parts, which take three products, do not come here: precision.py makes them float32.
 """
 
 import llvmlite.binding as llvm
@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from npgpt.kernels.fetch import lines
 from npgpt.kernels.jit import jit
 from npgpt.kernels.pack_bf16 import ACROSS, SIDE, SQUARE, Bfloat
-from npgpt.kernels.vectors import Matrix, add_tile, integer, shuffle
+from npgpt.kernels.vectors import Matrix, add_tile, integer, keep_rolled, shuffle
 
 ROWS = 8  # of c at a time: with three vectors each, 24 of the CPU's 32 registers
 
@@ -24,12 +24,11 @@ def granted():
 
 
 @jit
-def dots(a, at, b, steps, parts, c, start, m0, m1, n, coming):
+def dots(a, at, b, steps, c, start, m0, m1, n, coming):
     """c[m0:m1, n : n + 48] = start's + the panels of a from a[at] on @ panel b, as `tiles` does.
 
     For factors of one part. coming, which will be packed next, is fetched meanwhile (fetch.py).
     """
-    assert parts == 1
     call = 0
     for m in range(m0, m1, SIDE):
         for row in range(0, SIDE, ROWS):
@@ -72,14 +71,15 @@ def dot_vectors(typing_context, a, ai, b, steps, c, start, m, n, coming, first, 
             builder.mul(square, integer(ACROSS * SQUARE)),
             builder.mul(p, integer(SIDE)),
         )
-        line = builder.add(first, builder.mul(pair, apart))
-        coming.fetch(builder.gep(coming.data, [line]), write=False)
         row = []
         for j in range(ACROSS):
             place = builder.gep(b.data, [builder.add(from_b, integer(SQUARE * j))])
             row.append(builder.bitcast(b.load(place, SIDE), halves))
         totals = {}
         for i in range(ROWS):
+            if i == ROWS // 2:  # LLVM moves no load past it, and so needs no more registers
+                line = builder.add(first, builder.mul(pair, apart))
+                coming.fetch(builder.gep(coming.data, [line]), write=False)
             x = builder.load(builder.gep(a.data, [builder.add(from_a, integer(SIDE * i))]))
             x = builder.insert_element(ir.Constant(pairs, ir.Undefined), x, integer(0))
             x = builder.bitcast(shuffle(builder, x, x, [0] * SIDE), halves)
@@ -93,7 +93,7 @@ def dot_vectors(typing_context, a, ai, b, steps, c, start, m, n, coming, first, 
             sums[ij].add_incoming(totals[ij], loop)
         done = builder.append_basic_block("done")
         last = builder.mul(steps, integer(SIDE))
-        builder.cbranch(builder.icmp_signed("<", following, last), loop, done)
+        keep_rolled(builder.cbranch(builder.icmp_signed("<", following, last), loop, done))
         builder.position_at_end(done)
         add_tile(builder, c, start, m, n, totals)
         return context.get_dummy_value()

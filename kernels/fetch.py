@@ -1,26 +1,28 @@
 """Asking memory, while a product is made, for the factor that will be packed next.
 
-A core that reads a matrix of its own accord waits for most of the lines: there are too many rows,
-and too little of each, for it to foresee the next. That was a tenth of a training step's products.
+Packing reads a little of one row after another, and rows are far apart. A CPU foresees where a
+program reads on in a row, and in some 16 rows at the same time. What it does not foresee, the core
+would wait for. So dots_bf16.py asks for a line with each pair of k that it multiplies. (In float32,
+where a product takes twice as long, that brought nothing; on tiles it was not tried.)
 """
 
 from npgpt.kernels.jit import jit
 
-LINE = 16  # float32, 64 bytes
-
 
 @jit
 def lines(x, call, count):
-    """`count` places in x (n, K) that a call fetches: the first, and how far apart, in elements.
+    """The places in x (n, K) that a call, counted from 0, fetches: the first, and how far apart.
 
-    The calls from 0 on have others each, until all of x was had; then the last ones again.
+    There are `count` of them; places are in elements. Where rows are dense a call fetches a row;
+    where columns are, a cache line of each of `count` k. The calls after those that had all of x
+    fetch its first place, which costs nothing.
     """
     n, K = x.shape
-    if n * K == 0:
-        return 0, 0
+    line, pieces = 64 // x.itemsize, (K + count - 1) // count
     down, along = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
-    if along == 1:  # a row, some places to a line
-        return down * min(call, n - 1), (K + count - 1) // count
-    across, below = (n + LINE - 1) // LINE, (K + count - 1) // count
-    call = min(call, across * below - 1)
-    return down * LINE * (call % across) + along * count * (call // across), along
+    if along == 1 and call < n:
+        return down * call, min(line, pieces)
+    across = (n + line - 1) // line
+    if along != 1 and call < across * pieces:
+        return down * line * (call % across) + along * count * (call // across), along
+    return 0, 0

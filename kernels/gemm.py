@@ -18,7 +18,6 @@ from numba.extending import intrinsic, overload
 from numba.np.numpy_support import as_dtype
 
 from npgpt.kernels.address import kernel_at
-from npgpt.kernels.fetch import lines
 from npgpt.kernels.jit import jit
 from npgpt.kernels.vectors import (
     AVX512,
@@ -41,11 +40,8 @@ SCRATCH = 220_000  # elements of room that a product needs besides its arguments
 assert SCRATCH >= MR * (3 * VECTOR // 4 + KC) + NC * KC
 
 
-def tile(a, b, K, c, start, m, n, coming, first, apart):
-    """The tile of c at m, n (MR, NR) = start's + a[:K].T @ b[:K], packed panels; as in gemm.
-
-    Of coming, what fetch.py says is fetched.
-    """
+def tile(a, b, K, c, start, m, n):
+    """The tile of c at m, n (MR, NR) = start's + a[:K].T @ b[:K], packed panels; as in gemm."""
     where = slice(m, m + a.shape[1]), slice(n, n + b.shape[1])
     c[where] = a[:K].T @ b[:K] + (start[where] if start.size else 0)
 
@@ -61,11 +57,8 @@ def copy(x, i, j, out, m, n):
 
 
 @overload(tile)
-def _(a, b, K, c, start, m, n, coming, first, apart):
-    def call(a, b, K, c, start, m, n, coming, first, apart):
-        tile_vectors(a, b, K, c, start, m, n, coming, first, apart)
-
-    return call
+def _(a, b, K, c, start, m, n):
+    return lambda a, b, K, c, start, m, n: tile_vectors(a, b, K, c, start, m, n)
 
 
 @overload(transpose)
@@ -79,14 +72,14 @@ def _(x, i, j, out, m, n):
 
 
 @intrinsic
-def tile_vectors(typing_context, a, b, K, c, start, m, n, coming, first, apart):
+def tile_vectors(typing_context, a, b, K, c, start, m, n):
     """The vector instructions of `tile`: a loop over k around MR x 3 sums in registers."""
 
     def generate(context, builder, signature, arguments):
-        a, b, c, start, coming = (
-            Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 3, 4, 7)
+        a, b, c, start = (
+            Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 3, 4)
         )
-        _, _, K, _, _, m, n, _, first, apart = arguments
+        K, m, n = arguments[2], arguments[5], arguments[6]
         W = c.lanes
         vector = ir.VectorType(c.element, W)
         fma = cgutils.get_or_insert_function(
@@ -102,8 +95,6 @@ def tile_vectors(typing_context, a, b, K, c, start, m, n, coming, first, apart):
         builder.position_at_end(loop)
         k = builder.phi(ir.IntType(64))
         sums = {ij: builder.phi(vector) for ij in tile}
-        line = builder.add(first, builder.mul(k, apart))
-        coming.fetch(builder.gep(coming.data, [line]), write=False)
         bk = builder.gep(b.data, [builder.mul(k, integer(3 * W))])
         for j in range(3):
             b.fetch(builder.gep(bk, [integer((3 * AHEAD + j) * W)]), write=False)
@@ -128,7 +119,7 @@ def tile_vectors(typing_context, a, b, K, c, start, m, n, coming, first, apart):
         add_tile(builder, c, start, m, n, totals)
         return context.get_dummy_value()
 
-    return types.void(a, b, K, c, start, m, n, coming, first, apart), generate
+    return types.void(a, b, K, c, start, m, n), generate
 
 
 @intrinsic
@@ -176,8 +167,8 @@ def pack(x, panels):
     blocks, whole = n // P * P, K // MR * MR
     if x.strides[1] == x.itemsize:
         for p in range(0, blocks, P):
-            for i in range(0, P, MR):
-                for k in range(0, whole, MR):
+            for k in range(0, whole, MR):
+                for i in range(0, P, MR):
                     transpose(x, p + i, k, panels[p // P], k, i)
     elif x.strides[0] == x.itemsize:
         for k in range(0, whole, MR):
@@ -243,19 +234,14 @@ def gemm(a, b, c, start, scratch):
             k1 = min(k0 + KC, K)
             begun = c if k0 else start
             pack(b[k0:k1, n0:n1].T, bpanels)
-            coming = (b[k1 : k1 + KC, n0:n1] if k1 < K else b[:KC, n1 : n1 + NC]).T
-            call = 0
             for m in range(0, M, MR):
                 pack(a[m : m + MR, k0:k1], apanels)
                 for n in range(n0, n1, NR):
                     bpanel = bpanels[(n - n0) // NR]
-                    first, apart = lines(coming, call, k1 - k0)
-                    call += 1
                     if m + MR <= M and n + NR <= n1:
-                        tile(apanels[0], bpanel, k1 - k0, c, begun, m, n, coming, first, apart)
+                        tile(apanels[0], bpanel, k1 - k0, c, begun, m, n)
                     else:
-                        nothing = begun[:0]
-                        tile(apanels[0], bpanel, k1 - k0, edge, nothing, 0, 0, coming, first, apart)
+                        tile(apanels[0], bpanel, k1 - k0, edge, begun[:0], 0, 0)
                         for i in range(min(MR, M - m)):
                             for j in range(min(NR, n1 - n)):
                                 old = begun[m + i, n + j] if begun.size else c.dtype.type(0)

@@ -5,8 +5,8 @@ and low, and adds three products, high @ high + high @ low + low @ high: nearly 
 
 Both factors are packed (pack_bf16.py). A panel of a is 16 rows and K, one square for every 32 k; a
 panel of b is 48 columns and K, three for every 32 k. A block of a stays in the second-level cache
-while panel after panel of b is packed and multiplied: on AMX tiles, by `tiles`, or without them by
-AVX-512's instructions for bf16, by `dots` (dots_bf16.py).
+while panel after panel of b is packed and multiplied: on AMX tiles, by `tiles`, or without them, in
+one part alone, by AVX-512's instructions for bf16, by `dots` (dots_bf16.py).
 """
 
 from functools import cache
@@ -31,9 +31,10 @@ TILES, DOTS = None, ()  # which units: of different types, so that a kernel has 
 
 def gemm_bf16_for(split):
     """gemm_bf16 or, with split, gemm_bf16x3, compiled: it takes the place of gemm_for's."""
-    if split:
-        return compiled(gemm_bf16x3)
-    return compiled(gemm_bf16 if amx.granted() else gemm_bf16_dots)
+    if amx.granted():
+        return compiled(gemm_bf16x3 if split else gemm_bf16)
+    assert not split, "bf16x3 takes tiles"
+    return compiled(gemm_bf16_dots)
 
 
 @cache
@@ -47,7 +48,7 @@ def gemm_bf16(a, b, c, start, scratch):
 
 
 def gemm_bf16x3(a, b, c, start, scratch):
-    """As gemm, with a and b each the sum of two bf16. It takes tiles."""
+    """As gemm, with a and b each the sum of two bf16."""
     gemm_parts(a, b, c, start, scratch.view(np.uint32), TWO, TILES)
 
 
@@ -74,8 +75,8 @@ def gemm_parts(a, b, c, start, scratch, parts, units):
             pack(a[m0:m1, k0:k1], room, False, parts, 1)
             for n in range(0, N, NR):
                 pack(b[k0:k1, n : n + NR].T, bpanel, True, parts, ACROSS)
-                following = b[k0:k1, n + NR : n + 2 * NR].T
-                multiply_block(room, bpanel, k1 - k0, c, begun, m0, m1, n, parts, units, following)
+                coming = b[k0:k1, n + NR : n + 2 * NR].T
+                multiply_block(room, bpanel, k1 - k0, c, begun, m0, m1, n, parts, units, coming)
 
 
 @jit
@@ -96,7 +97,8 @@ def panel_size(K, parts):
 def multiply_block(room, bpanel, K, c, start, m0, m1, n, parts, units, coming):
     """c[m0:m1, n : n + 48], or what of it c has, = start's + the block of a in room @ a panel of b.
 
-    coming is what will be packed next. A tile that c has only a part of is made at the end of room.
+    coming is what will be packed next; dots fetches it. A tile that c has only a part of is made at
+    the end of room.
     """
     steps, size = (K + 31) // 32, panel_size(K, parts)
     whole = m0 + (m1 - m0) // SIDE * SIDE if n + NR <= c.shape[1] else m0
@@ -107,7 +109,8 @@ def multiply_block(room, bpanel, K, c, start, m0, m1, n, parts, units, coming):
         if start.size:
             copy(start[m : m + SIDE, n : n + NR], edge)
         begun = edge if start.size else edge[:0]
-        multiply_panels(units, room, at, bpanel, steps, parts, edge, begun, 0, SIDE, 0, coming)
+        nothing = coming[:0]
+        multiply_panels(units, room, at, bpanel, steps, parts, edge, begun, 0, SIDE, 0, nothing)
         copy(edge, c[m : m + SIDE, n : n + NR])
 
 
@@ -116,7 +119,7 @@ def multiply_panels(units, a, at, b, steps, parts, c, start, m0, m1, n, coming):
     if units is TILES:
         tiles(a, at, b, steps, parts, c, start, m0, m1, n)
     else:
-        dots(a, at, b, steps, parts, c, start, m0, m1, n, coming)
+        dots(a, at, b, steps, c, start, m0, m1, n, coming)
 
 
 @overload(multiply_panels)
@@ -125,7 +128,7 @@ def _(units, a, at, b, steps, parts, c, start, m0, m1, n, coming):
         tiles(a, at, b, steps, parts, c, start, m0, m1, n)
 
     def by_dots(units, a, at, b, steps, parts, c, start, m0, m1, n, coming):
-        dots(a, at, b, steps, parts, c, start, m0, m1, n, coming)
+        dots(a, at, b, steps, c, start, m0, m1, n, coming)
 
     return on_tiles if units == types.none else by_dots
 

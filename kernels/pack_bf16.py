@@ -18,6 +18,7 @@ SIDE = 16  # of a square
 SQUARE = SIDE * SIDE  # pairs
 ACROSS = 3  # squares of b side by side
 NR = ACROSS * SIDE
+AHEAD = NR  # columns before their turn, the next panel of b's, rows are asked for: see fetch.py
 
 
 @jit
@@ -34,7 +35,7 @@ def pack(x, panels, turned, parts, across):
             for i in range(0, n, wide):
                 for j in range(across):
                     pack_square(x, i, j, k, panels, turned, parts, across)
-    else:  # memory is read fastest along 16 rows at a time, as many as a CPU foresees
+    else:  # along 16 rows at a time, not all of a panel's: see fetch.py
         for i in range(0, n, wide):
             for j in range(across):
                 for k in range(0, K, 32):
@@ -43,15 +44,15 @@ def pack(x, panels, turned, parts, across):
 
 @jit
 def pack_square(x, i, j, k, panels, turned, parts, across):
-    """The j-th square below x[i : i + 16, k : k + 32], to its place in the panel of row i."""
+    """The j-th square of the panel that begins with row i, of x[:, k : k + 32], to its place."""
     n, K = x.shape
-    rows, columns = x.strides[1] == x.itemsize, x.strides[0] == x.itemsize  # which are dense
+    dense_rows, dense_columns = x.strides[1] == x.itemsize, x.strides[0] == x.itemsize
     steps, row = (K + 31) // 32, i + SIDE * j
     for part in range(parts):
         at = SQUARE * (steps * (i // SIDE * parts + part * across) + k // 32 * across + j)
-        if not (rows or columns) or row + SIDE > n or k + 32 > K:
+        if not (dense_rows or dense_columns) or row + SIDE > n or k + 32 > K:
             convert(x, row, k, panels[at : at + SQUARE], turned, part)
-        elif rows:
+        elif dense_rows:
             convert_rows(x, row, k, panels, at, turned, part)
         else:
             convert_columns(x, row, k, panels, at, turned, part)
@@ -129,8 +130,8 @@ def pair_vectors(typing_context, x, k, i, squares, at, turned, part):
         rows = []
         for pair in range(SIDE):
             both = [x.at(builder.add(k, integer(2 * pair + one)), i) for one in (0, 1)]
-            for one in both:  # of rows that are far apart no CPU foresees what comes next
-                x.fetch(builder.gep(one, [integer(NR)]), write=False)
+            for place in both:
+                x.fetch(builder.gep(place, [integer(AHEAD)]), write=False)
             halves = to_bf16(builder, *(x.load(one, SIDE) for one in both), part)
             rows.append(shuffle(builder, halves, halves, alternate))
         store_square(builder, rows, squares, at, turned)

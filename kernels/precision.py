@@ -19,7 +19,7 @@ def current_gemm(dtype):
 def bf16_parts(dtype):
     """How many bf16 stand for an element of a factor; 0: it is multiplied as it is.
 
-    Without tiles bf16x3 is float32, which is more exact and faster than three products in bf16.
+    Without tiles bf16x3 is float32, which is more exact, and faster then than three products.
     """
     parts = PARTS[current_precision()] if dtype == np.float32 else 0
     return 0 if parts == 2 and not amx.granted() else parts

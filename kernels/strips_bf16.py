@@ -71,8 +71,8 @@ def multiply_strips(packing, multiplying, a, b, c, start, strip, scratch, parts)
             for thread in prange(threads):  # when all of the strip is there
                 lo, hi = share(M, SIDE, thread, threads)
                 own = c[lo:hi, n0:n1], begun[lo:hi, n0:n1], scratch[thread]
-                following = a[lo:hi, k1 : k1 + KC] if n1 == N else a[lo:hi, k0:k1]  # next strip's
-                multiply_rows(a[lo:hi, k0:k1], following, strip, *own, parts)
+                coming = a[lo:hi, k1 : k1 + KC // parts] if n1 == N else a[lo:hi, k0:k1]
+                multiply_rows(a[lo:hi, k0:k1], coming, strip, *own, parts)
 
 
 @jit
@@ -87,18 +87,18 @@ def pack_columns(b, strip, parts):
     pack(b.T, strip, True, parts, ACROSS)
 
 
-def rows_on_tiles(a, following, strip, c, start, scratch, parts):
-    """c (M, N) = start + a (M, K) @ the strip; following is a's part that is multiplied next."""
-    multiply_blocks(a, following, strip, c, start, scratch, parts, TILES)
+def rows_on_tiles(a, coming, strip, c, start, scratch, parts):
+    """c (M, N) = start + a (M, K) @ the strip; coming is the next call's a, which dots fetches."""
+    multiply_blocks(a, coming, strip, c, start, scratch, parts, TILES)
 
 
-def rows_by_dots(a, following, strip, c, start, scratch, parts):
+def rows_by_dots(a, coming, strip, c, start, scratch, parts):
     """rows_on_tiles without tiles."""
-    multiply_blocks(a, following, strip, c, start, scratch, parts, DOTS)
+    multiply_blocks(a, coming, strip, c, start, scratch, parts, DOTS)
 
 
 @jit
-def multiply_blocks(a, following, strip, c, start, scratch, parts, units):
+def multiply_blocks(a, coming, strip, c, start, scratch, parts, units):
     """c (M, N) = start + a (M, K) @ the strip, a block of a after the other."""
     (M, K), N = a.shape, c.shape[1]
     room, size = scratch.view(np.uint32), panel_size(K, parts) * ACROSS
@@ -106,8 +106,8 @@ def multiply_blocks(a, following, strip, c, start, scratch, parts, units):
     for m0 in range(0, M, rows):
         m1 = min(m0 + rows, M)
         pack(a[m0:m1], room, False, parts, 1)
-        coming = a[m1 : m1 + rows] if m1 < M else following[:rows]
+        block = a[m1 : m1 + rows] if m1 < M else coming[:rows]  # the next one
         for n in range(0, N, NR):
-            lo, hi = rows * n // N, rows * (n + NR) // N
-            panel, some = strip[n // NR * size :], coming[lo:hi]
+            some = block[rows * n // N : rows * (n + NR) // N]  # fetched during this panel
+            panel = strip[n // NR * size :]
             multiply_block(room, panel, K, c, start, m0, m1, n, parts, units, some)

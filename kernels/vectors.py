@@ -84,6 +84,18 @@ def transpose_rows(builder, rows):
         half //= 2
 
 
+def keep_rolled(branch):
+    """Of the branch that closes a loop: LLVM shall not make two rounds of it into one.
+
+    It found no registers for all of dots_bf16.py's sums then, and the loop took twice the time.
+    """
+    module = branch.function.module
+    no_unroll = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    loop = ir.values.MDValue(module, [], name=str(len(module.metadata)))
+    loop.operands = loop, no_unroll  # that it names itself makes it this loop's
+    branch.set_metadata("llvm.loop", loop)
+
+
 def add_tile(builder, c, start, m, n, totals):
     """The tile of c at m, n = start's + totals, vectors by (i, j); an empty start is zeros."""
     where = c.places(m, n, totals)

@@ -165,7 +165,7 @@ class GPT2:
 
         precision is that of the factors of matrix products: "fp32", or on CPUs with units for it
         "bf16", eight bits of a number's 24, or "bf16x3", two of them for each number and three
-        products. All else, sums, weights and moments too, is float32.
+        products (without AMX tiles: float32). All else, sums, weights and moments too, is float32.
         """
         if backend not in BACKENDS:
             raise ArgumentError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")

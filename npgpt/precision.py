@@ -5,7 +5,8 @@ from contextvars import ContextVar
 
 from npgpt.errors import ArgumentError
 
-# fp32; bf16x3: each factor is the sum of two bf16, and three products are added; bf16: one is.
+# fp32; bf16x3: each factor is the sum of two bf16, and three products are added (without tiles,
+# where that would be slower, it is fp32); bf16: one is.
 PRECISIONS = ("fp32", "bf16x3", "bf16")
 
 _current = ContextVar("precision", default="fp32")

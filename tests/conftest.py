@@ -54,7 +54,7 @@ def units(request, monkeypatch):
 
 @pytest.fixture(params=["bf16 on tiles", "bf16x3 on tiles", "bf16 by dots"])
 def coarse(request, monkeypatch):
-    """The precisions that are not float32's, in each of the ways to multiply."""
+    """The precisions that are not float32, in each way to multiply; bf16x3 by dots would be."""
     name, _, units = request.param.split()
     multiply_by(units, monkeypatch)
     return name

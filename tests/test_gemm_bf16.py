@@ -250,6 +250,7 @@ def test_what_must_be_finer_than_bf16_is_bf16x3(rng):
     np.testing.assert_array_equal(result(computing_in("bf16x3"), finer()), split)
     np.testing.assert_array_equal(result(finer()), result(computing_in("fp32")))
     assert (split != result(computing_in("bf16"))).any()
+    assert (split != result(computing_in("fp32"))).any() == amx.granted()
 
 
 @needs_units
