@@ -19,12 +19,12 @@ PARTS = {
 }
 
 
-def profile(B, T, steps=5):
+def profile(B, T, steps=5, precision="fp32"):
     """Part -> seconds of a step, a median over the steps; "the rest" is what no part has."""
     import npgpt
     from npgpt import kernels
 
-    model = npgpt.GPT2(npgpt.GPT2Config())
+    model = npgpt.GPT2(npgpt.GPT2Config(), precision=precision)
     clock = Clock()
     model.layers = SimpleNamespace(
         **{name: clock.timed(name, getattr(kernels, name)) for name in kernels.__all__}

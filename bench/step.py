@@ -3,6 +3,8 @@
 python -m bench.step                        B=4, T=64, and where the time goes
 python -m bench.step --length 1024 --rounds 2 --steps 2
 python -m bench.step --lengths              npgpt alone, T = 64, 128, ... 1024
+
+Where the time goes, and how it grows with T, is npgpt's in float32 or in another --precision.
 """
 
 import argparse
@@ -17,7 +19,8 @@ from pathlib import Path
 from bench.machine import describe
 from bench.profile import profile
 from bench.systems import SYSTEMS
-from npgpt import get_threads
+from npgpt import ArgumentError, get_threads
+from npgpt.precision import PRECISIONS, check_precision
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = ["npgpt", "npgpt, recompute", "PyTorch, eager", "PyTorch, compiled"]
@@ -75,7 +78,7 @@ def table(results, B, T, limit):
     return lines
 
 
-def chart(path, results, parts, B, T):
+def chart(path, results, parts, B, T, precision="fp32"):
     """Two bars' worth of pictures: seconds a system, and where npgpt's go."""
     import matplotlib
 
@@ -92,7 +95,7 @@ def chart(path, results, parts, B, T):
     names = sorted(parts, key=parts.get)
     shares = [100 * parts[name] / sum(parts.values()) for name in names]
     right.bar_label(right.barh(names, shares, color="#1f6f8b"), fmt="%.1f %%", padding=3)
-    right.set(title="where npgpt's step in float32 spends it", xlabel="per cent of the step")
+    right.set(title=f"where npgpt's step in {precision} spends it", xlabel="per cent of the step")
     right.margins(x=0.15)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
@@ -109,11 +112,16 @@ def main():
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="a round; default: 5")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=DEFAULT, metavar="NAME")
     parser.add_argument("--lengths", action="store_true", help="npgpt alone, T = 64 to 1024")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", metavar="FOLDER")
     args = parser.parse_args()
     for option in ("batch", "length", "rounds", "steps"):
         if getattr(args, option) < 1:
             parser.error(f"--{option} must be at least 1, not {getattr(args, option)}")
+    try:
+        check_precision(args.precision)
+    except ArgumentError as error:
+        parser.error(str(error))
     args.out.mkdir(parents=True, exist_ok=True)
     if args.lengths:
         return lengths(args)
@@ -128,25 +136,30 @@ def main():
     runs, limits = in_turn(args.systems, B, T, args.rounds, args.steps)
     results = {system: summary(runs[system]) for system in args.systems}
     limit = {key: statistics.median(one[key] for one in limits) for key in limits[0]}
-    parts = profile(B, T, args.steps)
+    parts = profile(B, T, args.steps, args.precision)
     name = args.out / f"step_{B}x{T}"
-    content = {"machine": machine, "batch": B, "length": T, "results": results, "limit": limit}
-    name.with_suffix(".json").write_text(json.dumps({**content, "parts": parts}, indent=1) + "\n")
-    chart(name.with_suffix(".png"), results, parts, B, T)
+    content = {
+        "machine": machine, "batch": B, "length": T, "results": results, "limit": limit,
+        "parts_in": args.precision, "parts": parts,
+    }  # fmt: skip
+    name.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    chart(name.with_suffix(".png"), results, parts, B, T, args.precision)
     print("\n" + ", ".join(f"{key} {value}" for key, value in machine.items()))
     print("\n".join(table(results, B, T, limit["sgemm"] + limit["adamw"])))
     whole = sum(parts.values())
-    print("\n" + ", ".join(f"{key} {100 * s / whole:.1f} %" for key, s in parts.items()))
+    shares = ", ".join(f"{key} {100 * s / whole:.1f} %" for key, s in parts.items())
+    print(f"\nnpgpt's step in {args.precision}: {shares}")
     print(f"\nwrote {name.with_suffix('.json')} and {name.with_suffix('.png')}")
 
 
 def lengths(args):
     """Print how a step's time grows with T."""
-    content = {"machine": describe(), "batch": args.batch, "seconds": {}}
+    system = "npgpt" if args.precision == "fp32" else f"npgpt, {args.precision}"
+    content = {"machine": describe(), "batch": args.batch, "system": system, "seconds": {}}
     print("| T | seconds | ms a token | peak memory |\n| --- | --- | --- | --- |")
     for T in (64, 128, 256, 512, 1024):
         options = ("--batch", args.batch, "--length", T, "--steps", args.steps)
-        run = summary([child("bench.systems", "npgpt", *options)])
+        run = summary([child("bench.systems", system, *options)])
         content["seconds"][T] = run["median"]
         token = 1000 * run["median"] / (args.batch * T)
         print(

@@ -78,6 +78,27 @@ def test_bad_settings_are_refused(words, message, monkeypatch, capsys, tmp_path)
     assert message in capsys.readouterr().err
 
 
+def test_a_precision_that_the_cpu_has_not_got_is_refused(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["bench.step", "--out", str(tmp_path), "--precision", "bf16"])
+    monkeypatch.setattr("npgpt.precision.granted", lambda: False)
+    with pytest.raises(SystemExit) as stopped:
+        step.main()
+    assert stopped.value.code == 2
+    assert "precision bf16 takes a CPU with AMX tiles" in capsys.readouterr().err
+
+
+def test_the_growth_is_that_of_the_precision(monkeypatch, tmp_path):
+    asked = []
+    run = {"first": 1.0, "seconds": [1.0], "peak": 1}
+    monkeypatch.setattr(step, "child", lambda module, system, *options: asked.append(system) or run)
+    monkeypatch.setattr("npgpt.precision.granted", lambda: True)
+    for precision in ("fp32", "bf16"):
+        words = ["--out", str(tmp_path), "--lengths", "--precision", precision]
+        monkeypatch.setattr(sys, "argv", ["bench.step", *words])
+        step.main()
+    assert asked == ["npgpt"] * 5 + ["npgpt, bf16"] * 5
+
+
 def test_what_is_missing_is_named_with_the_command(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["bench.step", "--out", str(tmp_path)])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -167,14 +167,14 @@ def test_its_pictures_are_there_and_made_by_a_script_beside_it(page):
         assert picture.stat().st_size < 100_000, target
 
 
-def test_the_steps_of_the_tiles_are_named_as_the_script_names_them():
+@pytest.mark.parametrize("script, section", [("steps.py", 0), ("steps_dots.py", 1)])
+def test_the_steps_of_the_units_are_named_as_the_script_names_them(script, section):
     folder = ROOT / "doc" / "amx"
-    shown = re.findall(
-        r"^\| (.+) \| \d+ \| \d+ to \d+ \|$", (folder / "amx.md").read_text("utf-8"), re.M
-    )
+    text = (folder / "amx.md").read_text("utf-8").split("## Without tiles")[section]
+    shown = re.findall(r"^\| (.+) \| \d+ \| \d+ to \d+ \|$", text, re.M)
     (cases,) = (
         node.value
-        for node in ast.walk(ast.parse((folder / "steps.py").read_text("utf-8")))
+        for node in ast.walk(ast.parse((folder / script).read_text("utf-8")))
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "cases"
     )
     assert len(shown) > 5

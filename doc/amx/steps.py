@@ -115,11 +115,26 @@ def storing(fetch):
     return run
 
 
+def show_in_turn(cases, work):
+    """Print the GFLOP/s of each case: a function, and the part of so many GFLOP that it does."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    speeds = {name: [] for name in cases}
+    for turn in range(rounds + 1):
+        for name, (run, part) in cases.items():
+            start = time.perf_counter()
+            run()
+            if turn:  # the first compiles
+                speeds[name].append(work / part / (time.perf_counter() - start))
+    for name, values in speeds.items():
+        print(
+            f"{name:46} {statistics.median(values):6.0f}  ({min(values):.0f} to {max(values):.0f})"
+        )
+
+
 def main():
     if not amx.granted():
         print("this CPU or system has no AMX tiles for bf16")
         return
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 40
     rng = np.random.default_rng(0)
     x = rng.standard_normal((M, K), dtype=np.float32)
     w = rng.standard_normal((N, K), dtype=np.float32)
@@ -153,17 +168,7 @@ def main():
         "all cores, bf16x3": (lambda: everything("bf16x3"), 1),
         "all cores, float32": (lambda: everything("fp32"), 1),
     }
-    speeds = {name: [] for name in cases}
-    for turn in range(rounds + 1):
-        for name, (run, part) in cases.items():
-            start = time.perf_counter()
-            run()
-            if turn:  # the first compiles
-                speeds[name].append(2e-9 * M * N * K / part / (time.perf_counter() - start))
-    for name, values in speeds.items():
-        print(
-            f"{name:46} {statistics.median(values):6.0f}  ({min(values):.0f} to {max(values):.0f})"
-        )
+    show_in_turn(cases, 2e-9 * M * N * K)
 
 
 if __name__ == "__main__":
