@@ -18,7 +18,6 @@ SIDE = 16  # of a square
 SQUARE = SIDE * SIDE  # pairs
 ACROSS = 3  # squares of b side by side
 NR = ACROSS * SIDE
-AHEAD = NR  # columns before their turn, the next panel of b's, rows are asked for: see fetch.py
 
 
 @jit
@@ -130,8 +129,6 @@ def pair_vectors(typing_context, x, k, i, squares, at, turned, part):
         rows = []
         for pair in range(SIDE):
             both = [x.at(builder.add(k, integer(2 * pair + one)), i) for one in (0, 1)]
-            for place in both:
-                x.fetch(builder.gep(place, [integer(AHEAD)]), write=False)
             halves = to_bf16(builder, *(x.load(one, SIDE) for one in both), part)
             rows.append(shuffle(builder, halves, halves, alternate))
         store_square(builder, rows, squares, at, turned)
