@@ -14,6 +14,7 @@ from collections import defaultdict
 import numpy as np
 
 SMALL = 1 << 16  # bytes; below it NumPy's own allocation is as quick
+SPARE = 1 << 26  # bytes that may lie idle, however few are in use: a forward pass holds hardly any
 
 idle = defaultdict(list)  # size in bytes -> the blocks that no array uses
 in_use = {}  # id of a weak reference -> the reference and the block that its array uses
@@ -29,7 +30,7 @@ def empty(shape, dtype):
     try:
         block = idle[size].pop()
     except IndexError:
-        if idle_bytes() > used_bytes():  # other sizes are wanted than before: a new batch's
+        if idle_bytes() > max(SPARE, used_bytes()):  # other sizes are wanted than before: a new batch's
             free()
         block = new_block(size)
     array = np.frombuffer(block, dtype, count)  # the base of every view: the last to go

@@ -39,12 +39,21 @@ def test_arrays_are_of_the_shape_and_dtype_asked_for_and_can_be_written():
             array[...] = 1
 
 
-def test_another_size_lets_go_of_what_lies_idle():
+def test_another_size_lets_go_of_what_lies_idle(monkeypatch):
+    monkeypatch.setattr(buffers, "SPARE", 399_999)
     del_me = buffers.empty(SHAPE, np.float32)
     del del_me
     assert buffers.idle_bytes() == 400_000
     kept = buffers.empty((7, 10_000), np.float32)
     assert buffers.idle_bytes() == 0
+    assert kept.size == 70_000
+
+
+def test_a_little_may_lie_idle_while_nothing_is_in_use():
+    del_me = buffers.empty(SHAPE, np.float32)
+    del del_me
+    kept = buffers.empty((7, 10_000), np.float32)
+    assert buffers.idle_bytes() == 400_000
     assert kept.size == 70_000
 
 
