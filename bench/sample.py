@@ -53,6 +53,7 @@ def transformers_generate(prompt, dtype="float32"):
 SYSTEMS = {
     "npgpt": npgpt_generate,
     "npgpt, bf16": lambda prompt: npgpt_generate(prompt, "bf16"),
+    "npgpt, int8": lambda prompt: npgpt_generate(prompt, "int8"),
     "transformers": transformers_generate,
     "transformers, bf16": lambda prompt: transformers_generate(prompt, "bfloat16"),
 }

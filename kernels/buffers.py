@@ -30,7 +30,9 @@ def empty(shape, dtype):
     try:
         block = idle[size].pop()
     except IndexError:
-        if idle_bytes() > max(SPARE, used_bytes()):  # other sizes are wanted than before: a new batch's
+        if idle_bytes() > max(
+            SPARE, used_bytes()
+        ):  # other sizes are wanted than before: a new batch's
             free()
         block = new_block(size)
     array = np.frombuffer(block, dtype, count)  # the base of every view: the last to go

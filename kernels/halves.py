@@ -43,7 +43,9 @@ def widened(half):
 
 
 def number(x):
-    """A number as it is or, where its bits are uint16, the float32 that it stands for."""
+    """The float32 that x, of int8 or the bits of bf16 in uint16, stands for; another as it is."""
+    if isinstance(x, np.int8):
+        return np.float32(x)
     return widened(x) if isinstance(x, np.uint16) else x
 
 
@@ -51,4 +53,6 @@ def number(x):
 def _(x):
     if x == types.uint16:
         return lambda x: widened(x)
+    if x == types.int8:
+        return lambda x: np.float32(x)
     return lambda x: x

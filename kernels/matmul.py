@@ -9,6 +9,7 @@ from npgpt.kernels.address import address_of
 from npgpt.kernels.buffers import empty
 from npgpt.kernels.gemm import SCRATCH, gemm_at, gemm_signature
 from npgpt.kernels.halves import number
+from npgpt.kernels.int8 import Int8
 from npgpt.kernels.jit import jit
 from npgpt.kernels.precision import bf16_parts, current_gemm
 from npgpt.kernels.strips_bf16 import product_in_strips
@@ -21,15 +22,17 @@ def matmul_forward(x, w, b=None):
     """Map x (B, T, C) with w (OC, C) and, if there is one, b (OC,) -> out (B, T, OC), cache.
 
     For up to FEW positions, which read w more than they compute, factors are not rounded in any
-    precision; there w can be of uint16, the bits of bf16.
+    precision; there w can be of uint16, the bits of bf16, or an Int8.
     """
     *BT, C = x.shape
-    OC = len(w)
+    nothing = np.empty(0, x.dtype)
+    values, scale = w if isinstance(w, Int8) else (w, nothing)
+    OC = len(values)
     out = empty((*BT, OC), x.dtype)  # (B, T, OC)
     x2, out2 = x.reshape(-1, C), out.reshape(-1, OC)  # (B*T, C), (B*T, OC)
-    if len(x2) <= FEW and w.flags.c_contiguous:
-        bias = np.empty(0, x.dtype) if b is None else b
-        few_rows(np.ascontiguousarray(x2), w, bias, out2, get_num_threads())
+    if len(x2) <= FEW and values.flags.c_contiguous:
+        bias = nothing if b is None else b
+        few_rows(np.ascontiguousarray(x2), values, scale, bias, out2, get_num_threads())
     else:
         product(x2, w.T, out2, b=b)
     return out, (x, w, b)
@@ -90,15 +93,19 @@ def product_parts(address, x, y, out, start, scratch):
 
 
 @jit(parallel=True)
-def few_rows(x, w, b, out, parts):
-    """out (M, N) = x (M, K) @ w.T, w (N, K) read once, plus b (N,), which may be empty.
+def few_rows(x, w, scale, b, out, parts):
+    """out (M, N) = x (M, K) @ w.T, w (N, K) read once, times scale (N,), plus b (N,).
 
-    Each thread has rows of w of its own.
+    scale and b may be empty. Each thread has rows of w of its own.
     """
     N = len(w)
     for part in prange(parts):
         lo, hi = N * part // parts, N * (part + 1) // parts
         dots(x, w[lo:hi], out[:, lo:hi])
+        if scale.size:
+            for i in range(len(x)):
+                for j in range(lo, hi):
+                    out[i, j] *= scale[j]
         if b.size:
             for i in range(len(x)):
                 for j in range(lo, hi):
@@ -107,7 +114,7 @@ def few_rows(x, w, b, out, parts):
 
 @jit
 def dots(x, w, out):
-    """out (M, N) = x (M, K) @ w.T, w (N, K), also in bf16; each sum has one and the same order.
+    """out (M, N) = x (M, K) @ w.T, w (N, K), also in bf16 or int8; each sum has one same order.
 
     w is read in four places at a time, a quarter of it apart: memory gives a core a third more so.
     """

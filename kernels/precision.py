@@ -7,7 +7,7 @@ from npgpt.kernels.gemm import gemm_for
 from npgpt.kernels.gemm_bf16 import gemm_bf16_for
 from npgpt.precision import current_precision
 
-PARTS = {"fp32": 0, "bf16": 1, "bf16x3": 2}
+PARTS = {"fp32": 0, "int8": 0, "bf16": 1, "bf16x3": 2}
 
 
 def current_gemm(dtype):

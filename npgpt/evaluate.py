@@ -17,7 +17,7 @@ from npgpt.errors import ArgumentError, FileError
 from npgpt.gpt2 import BACKENDS, GPT2
 from npgpt.hellaswag import choose, is_cut, read_hellaswag
 from npgpt.layers.crossentropy import IGNORED
-from npgpt.precision import PRECISIONS
+from npgpt.precision import SAMPLING
 from npgpt.prepare import read_text
 from npgpt.pretrained import load_model
 from npgpt.tokenizer import TOKENIZERS, read_tokenizer, tokenizer_from
@@ -63,6 +63,16 @@ def count_correct(model, examples):
     return correct
 
 
+def round_to_int8(params):
+    """Make each matrix what it is where sampling in int8 reads it; wte for the encoder as well."""
+    from npgpt.kernels.int8 import to_int8
+
+    for name in ("wte", "qkvw", "attprojw", "fcw", "fcprojw"):
+        w = getattr(params, name)
+        values, scale = to_int8(w)
+        np.multiply(values, scale[..., None], out=w)
+
+
 @np.errstate(over="ignore", invalid="ignore")  # of a model that has diverged, the loss is nan
 @program
 def main(argv=None, prog=None):
@@ -70,6 +80,8 @@ def main(argv=None, prog=None):
     args = parse(argv, prog)
     params, tokenizer = load_model(args.model)
     model = GPT2(params.config, params=params, backend=args.backend, precision=args.precision)
+    if args.precision == "int8":
+        round_to_int8(params)
     if args.tokenizer is not None:
         given = {"name": args.tokenizer}
         check_tokenizer("--tokenizer", given, args.model, tokenizer)
@@ -115,8 +127,8 @@ def parse(argv, prog):
     )
     parser.add_argument("--backend", choices=BACKENDS, default="numba", help="default: numba")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32",
-        help="of the factors of matrix products; default: fp32",
+        "--precision", choices=SAMPLING, default="fp32",
+        help="of the factors of matrix products, or int8 of weights alone; default: fp32",
     )  # fmt: skip
     args = parser.parse_args(argv)
     for name, value in (("-B", args.B), ("-T", args.T), ("--batches", args.batches)):

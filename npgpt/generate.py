@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from npgpt.errors import ArgumentError
-from npgpt.parameters import BLOCK_NAMES, MATRICES, Parameters
-from npgpt.precision import finer
+from npgpt.parameters import BLOCK_NAMES, MATRICES
+from npgpt.precision import ROUNDED, finer
 from npgpt.threads import BYTE
 
 
@@ -61,16 +61,16 @@ def steps(model, tokens, count, choose, stop, cache):
     np.put_along_axis(seen, tokens, True, axis=-1)
     ended = np.zeros(B, bool)
     context, at = tokens, 0  # what the model sees, and how much of it is in kv
-    halves = None  # made when they are wanted first
-    in_bf16 = model.precision == "bf16" and model.params.flat.dtype == np.float32
+    less = None  # the parameters in fewer bits, made when they are wanted first
+    rounds = model.precision in ROUNDED and model.params.flat.dtype == np.float32
     for _ in range(count):
         if context.shape[1] > longest:  # each token gets another position: kv has to be made anew
             context, at = context[:, -((longest + 1) // 2) :], 0
         unseen = context[:, at:]  # (B, N)
         with model._computing(4 * BYTE + 2 * unseen.size):  # the weights are read, and used
-            few = in_bf16 and unseen.size <= model.layers.matmul.FEW
-            halves = in_halves(model) if few and halves is None else halves
-            p = halves if few else model.params
+            few = rounds and unseen.size <= model.layers.matmul.FEW
+            less = rounded(model) if few and less is None else less
+            p = less if few else model.params
             logits = forward_step(unseen, kv, at, p, model.layers)  # (B, V)
         at = context.shape[1] if cache else 0
         new = choose(logits, seen)  # (B,)
@@ -98,19 +98,18 @@ def forward_step(tokens, kv, at, p, layers):
     return logits
 
 
-def in_halves(model):
-    """What forward_step takes of the model's parameters, its matrices in bf16: half to be read."""
-    with model._computing(4 * BYTE):
-        halves = Parameters(model.config, model.layers.halves.to_halves(model.params.flat))
+def rounded(model):
+    """What forward_step takes of the model's parameters, matrices in bf16 or int8: less to read."""
+    p, layers = model.params, model.layers
+    less = layers.int8.to_int8 if model.precision == "int8" else layers.halves.to_halves
     matrices = [name for name in BLOCK_NAMES if name in MATRICES]
-    blocks = [
-        SimpleNamespace(**vars(block) | {name: getattr(half, name) for name in matrices})
-        for block, half in zip(model.params.blocks, halves.blocks, strict=True)
-    ]
-    p = model.params
-    return SimpleNamespace(
-        wte=p.wte, wpe=p.wpe, blocks=blocks, lnfw=p.lnfw, lnfb=p.lnfb, head=halves.wte
-    )
+    with model._computing(4 * BYTE):
+        blocks = [
+            SimpleNamespace(**vars(b) | {name: less(getattr(b, name)) for name in matrices})
+            for b in p.blocks
+        ]
+        head = less(p.wte)
+    return SimpleNamespace(wte=p.wte, wpe=p.wpe, blocks=blocks, lnfw=p.lnfw, lnfb=p.lnfb, head=head)
 
 
 def block_step(x, p, kv, at, layers):

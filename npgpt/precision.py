@@ -8,15 +8,18 @@ from npgpt.errors import ArgumentError
 # fp32; bf16x3: each factor is the sum of two bf16, and three products are added (without tiles,
 # where that would be slower, it is fp32); bf16: one is.
 PRECISIONS = ("fp32", "bf16x3", "bf16")
+# And int8, of the weights that sampling reads for each token; all else is as in fp32.
+SAMPLING = (*PRECISIONS, "int8")
+ROUNDED = ("bf16", "int8")  # in which sampling reads weights of fewer bits
 
 _current = ContextVar("precision", default="fp32")
 
 
 def check_precision(name):
-    """Raise ArgumentError unless name is one of PRECISIONS that this machine has."""
-    if name not in PRECISIONS:
-        raise ArgumentError(f"precision must be one of {', '.join(PRECISIONS)}, not {name!r}")
-    if name != "fp32" and not granted():
+    """Raise ArgumentError unless name is one of SAMPLING that this machine has."""
+    if name not in SAMPLING:
+        raise ArgumentError(f"precision must be one of {', '.join(SAMPLING)}, not {name!r}")
+    if name not in ("fp32", "int8") and not granted():
         raise ArgumentError(
             f"precision {name} takes a CPU with AMX tiles or AVX-512's instructions for bf16, and"
             " this one has neither: use fp32"

@@ -12,7 +12,7 @@ from npgpt.cli import Parser, program
 from npgpt.errors import ArgumentError, FileError
 from npgpt.generate import stream
 from npgpt.gpt2 import BACKENDS, GPT2
-from npgpt.precision import PRECISIONS
+from npgpt.precision import SAMPLING
 from npgpt.prepare import read_text
 from npgpt.tokenizer import TOKENIZERS, get_tokenizer
 
@@ -131,8 +131,8 @@ def make_parser(prog):
     parser.add_argument("--tokenizer", choices=TOKENIZERS, help="instead of the model's own")
     parser.add_argument("--backend", choices=BACKENDS, default="numba", help="default: numba")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32",
-        help="of the factors of matrix products; default: fp32",
+        "--precision", choices=SAMPLING, default="fp32",
+        help="of the factors of matrix products, or int8 of weights alone; default: fp32",
     )  # fmt: skip
     return parser
 

@@ -41,6 +41,7 @@ def test_a_system_that_stops_early_is_found(monkeypatch):
 RUNS = {
     "npgpt": [[60.0, 50.0], [70.0]],
     "npgpt, bf16": [[90.0, 90.0], [90.0]],
+    "npgpt, int8": [[120.0, 120.0], [120.0]],
     "transformers": [[30.0, 40.0], [20.0]],
     "transformers, bf16": [[45.0, 45.0], [45.0]],
     "limit": [[80.0], [80.0]],
@@ -55,8 +56,8 @@ def test_the_table_compares_medians():
     lines = sample.table(results, 64, 32)
     assert lines[0].startswith("| 32 tokens after 64, greedy |")
     assert lines[2] == "| npgpt | 60.0 (50.0 to 70.0) | 1.00 | 1.50 |"
-    assert lines[4] == "| transformers | 30.0 (20.0 to 40.0) | 2.00 | 3.00 |"
-    assert lines[6] == "| limit | 80.0 (80.0 to 80.0) | 0.75 | 1.12 |"
+    assert lines[5] == "| transformers | 30.0 (20.0 to 40.0) | 2.00 | 3.00 |"
+    assert lines[7] == "| limit | 80.0 (80.0 to 80.0) | 0.75 | 1.12 |"
 
 
 def test_the_systems_take_turns_and_what_they_did_is_written(monkeypatch, capsys, tmp_path):

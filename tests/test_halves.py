@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from npgpt import GPT2, GPT2Config, Parameters, kernels, layers, sample, write_checkpoint
-from npgpt.generate import forward_step, in_halves
+from npgpt.generate import forward_step, rounded
 from npgpt.kernels.halves import BLOCK, number, to_halves
 from npgpt.parameters import MATRICES
 from npgpt.tokenizer import write_tokenizer
@@ -59,7 +59,7 @@ def test_a_number_is_itself_or_what_its_bits_stand_for():
 
 @pytest.mark.parametrize("M", [1, 3, kernels.matmul.FEW])
 @pytest.mark.parametrize("N, K", [(1, 1), (7, 50), (64, 48)])
-def test_few_rows_of_the_linear_layer_take_weights_in_halves(M, N, K, rng):
+def test_few_rows_of_the_linear_layer_take_weights_rounded(M, N, K, rng):
     x, b = rng.standard_normal((1, M, K)).astype("f4"), rng.standard_normal(N).astype("f4")
     w = to_halves(rng.standard_normal((N, K)).astype("f4"))
     out, _ = kernels.matmul_forward(x, w, b)
@@ -77,9 +77,9 @@ def speaking():
 
 
 @pytest.mark.usefixtures("bf16_units")
-def test_sampling_in_bf16_reads_matrices_in_halves_and_all_else_as_it_is(rng):
+def test_sampling_in_bf16_reads_matrices_rounded_and_all_else_as_it_is(rng):
     model, tokens = GPT2(CONFIG, params=speaking(), precision="bf16"), rng.integers(0, 13, (2, 4))
-    p = in_halves(model)
+    p = rounded(model)
 
     def logits(p, layers):
         return forward_step(tokens, np.empty((2, 2, 2, 3, 9, 4), "f4"), 0, p, layers)
@@ -102,13 +102,13 @@ def test_sampling_in_bf16_reads_matrices_in_halves_and_all_else_as_it_is(rng):
 @pytest.mark.parametrize("B, T", [(1, 1), (1, 30), (3, 2)])
 def test_sampling_in_bf16_says_nearly_what_float32_says(B, T, cache, rng):
     tokens = rng.integers(0, 13, (B, T))
-    exact, rounded = (
+    exact, in_bf16 = (
         GPT2(CONFIG, params=speaking(), precision=name).generate(
             tokens, 9, temperature=0, cache=cache
         )
         for name in ("fp32", "bf16")
     )
-    assert (exact == rounded)[:, T:].mean() > 0.8
+    assert (exact == in_bf16)[:, T:].mean() > 0.8
     assert len(np.unique(exact[:, T:])) > 2
 
 
@@ -119,7 +119,7 @@ def test_the_program_samples_in_bf16(tmp_path, capsys, monkeypatch):
     write_tokenizer(path, {"name": "bytes"})
     asked = []
     monkeypatch.setattr(
-        "npgpt.generate.in_halves", lambda model: asked.append(model) or in_halves(model)
+        "npgpt.generate.rounded", lambda model: asked.append(model) or rounded(model)
     )
     assert sample.main(["--model", path, "--prompt", "she", "--greedy", "--precision", "bf16"]) == 0
     assert capsys.readouterr().out.startswith("she") and len(asked) == 1
