@@ -12,19 +12,19 @@ LARGEST = 127  # 127 and -127 are the ends of a row: 0 stays 0, and signs are tr
 TINY = np.finfo(np.float32).tiny
 
 
-class Int8(NamedTuple):
-    """values (..., N, K) int8 and scale (..., N) float32 stand for values * scale[..., None]."""
+class Scaled(NamedTuple):
+    """values (..., N, K) and scale (..., N), by which rows are multiplied; (..., 0): by 1."""
 
     values: np.ndarray
     scale: np.ndarray
 
 
 def to_int8(x):
-    """x (..., N, K), float32 and contiguous -> the nearest Int8, each row to its own largest."""
+    """x (..., N, K), float32 and contiguous -> the nearest Scaled of int8, each row by its own."""
     values, scale = empty(x.shape, np.int8), np.empty(x.shape[:-1], np.float32)
     K = x.shape[-1]
     round_rows(x.reshape(-1, K), values.reshape(-1, K), scale.reshape(-1), get_num_threads())
-    return Int8(values, scale)
+    return Scaled(values, scale)
 
 
 @jit(parallel=True)

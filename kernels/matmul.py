@@ -9,7 +9,7 @@ from npgpt.kernels.address import address_of
 from npgpt.kernels.buffers import empty
 from npgpt.kernels.gemm import SCRATCH, gemm_at, gemm_signature
 from npgpt.kernels.halves import number
-from npgpt.kernels.int8 import Int8
+from npgpt.kernels.int8 import Scaled
 from npgpt.kernels.jit import jit
 from npgpt.kernels.precision import bf16_parts, current_gemm
 from npgpt.kernels.strips_bf16 import product_in_strips
@@ -22,11 +22,11 @@ def matmul_forward(x, w, b=None):
     """Map x (B, T, C) with w (OC, C) and, if there is one, b (OC,) -> out (B, T, OC), cache.
 
     For up to FEW positions, which read w more than they compute, factors are not rounded in any
-    precision; there w can be of uint16, the bits of bf16, or an Int8.
+    precision; there w can be of uint16, the bits of bf16, or Scaled.
     """
     *BT, C = x.shape
     nothing = np.empty(0, x.dtype)
-    values, scale = w if isinstance(w, Int8) else (w, nothing)
+    values, scale = w if isinstance(w, Scaled) else (w, nothing)
     OC = len(values)
     out = empty((*BT, OC), x.dtype)  # (B, T, OC)
     x2, out2 = x.reshape(-1, C), out.reshape(-1, OC)  # (B*T, C), (B*T, OC)

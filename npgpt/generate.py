@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from npgpt.errors import ArgumentError
-from npgpt.parameters import BLOCK_NAMES, MATRICES
-from npgpt.precision import ROUNDED, finer
+from npgpt.precision import finer
 from npgpt.threads import BYTE
 
 
@@ -61,16 +60,15 @@ def steps(model, tokens, count, choose, stop, cache):
     np.put_along_axis(seen, tokens, True, axis=-1)
     ended = np.zeros(B, bool)
     context, at = tokens, 0  # what the model sees, and how much of it is in kv
-    less = None  # the parameters in fewer bits, made when they are wanted first
-    rounds = model.precision in ROUNDED and model.params.flat.dtype == np.float32
+    few = None  # the parameters for a few positions, made when they are wanted first
     for _ in range(count):
         if context.shape[1] > longest:  # each token gets another position: kv has to be made anew
             context, at = context[:, -((longest + 1) // 2) :], 0
         unseen = context[:, at:]  # (B, N)
         with model._computing(4 * BYTE + 2 * unseen.size):  # the weights are read, and used
-            few = rounds and unseen.size <= model.layers.matmul.FEW
-            less = rounded(model) if few and less is None else less
-            p = less if few else model.params
+            p = model.params
+            if model._compiled and unseen.size <= model.layers.matmul.FEW:
+                p = few = few or parameters_for_few(model)
             logits = forward_step(unseen, kv, at, p, model.layers)  # (B, V)
         at = context.shape[1] if cache else 0
         new = choose(logits, seen)  # (B,)
@@ -87,29 +85,37 @@ def steps(model, tokens, count, choose, stop, cache):
 def forward_step(tokens, kv, at, p, layers):
     """The N tokens (B, N) that stand at positions from `at` on -> logits (B, V) of the next one.
 
-    kv (L, 2, B, NH, maxT, hs) has the keys and values of the positions before, and then theirs.
+    kv (L, 2, B, NH, maxT, hs) has the keys and values of the positions before, and then theirs. p
+    is Parameters or, for few positions of compiled layers, what parameters_for_few makes of them.
     """
     x, _ = layers.encoder_forward(np.ascontiguousarray(tokens), p.wte, p.wpe[at:])  # (B, N, C)
-    for block, block_kv in zip(p.blocks, kv, strict=True):
-        x = block_step(x, block, block_kv, at, layers)
+    if isinstance(p.blocks, list):
+        for block, block_kv in zip(p.blocks, kv, strict=True):
+            x = block_step(x, block, block_kv, at, layers)
+    else:
+        from npgpt.kernels.step import blocks_step
+
+        x = blocks_step(x, p.blocks, kv, at)
     last = np.ascontiguousarray(x[:, -1])  # (B, C)
     lnf, _ = layers.layernorm_forward(last, p.lnfw, p.lnfb)
     logits, _ = layers.matmul_forward(lnf, p.head)
     return logits
 
 
-def rounded(model):
-    """What forward_step takes of the model's parameters, matrices in bf16 or int8: less to read."""
-    p, layers = model.params, model.layers
-    less = layers.int8.to_int8 if model.precision == "int8" else layers.halves.to_halves
-    matrices = [name for name in BLOCK_NAMES if name in MATRICES]
+def parameters_for_few(model):
+    """A compiled model's parameters for few positions; in bf16 and int8 less is to be read."""
+    from npgpt.kernels.halves import to_halves
+    from npgpt.kernels.int8 import to_int8
+    from npgpt.kernels.step import blocks_of
+
+    p = model.params
+    precision = model.precision if p.flat.dtype == np.float32 else "fp32"
+    rounded = {"bf16": to_halves, "int8": to_int8}.get(precision, np.asarray)
     with model._computing(4 * BYTE):
-        blocks = [
-            SimpleNamespace(**vars(b) | {name: less(getattr(b, name)) for name in matrices})
-            for b in p.blocks
-        ]
-        head = less(p.wte)
-    return SimpleNamespace(wte=p.wte, wpe=p.wpe, blocks=blocks, lnfw=p.lnfw, lnfb=p.lnfb, head=head)
+        return SimpleNamespace(
+            wte=p.wte, wpe=p.wpe, blocks=blocks_of(p, rounded),
+            lnfw=p.lnfw, lnfb=p.lnfb, head=rounded(p.wte),
+        )  # fmt: skip
 
 
 def block_step(x, p, kv, at, layers):

@@ -10,7 +10,6 @@ from npgpt.errors import ArgumentError
 PRECISIONS = ("fp32", "bf16x3", "bf16")
 # And int8, of the weights that sampling reads for each token; all else is as in fp32.
 SAMPLING = (*PRECISIONS, "int8")
-ROUNDED = ("bf16", "int8")  # in which sampling reads weights of fewer bits
 
 _current = ContextVar("precision", default="fp32")
 

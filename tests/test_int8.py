@@ -10,14 +10,13 @@ from npgpt import (
     Parameters,
     evaluate,
     kernels,
-    layers,
     sample,
     train_gpt2,
     write_checkpoint,
 )
 from npgpt.dataset import write_tokens
-from npgpt.generate import forward_step, rounded
-from npgpt.kernels.int8 import LARGEST, Int8, to_int8
+from npgpt.generate import parameters_for_few as few
+from npgpt.kernels.int8 import LARGEST, Scaled, to_int8
 from npgpt.parameters import MATRICES
 from npgpt.tokenizer import write_tokenizer
 
@@ -90,26 +89,6 @@ def test_few_rows_of_the_linear_layer_take_weights_in_int8(M, N, K, with_b, rng)
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_sampling_reads_matrices_in_int8_and_all_else_as_it_is(params, rng):
-    model, tokens = GPT2(CONFIG, params=params, precision="int8"), rng.integers(0, 257, (2, 4))
-    p = rounded(model)
-    assert isinstance(p.head, Int8) and p.wte is params.wte and p.wpe is params.wpe
-    for block in p.blocks:
-        kinds = {name: isinstance(getattr(block, name), Int8) for name in vars(block)}
-        assert kinds == {name: name in MATRICES for name in kinds}
-
-    def logits(p, layers):
-        return forward_step(tokens, np.empty((2, 2, 2, 3, 9, 16), "f4"), 0, p, layers)
-
-    made = logits(p, kernels)
-    p.head = widened(p.head).astype("f4")
-    for block in p.blocks:
-        for name in set(vars(block)) & set(MATRICES):
-            setattr(block, name, widened(getattr(block, name)).astype("f4"))
-    np.testing.assert_allclose(made, logits(p, layers), rtol=1e-4, atol=1e-4)
-    assert np.abs(made - logits(params, layers)).max() > 1e-2  # weights that are not rounded
-
-
 @pytest.mark.parametrize("B, T", [(1, 1), (1, 30), (3, 2)])
 def test_sampling_in_int8_says_nearly_what_float32_says(B, T, params, rng):
     tokens = rng.integers(0, 257, (B, T))
@@ -133,12 +112,12 @@ def test_a_model_of_float64_is_not_rounded(rng):
 def test_the_program_samples_in_int8(model_file, capsys, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "npgpt.generate.rounded", lambda model: asked.append(rounded(model)) or asked[0]
+        "npgpt.generate.parameters_for_few", lambda model: asked.append(few(model)) or asked[0]
     )
     words = ["--model", model_file, "--prompt", "she", "--greedy", "--precision", "int8"]
     assert sample.main(words) == 0
     assert capsys.readouterr().out.startswith("she")
-    assert len(asked) == 1 and isinstance(asked[0].head, Int8)
+    assert len(asked) == 1 and isinstance(asked[0].head, Scaled)
 
 
 def test_the_program_says_what_int8_costs(model_file, params, tmp_path, capsys, rng):
