@@ -103,11 +103,11 @@ def summary(runs):
 
 def table(results, length, count):
     """The lines of the README's table."""
-    ours = [results[name]["median"] for name in ("npgpt", "npgpt, bf16")]
+    ours = [results[name]["median"] for name in ("npgpt", "npgpt, bf16", "npgpt, int8")]
     lines = [
         f"| {count} tokens after {length}, greedy | tokens/s (range) | npgpt's / its |"
-        " npgpt's in bf16 / its |",
-        "| --- | --- | --- | --- |",
+        " in bf16 / its | in int8 / its |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for name, r in results.items():
         ratios = " | ".join(f"{our / r['median']:.2f}" for our in ours)

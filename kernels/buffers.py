@@ -14,7 +14,7 @@ from collections import defaultdict
 import numpy as np
 
 SMALL = 1 << 16  # bytes; below it NumPy's own allocation is as quick
-SPARE = 1 << 26  # bytes that may lie idle, however few are in use: a forward pass holds hardly any
+SPARE = 1 << 26  # bytes of idle blocks that are kept, however few are in use: in a forward pass
 
 idle = defaultdict(list)  # size in bytes -> the blocks that no array uses
 in_use = {}  # id of a weak reference -> the reference and the block that its array uses
@@ -30,9 +30,8 @@ def empty(shape, dtype):
     try:
         block = idle[size].pop()
     except IndexError:
-        if idle_bytes() > max(
-            SPARE, used_bytes()
-        ):  # other sizes are wanted than before: a new batch's
+        # Other sizes are wanted than before: a new batch's.
+        if idle_bytes() > max(SPARE, used_bytes()):
             free()
         block = new_block(size)
     array = np.frombuffer(block, dtype, count)  # the base of every view: the last to go

@@ -4,7 +4,6 @@ import numpy as np
 from numba import prange, types
 from numba.extending import overload
 
-from npgpt.kernels.buffers import empty
 from npgpt.kernels.jit import jit
 
 BLOCK = 1 << 15
@@ -12,7 +11,7 @@ BLOCK = 1 << 15
 
 def to_halves(x):
     """x of any shape, float32 and contiguous -> the nearest bf16 of each element, as uint16."""
-    halves = empty(x.shape, np.uint16)
+    halves = np.empty(x.shape, np.uint16)
     round_blocks(x.reshape(-1), halves.reshape(-1))
     return halves
 

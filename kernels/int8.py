@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from numba import get_num_threads, prange
 
-from npgpt.kernels.buffers import empty
 from npgpt.kernels.jit import jit
 
 LARGEST = 127  # 127 and -127 are the ends of a row: 0 stays 0, and signs are treated alike
@@ -21,7 +20,7 @@ class Scaled(NamedTuple):
 
 def to_int8(x):
     """x (..., N, K), float32 and contiguous -> the nearest Scaled of int8, each row by its own."""
-    values, scale = empty(x.shape, np.int8), np.empty(x.shape[:-1], np.float32)
+    values, scale = np.empty(x.shape, np.int8), np.empty(x.shape[:-1], np.float32)
     K = x.shape[-1]
     round_rows(x.reshape(-1, K), values.reshape(-1, K), scale.reshape(-1), get_num_threads())
     return Scaled(values, scale)
@@ -44,7 +43,10 @@ def round_row(x, values):
     for k in range(bits.size):
         most = max(most, np.uint32(bits[k] & np.uint32(0x7FFFFFFF)))
     scale = np.uint32(most).view(np.float32) / np.float32(LARGEST)
-    inverse = np.float32(1) / scale if scale >= TINY else np.float32(0)
-    for k in range(x.size):
-        values[k] = np.int8(np.rint(x[k] * inverse))
+    if TINY <= scale < np.inf:
+        inverse = np.float32(1) / scale
+        for k in range(x.size):
+            values[k] = np.int8(np.rint(x[k] * inverse))
+    else:
+        values[:] = 0
     return scale

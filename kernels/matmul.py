@@ -34,6 +34,7 @@ def matmul_forward(x, w, b=None):
         bias = nothing if b is None else b
         few_rows(np.ascontiguousarray(x2), values, scale, bias, out2, get_num_threads())
     else:
+        assert values.dtype == x.dtype, "w of fewer bits is for FEW positions"
         product(x2, w.T, out2, b=b)
     return out, (x, w, b)
 
@@ -114,7 +115,7 @@ def few_rows(x, w, scale, b, out, parts):
 
 @jit
 def dots(x, w, out):
-    """out (M, N) = x (M, K) @ w.T, w (N, K), also in bf16 or int8; each sum has one same order.
+    """out (M, N) = x (M, K) @ w.T, w (N, K), also in bf16 or int8; all sums in the same order.
 
     w is read in four places at a time, a quarter of it apart: memory gives a core a third more so.
     """

@@ -5,7 +5,7 @@ While a model samples they are not, for megabytes of weights have just passed th
 positions nothing of Python comes between: each layer's kernel is called by this one.
 """
 
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 from numba import get_num_threads
@@ -18,35 +18,21 @@ from npgpt.kernels.layernorm import forward_group
 from npgpt.kernels.matmul import few_rows
 from npgpt.kernels.residual import add_block
 from npgpt.layers.layernorm import EPS
+from npgpt.parameters import BLOCK_NAMES, MATRICES
+
+# The parameters of all blocks, stacked: the matrices are Scaled.
+Blocks = namedtuple("Blocks", BLOCK_NAMES)
 
 
-class Blocks(NamedTuple):
-    """The parameters of all blocks, stacked, as they are named in npgpt/parameters.py."""
-
-    ln1w: np.ndarray
-    ln1b: np.ndarray
-    qkvw: Scaled
-    qkvb: np.ndarray
-    attprojw: Scaled
-    attprojb: np.ndarray
-    ln2w: np.ndarray
-    ln2b: np.ndarray
-    fcw: Scaled
-    fcb: np.ndarray
-    fcprojw: Scaled
-    fcprojb: np.ndarray
-
-
-MATRICES = ("qkvw", "attprojw", "fcw", "fcprojw")
-
-
-def blocks_of(p, rounded=np.asarray):
-    """The Blocks of Parameters, their matrices as `rounded` makes them: to_halves, or to_int8."""
-    blocks = {name: getattr(p, name) for name in Blocks._fields}
-    for name in MATRICES:
-        w = rounded(blocks[name])
-        plain = Scaled(w, np.empty((len(w), 0), p.ln1w.dtype))
-        blocks[name] = w if isinstance(w, Scaled) else plain
+def blocks_of(p, rounded):
+    """The Blocks of Parameters, matrices rounded by to_halves or to_int8, or left by np.asarray."""
+    blocks = {name: getattr(p, name) for name in BLOCK_NAMES}
+    for name in BLOCK_NAMES:
+        if name in MATRICES:
+            w = rounded(blocks[name])
+            if not isinstance(w, Scaled):
+                w = Scaled(w, np.empty((len(w), 0), p.ln1w.dtype))
+            blocks[name] = w
     return Blocks(**blocks)
 
 

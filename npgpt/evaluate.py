@@ -17,9 +17,11 @@ from npgpt.errors import ArgumentError, FileError
 from npgpt.gpt2 import BACKENDS, GPT2
 from npgpt.hellaswag import choose, is_cut, read_hellaswag
 from npgpt.layers.crossentropy import IGNORED
+from npgpt.parameters import MATRICES
 from npgpt.precision import SAMPLING
 from npgpt.prepare import read_text
 from npgpt.pretrained import load_model
+from npgpt.threads import threads
 from npgpt.tokenizer import TOKENIZERS, read_tokenizer, tokenizer_from
 
 
@@ -63,14 +65,16 @@ def count_correct(model, examples):
     return correct
 
 
-def round_to_int8(params):
+def round_to_int8(model):
     """Make each matrix what it is where sampling in int8 reads it; wte for the encoder as well."""
     from npgpt.kernels.int8 import to_int8
 
-    for name in ("wte", "qkvw", "attprojw", "fcw", "fcprojw"):
-        w = getattr(params, name)
-        values, scale = to_int8(w)
-        np.multiply(values, scale[..., None], out=w)
+    for name in MATRICES:
+        if name != "wpe":
+            w = getattr(model.params, name)
+            with threads():
+                values, scale = to_int8(w)
+            np.multiply(values, scale[..., None], out=w)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of a model that has diverged, the loss is nan
@@ -81,7 +85,7 @@ def main(argv=None, prog=None):
     params, tokenizer = load_model(args.model)
     model = GPT2(params.config, params=params, backend=args.backend, precision=args.precision)
     if args.precision == "int8":
-        round_to_int8(params)
+        round_to_int8(model)
     if args.tokenizer is not None:
         given = {"name": args.tokenizer}
         check_tokenizer("--tokenizer", given, args.model, tokenizer)

@@ -68,7 +68,9 @@ def steps(model, tokens, count, choose, stop, cache):
         with model._computing(4 * BYTE + 2 * unseen.size):  # the weights are read, and used
             p = model.params
             if model._compiled and unseen.size <= model.layers.matmul.FEW:
-                p = few = few or parameters_for_few(model)
+                if few is None:
+                    few = parameters_for_few(model)
+                p = few
             logits = forward_step(unseen, kv, at, p, model.layers)  # (B, V)
         at = context.shape[1] if cache else 0
         new = choose(logits, seen)  # (B,)
@@ -111,11 +113,10 @@ def parameters_for_few(model):
     p = model.params
     precision = model.precision if p.flat.dtype == np.float32 else "fp32"
     rounded = {"bf16": to_halves, "int8": to_int8}.get(precision, np.asarray)
-    with model._computing(4 * BYTE):
-        return SimpleNamespace(
-            wte=p.wte, wpe=p.wpe, blocks=blocks_of(p, rounded),
-            lnfw=p.lnfw, lnfb=p.lnfb, head=rounded(p.wte),
-        )  # fmt: skip
+    return SimpleNamespace(
+        wte=p.wte, wpe=p.wpe, blocks=blocks_of(p, rounded),
+        lnfw=p.lnfw, lnfb=p.lnfb, head=rounded(p.wte),
+    )  # fmt: skip
 
 
 def block_step(x, p, kv, at, layers):

@@ -166,8 +166,9 @@ class GPT2:
         precision is that of the factors of matrix products: "fp32", or on CPUs with units for it
         "bf16", eight bits of a number's 24, or "bf16x3", two of them for each number and three
         products (without AMX tiles: float32). All else, sums, weights and moments too, is float32.
-        "int8" is for `generate`: the matrices that it reads for each token are of 8 bits, each row
-        with a scale of its own. All else is as in "fp32".
+        "int8" is for `generate`: for up to 8 rows at a time, and prompts of up to 8 tokens, the
+        matrices that it reads for each token are of 8 bits, each row with a scale of its own. All
+        else is as in "fp32".
         """
         if backend not in BACKENDS:
             raise ArgumentError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")

@@ -55,9 +55,9 @@ def test_the_table_compares_medians():
     }
     lines = sample.table(results, 64, 32)
     assert lines[0].startswith("| 32 tokens after 64, greedy |")
-    assert lines[2] == "| npgpt | 60.0 (50.0 to 70.0) | 1.00 | 1.50 |"
-    assert lines[5] == "| transformers | 30.0 (20.0 to 40.0) | 2.00 | 3.00 |"
-    assert lines[7] == "| limit | 80.0 (80.0 to 80.0) | 0.75 | 1.12 |"
+    assert lines[2] == "| npgpt | 60.0 (50.0 to 70.0) | 1.00 | 1.50 | 2.00 |"
+    assert lines[5] == "| transformers | 30.0 (20.0 to 40.0) | 2.00 | 3.00 | 4.00 |"
+    assert lines[7] == "| limit | 80.0 (80.0 to 80.0) | 0.75 | 1.12 | 1.50 |"
 
 
 def test_the_systems_take_turns_and_what_they_did_is_written(monkeypatch, capsys, tmp_path):
@@ -80,7 +80,7 @@ def test_the_systems_take_turns_and_what_they_did_is_written(monkeypatch, capsys
     written = json.loads((tmp_path / "new" / "sample_5x7.json").read_text())
     assert written["results"]["npgpt"] == {"median": 60.0, "least": 50.0, "most": 70.0}
     assert written["machine"] == {"cpu": "one", "transformers": "1"}
-    assert "| npgpt | 60.0 (50.0 to 70.0) | 1.00 | 1.50 |" in capsys.readouterr().out
+    assert "| npgpt | 60.0 (50.0 to 70.0) | 1.00 | 1.50 | 2.00 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,15 @@
 
 from types import SimpleNamespace
 
+import numba
 import numpy as np
 import pytest
 
 from npgpt import GPT2, GPT2Config, Parameters, layers
 from npgpt.generate import forward_step, parameters_for_few
 from npgpt.kernels.matmul import FEW
-from npgpt.kernels.step import MATRICES, Blocks, blocks_step
-from npgpt.parameters import BLOCK_NAMES
+from npgpt.kernels.step import blocks_step
+from npgpt.parameters import BLOCK_NAMES, MATRICES
 
 L, NH, V, C = 3, 4, 29, 32
 CONFIG = GPT2Config(block_size=16, vocab_size=V, n_layer=L, n_head=NH, n_embd=C)
@@ -35,7 +36,7 @@ def exact(w):
 def textbook(few, params):
     """The same parameters for the textbook's layers."""
     whole = Parameters(CONFIG, params.flat.copy())
-    for name in MATRICES:
+    for name in set(MATRICES) & set(BLOCK_NAMES):
         getattr(whole, name)[...] = exact(getattr(few.blocks, name))
     return SimpleNamespace(
         wte=params.wte, wpe=params.wpe, blocks=whole.blocks,
@@ -48,10 +49,6 @@ def precision(request):
     if request.param == "bf16":
         request.getfixturevalue("bf16_units")
     return request.param
-
-
-def test_its_parameters_are_those_of_a_block():
-    assert Blocks._fields == BLOCK_NAMES
 
 
 def test_matrices_alone_are_rounded(precision):
@@ -91,6 +88,41 @@ def test_positions_one_after_the_other_are_the_textbooks(B, N, precision, rng):
         np.testing.assert_allclose(kvs[0], kvs[1], rtol=2e-4, atol=2e-4)
         if precision != "fp32":
             assert np.abs(made - logits(tokens, kvs[2], at, model.params, layers)).max() > 1e-2
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
+@pytest.mark.parametrize("B", [1, 5, FEW])
+def test_one_thread_and_two_give_the_same_bits(B, precision, rng):
+    model, tokens = model_in(precision), rng.integers(0, V, (B, 1))
+    kvs, logits = np.zeros((2, L, 2, B, NH, 1, C // NH), np.float32), []
+    before = numba.get_num_threads()
+    try:
+        for count, kv in enumerate(kvs, 1):
+            numba.set_num_threads(count)
+            few = parameters_for_few(model)
+            logits.append(forward_step(tokens, kv, 0, few, model.layers))
+    finally:
+        numba.set_num_threads(before)
+    np.testing.assert_array_equal(*logits)
+    np.testing.assert_array_equal(*kvs)
+
+
+def test_it_is_taken_for_few_positions_alone(precision, monkeypatch, rng):
+    """More are multiplied with the weights as they are, in any precision."""
+    model, seen = model_in(precision), []
+
+    def spied(tokens, kv, at, p, layers):
+        seen.append((tokens.size, p is model.params))
+        return forward_step(tokens, kv, at, p, layers)
+
+    monkeypatch.setattr("npgpt.generate.forward_step", spied)
+    for B, T in ((1, 1), (1, FEW), (1, FEW + 1), (FEW + 1, 1)):
+        model.generate(rng.integers(0, V, (B, T)), 2)
+    few, many = False, True
+    assert seen == [
+        (1, few), (1, few), (FEW, few), (1, few), (FEW + 1, many), (1, few),
+        (FEW + 1, many), (FEW + 1, many),
+    ]  # fmt: skip
 
 
 def test_what_it_is_given_stays_as_it_is(rng):
