@@ -301,7 +301,7 @@ def test_a_machine_without_the_units_refuses_them_in_a_sentence(monkeypatch, par
 
 def test_an_unknown_precision_is_refused(params, monkeypatch):
     monkeypatch.setattr("npgpt.precision.granted", lambda: True)
-    with pytest.raises(ArgumentError, match="must be one of fp32, bf16x3, bf16, not 'fp16'"):
+    with pytest.raises(ArgumentError, match="must be one of fp32, bf16x3, bf16, int8, not 'fp16'"):
         npgpt.GPT2(params.config, precision="fp16")
     with pytest.raises(ArgumentError, match="precision bf16 takes the backend numba, not numpy"):
         npgpt.GPT2(params.config, precision="bf16", backend="numpy")
