@@ -14,7 +14,7 @@ from collections import defaultdict
 import numpy as np
 
 SMALL = 1 << 16  # bytes; below it NumPy's own allocation is as quick
-SPARE = 1 << 26  # bytes of idle blocks that are kept, however few are in use: in a forward pass
+SPARE = 1 << 26  # bytes of idle blocks that are always kept: a forward pass holds hardly any array
 
 idle = defaultdict(list)  # size in bytes -> the blocks that no array uses
 in_use = {}  # id of a weak reference -> the reference and the block that its array uses

@@ -59,7 +59,7 @@ def test_a_number_is_itself_or_what_its_bits_stand_for():
 
 @pytest.mark.parametrize("M", [1, 3, kernels.matmul.FEW])
 @pytest.mark.parametrize("N, K", [(1, 1), (7, 50), (64, 48)])
-def test_few_rows_of_the_linear_layer_take_weights_rounded(M, N, K, rng):
+def test_few_rows_of_the_linear_layer_take_weights_in_halves(M, N, K, rng):
     x, b = rng.standard_normal((1, M, K)).astype("f4"), rng.standard_normal(N).astype("f4")
     w = to_halves(rng.standard_normal((N, K)).astype("f4"))
     out, _ = kernels.matmul_forward(x, w, b)
