@@ -68,8 +68,9 @@ def cases(B, T):
 
 def measure(B, T):
     """Rows of name, seconds of the textbook, of the kernel, of the limit."""
-    from npgpt import kernels, layers
     from npgpt.threads import threads
+
+    from npgpt import kernels, layers
 
     large = np.ones((2048, 2048), np.float32)
     product = np.empty_like(large)

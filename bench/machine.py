@@ -53,10 +53,10 @@ def memory_speed(count=1 << 26):
 
     As in AdamW, what is written has been read: a line that is only written is read all the same.
     """
+    from npgpt.threads import threads
     from numba import prange
 
     from npgpt.kernels.jit import jit
-    from npgpt.threads import threads
 
     x, y = np.ones(count, np.float32), np.ones(count, np.float32)
 
@@ -111,8 +111,9 @@ def main():
     """Print the limits of a step as JSON: for bench.step, in a process of its own."""
     import json
 
-    from npgpt import GPT2Config
     from npgpt.parameters import count_parameters
+
+    from npgpt import GPT2Config
 
     B, T = int(sys.argv[1]), int(sys.argv[2])
     speed = memory_speed()

@@ -15,10 +15,11 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from npgpt.precision import PRECISIONS, check_precision, computing_in
+
 from bench.machine import describe, median_time, operands, products
 from bench.step import child
 from npgpt import ArgumentError, get_threads
-from npgpt.precision import PRECISIONS, check_precision, computing_in
 
 
 def numpy_product(x, y, out):
@@ -29,8 +30,9 @@ def numpy_product(x, y, out):
 
 
 def npgpt_product(x, y, out, precision="fp32"):
-    from npgpt.kernels.matmul import product
     from npgpt.threads import threads
+
+    from npgpt.kernels.matmul import product
 
     check_precision(precision)
 

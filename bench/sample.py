@@ -75,12 +75,12 @@ def run_one(system, length, count, runs):
 
 def limit():
     """Tokens a second if a token took no more than reading the weights from memory once."""
+    from npgpt.parameters import count_parameters
+    from npgpt.threads import threads
     from numba import prange
 
     from npgpt import GPT2Config
     from npgpt.kernels.jit import jit
-    from npgpt.parameters import count_parameters
-    from npgpt.threads import threads
 
     weights = np.ones((4, count_parameters(GPT2Config()) // 4), np.float32)
 

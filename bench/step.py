@@ -16,11 +16,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from npgpt.precision import PRECISIONS, check_precision
+
 from bench.machine import describe
 from bench.profile import profile
 from bench.systems import SYSTEMS
 from npgpt import ArgumentError, get_threads
-from npgpt.precision import PRECISIONS, check_precision
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = ["npgpt", "npgpt, recompute", "PyTorch, eager", "PyTorch, compiled"]

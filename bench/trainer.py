@@ -21,12 +21,13 @@ B, VOCAB_SIZE = 4, 50257
 
 def compare(T, rounds, folder):
     """Seconds of the bare steps and of the trainer's, a list each."""
-    import npgpt
     from npgpt.dataset import open_tokens, write_tokens
     from npgpt.reports import Reports
     from npgpt.run import Run
     from npgpt.settings import make_settings
     from npgpt.trainer import Trainer
+
+    import npgpt
 
     rng = np.random.default_rng(0)
     write_tokens(folder / "tokens.bin", rng.integers(0, VOCAB_SIZE, 300_000))

@@ -2,12 +2,10 @@
 
 import numpy as np
 
-from npgpt.kernels import amx
+from npgpt.core.precision import bf16_terms
+from npgpt.kernels import amx, dots_bf16
 from npgpt.kernels.gemm import gemm_for
 from npgpt.kernels.gemm_bf16 import gemm_bf16_for
-from npgpt.precision import current_precision
-
-PARTS = {"fp32": 0, "int8": 0, "bf16": 1, "bf16x3": 2}
 
 
 def current_gemm(dtype):
@@ -21,5 +19,10 @@ def bf16_parts(dtype):
 
     Without tiles bf16x3 is float32, which is more exact, and faster then than three products.
     """
-    parts = PARTS[current_precision()] if dtype == np.float32 else 0
+    parts = bf16_terms() if dtype == np.float32 else 0
     return 0 if parts == 2 and not amx.granted() else parts
+
+
+def has_bf16_hardware():
+    """Whether this machine can multiply in bf16: on AMX tiles, or with AVX-512's instructions."""
+    return amx.granted() or dots_bf16.granted()

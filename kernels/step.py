@@ -1,4 +1,4 @@
-"""A token's way through all blocks, as one kernel: the loop of npgpt/generate.py's forward_step.
+"""A token's way through all blocks, as one kernel: the loop of forward_step in model/decoder.py.
 
 Between two layers Python takes some microseconds where its own code and data are in the caches.
 While a model samples they are not, for megabytes of weights have just passed through. So for few
@@ -10,6 +10,7 @@ from collections import namedtuple
 import numpy as np
 from numba import get_num_threads
 
+from npgpt.core.parameters import BLOCK_NAMES, MATRICES
 from npgpt.kernels.attention import step_heads
 from npgpt.kernels.gelu import forward_block
 from npgpt.kernels.int8 import Scaled
@@ -18,18 +19,17 @@ from npgpt.kernels.layernorm import forward_group
 from npgpt.kernels.matmul import few_rows
 from npgpt.kernels.residual import add_block
 from npgpt.layers.layernorm import EPS
-from npgpt.parameters import BLOCK_NAMES, MATRICES
 
 # The parameters of all blocks, stacked: the matrices are Scaled.
 Blocks = namedtuple("Blocks", BLOCK_NAMES)
 
 
-def blocks_of(p, rounded):
-    """The Blocks of Parameters, matrices rounded by to_halves or to_int8, or left by np.asarray."""
+def blocks_of(p, stored):
+    """The Blocks of Parameters; matrices that are `stored` in fewer bits are taken from there."""
     blocks = {name: getattr(p, name) for name in BLOCK_NAMES}
     for name in BLOCK_NAMES:
         if name in MATRICES:
-            w = rounded(blocks[name])
+            w = stored.get(name, blocks[name])
             if not isinstance(w, Scaled):
                 w = Scaled(w, np.empty((len(w), 0), p.ln1w.dtype))
             blocks[name] = w

@@ -1,14 +1,14 @@
 """GPT-2 by hand in NumPy and Numba: layers, model, files and the check against PyTorch."""
 
-from npgpt.checkpoint import read_checkpoint, write_checkpoint
-from npgpt.config import PUBLISHED, GPT2Config
-from npgpt.debug_state import DebugState, read_debug_state, write_debug_state
+from npgpt.core.config import PUBLISHED, GPT2Config
+from npgpt.core.parameters import Parameters
+from npgpt.core.threads import get_threads, set_threads
+from npgpt.data.tokenizer import get_tokenizer
 from npgpt.errors import ArgumentError, FileError, NpgptError
-from npgpt.estimate import Estimate, estimate
-from npgpt.gpt2 import GPT2
-from npgpt.parameters import Parameters
-from npgpt.threads import get_threads, set_threads
-from npgpt.tokenizer import get_tokenizer
+from npgpt.formats.debug_state import DebugState, read_debug_state, write_debug_state
+from npgpt.formats.llmc import read_checkpoint, write_checkpoint
+from npgpt.model.gpt2 import GPT2
+from npgpt.model.memory import Estimate, estimate
 
 __version__ = "0.1.0"
 
@@ -37,7 +37,7 @@ __all__ = [
 def __getattr__(name):
     """Load the trainer when it is first asked for: it is half of what there is to import."""
     if name == "train":
-        from npgpt.training import train
+        from npgpt.training.train import train
 
         return train
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

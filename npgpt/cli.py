@@ -10,10 +10,41 @@ from npgpt.errors import NpgptError
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is `error: ...` and one line on how to learn more."""
+    """An argument parser whose complaint is `error: ...` and one line on how to learn more.
+
+    Options are declared with hyphens, and may be given with underscores.
+    """
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse's, with --some_option taken for --some-option."""
+        args = list(sys.argv[1:] if args is None else args)
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_known_args([*map(hyphenated, args[:end]), *args[end:]], namespace)
 
     def error(self, message):
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def hyphenated(argument):
+    """--some_option=some_value -> --some-option=some_value; what is no long option as it is."""
+    if not argument.startswith("--"):
+        return argument
+    option, equals, value = argument.partition("=")
+    return option.replace("_", "-") + equals + value
+
+
+def add_batch_size(parser, help, default=None):
+    """Add -B, spelled alike in all programs."""
+    parser.add_argument(
+        "-B", "--B", "--batch-size", dest="B", type=int, default=default, metavar="N", help=help
+    )
+
+
+def add_seq_len(parser, help, default=None):
+    """Add -T, spelled alike in all programs."""
+    parser.add_argument(
+        "-T", "--T", "--seq-len", dest="T", type=int, default=default, metavar="N", help=help
+    )
 
 
 def program(main):

@@ -26,6 +26,15 @@ def opened(path):
         raise FileError(f"{path}: {error.strerror or error}") from error
 
 
+def read_text(path):
+    """Read a UTF-8 file -> str."""
+    with opened(path) as (file, _):
+        try:
+            return file.read().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise FileError(f"{path}: not UTF-8 text (byte {error.start})") from error
+
+
 @contextmanager
 def written(path):
     """Open a file to be written: it takes its name when all is written and synced, else never."""

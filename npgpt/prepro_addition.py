@@ -7,10 +7,10 @@ there are more than --count, as many. Neither a+b nor b+a of a sum for validatio
 import random
 import sys
 
-from npgpt import prepare
 from npgpt.cli import Parser, program
+from npgpt.data import prepare
+from npgpt.data.tokenizer import CharsTokenizer
 from npgpt.errors import ArgumentError
-from npgpt.tokenizer import CharsTokenizer
 
 CHARACTERS = "\n+=0123456789"
 COUNT = 50_000

@@ -8,9 +8,10 @@ import re
 import sys
 from pathlib import Path
 
-from npgpt import prepare
 from npgpt.cli import Parser, program
+from npgpt.data import prepare
 from npgpt.errors import ArgumentError, FileError
+from npgpt.files import read_text
 
 # One document and the blank lines after it; a blank line may hold blanks.
 BETWEEN_BLANK_LINES = re.compile(r".+?(?:\n(?:[^\S\n]*\n)+|\Z)", re.DOTALL)
@@ -74,7 +75,7 @@ def main(argv=None, prog=None):
         name = first.name if first.is_dir() else first.stem
     if not name or name != Path(name).name:
         raise ArgumentError(f"--name must be a file's name without a folder, not {name!r}")
-    texts = (prepare.read_text(path).removeprefix("\ufeff") for path in find_files(args.files))
+    texts = (read_text(path).removeprefix("\ufeff") for path in find_files(args.files))
     documents = [document for text in texts for document in split(text, args.documents)]
     if not documents:
         raise FileError(f"{', '.join(map(str, args.files))}: no text is in there")

@@ -7,9 +7,10 @@ name. Without --text the text is downloaded once, its sha256 checked, and kept i
 import sys
 from pathlib import Path
 
-from npgpt import prepare
 from npgpt.cli import Parser, program
+from npgpt.data import prepare
 from npgpt.errors import FileError
+from npgpt.files import read_text
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -36,7 +37,7 @@ def main(argv=None, prog=None):
     args = parser.parse_args(argv)
 
     path = args.text or download()
-    text = prepare.read_text(path)
+    text = read_text(path)
     tokenizer = prepare.tokenizer_for(args.tokenizer, [text])
     tokens = tokenize(text, tokenizer)
     if len(tokens) <= VALIDATION_TOKENS:

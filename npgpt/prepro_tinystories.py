@@ -4,24 +4,16 @@ End-of-text stands in front of every story, as in llm.c's files. Without --archi
 (1.6 GB) is downloaded once and kept in the user's cache. No member of it is ever unpacked to disk.
 """
 
-import gzip
-import json
-import re
-import shutil
 import sys
-import tarfile
 import tempfile
-import zlib
-from collections import deque
-from concurrent.futures import BrokenExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from npgpt import prepare
 from npgpt.cli import Parser, program
-from npgpt.dataset import MAGIC
+from npgpt.data import prepare
+from npgpt.data.tinystories import ALL, join, tokenize_shards
+from npgpt.data.tokenizer import TOKENIZERS, get_tokenizer
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import header, opened, written
-from npgpt.tokenizer import TOKENIZERS, get_tokenizer
+from npgpt.files import opened
 
 URL = (
     "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/"
@@ -30,138 +22,12 @@ URL = (
 # We know no sha256 of the archive. What gzip and tar say of lengths and checksums is checked
 # instead when it is read, to its end.
 SHA256 = None
-SHARD = re.compile(r"data(\d\d)\.json")
-LARGEST_SHARD = 1 << 30  # bytes, far above those of the archive
-ALL = 100  # shards: as many as have a name
-MOST_TOKENS = 2**31 - 1
 MOST_WORKERS = 8  # without --workers: each takes some hundred megabytes
-CHUNK = 1 << 20
 
 
 def download():
     """Fetch the archive, unless it is in the cache already -> its path."""
     return prepare.download(URL, SHA256, "TinyStories_all_data.tar.gz", "TinyStories", "--archive")
-
-
-def read_shards(path):
-    """The shards of the archive, as they come: number, content, how much of the archive is read.
-
-    Other members are passed over. Raises FileError where a shard is no regular file or too large,
-    and where the archive is damaged, which may show at its end only.
-    """
-    with opened(path) as (file, _):
-        try:
-            with (
-                gzip.GzipFile(fileobj=file) as plain,
-                tarfile.open(fileobj=plain, mode="r|") as tar,
-            ):
-                for member in tar:
-                    shard = SHARD.fullmatch(str(PurePosixPath(member.name)))  # without a ./
-                    if shard is None:
-                        continue
-                    if not member.isreg() or member.size > LARGEST_SHARD:
-                        raise FileError(
-                            f"{path}: {member.name} must be a regular file of up to"
-                            f" {LARGEST_SHARD} bytes"
-                        )
-                    yield int(shard[1]), tar.extractfile(member).read(), file.tell()
-                while plain.read(CHUNK):
-                    pass  # behind tar's end is gzip's, with the checksum
-        except FileError:
-            raise
-        except (EOFError, ValueError, gzip.BadGzipFile, tarfile.TarError, zlib.error) as error:
-            raise FileError(
-                f"{path}: damaged, or not TinyStories' archive ({error}): delete it and fetch it"
-                " again"
-            ) from error
-
-
-def read_stories(content, where):
-    """A shard's bytes -> its stories, stripped."""
-    try:
-        entries = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"{where}: not JSON: {error}") from error
-    if not isinstance(entries, list) or not entries:
-        raise FileError(f"{where}: must be a list of stories")
-    for i, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not isinstance(entry.get("story"), str):
-            raise FileError(f"{where}: entry {i} has no text called story")
-    return [entry["story"].strip() for entry in entries]
-
-
-def tokenize_shard(content, where, tokenizer, path):
-    """Write a shard's tokens, raw uint16, to path -> how many; for a process of its own."""
-    try:
-        tokens = prepare.encode(read_stories(content, where), get_tokenizer(tokenizer), quiet=True)
-    except ArgumentError as error:  # of a character that cannot be encoded
-        raise FileError(f"{where}: {error}") from error
-    with written(path) as file:
-        file.write(tokens.astype("<u2"))
-    return len(tokens)
-
-
-def tokenize_shards(archive, tokenizer, folder, shards, workers):
-    """Write the tokens of each of the first shards to folder / number -> how many, in their order.
-
-    The shards are unpacked here and tokenized in as many processes as there are workers. One shard
-    more than that is in memory at most.
-    """
-    from loky import ProcessPoolExecutor
-    from tqdm import tqdm
-
-    counts, running = {}, deque()
-
-    def collect():
-        number, future = running.popleft()
-        counts[number] = future.result()
-        if sum(counts.values()) > MOST_TOKENS:
-            raise ArgumentError(
-                f"{archive}: more than {MOST_TOKENS:,} tokens, which a token file cannot count:"
-                " take fewer --shards"
-            )
-
-    executor = ProcessPoolExecutor(workers)
-    try:
-        with tqdm(total=archive.stat().st_size, unit="B", unit_scale=True, disable=None) as bar:
-            for number, content, position in read_shards(archive):
-                if number >= shards:
-                    continue
-                if number in counts or number in dict(running):
-                    raise FileError(f"{archive}: data{number:02}.json is there twice")
-                if len(running) == workers:
-                    collect()
-                where, path = f"{archive}: data{number:02}.json", folder / f"{number:02}"
-                job = executor.submit(tokenize_shard, content, where, tokenizer, path)
-                running.append((number, job))
-                bar.update(position - bar.n)
-            while running:
-                collect()
-    except BrokenExecutor as error:
-        raise FileError(
-            f"{archive}: a process that tokenized it was ended, maybe for want of memory: try"
-            " --workers 1"
-        ) from error
-    finally:
-        for _, job in running:  # there are none, unless something went wrong
-            job.cancel()
-        executor.shutdown()
-    if shards == ALL:  # without a gap
-        shards = max(2, max(counts, default=0) + 1)
-    for number in range(shards):
-        if number not in counts:
-            raise FileError(f"{archive}: data{number:02}.json is not in there")
-    return [counts[number] for number in range(shards)]
-
-
-def join(path, parts, count):
-    """Write a token file of count tokens from files of raw uint16, which are used up."""
-    with written(path) as out:
-        out.write(header(MAGIC, 1, count))
-        for part in parts:
-            with open(part, "rb") as file:
-                shutil.copyfileobj(file, out, CHUNK)
-            part.unlink()  # so that nothing is on the disk twice for long
 
 
 @program

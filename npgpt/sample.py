@@ -4,78 +4,17 @@ The text, prompt included, is shown as it is made; several samples are made at o
 all of them are done.
 """
 
-import codecs
 import sys
 from pathlib import Path
 
 from npgpt.cli import Parser, program
+from npgpt.data.tokenizer import TOKENIZERS, get_tokenizer
 from npgpt.errors import ArgumentError, FileError
-from npgpt.generate import stream
-from npgpt.gpt2 import BACKENDS, GPT2
-from npgpt.precision import SAMPLING
-from npgpt.prepare import read_text
-from npgpt.tokenizer import TOKENIZERS, get_tokenizer
-
-UNKNOWN = "\ufffd".encode()  # a token beyond the tokenizer's, where the model's wte is padded
-
-
-class Text:
-    """The text of one token after another: whole characters, and nothing from `stop` on."""
-
-    def __init__(self, tokenizer, stop=None):
-        self.tokenizer, self.stop = tokenizer, stop
-        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.held = ""  # the end of the text, while it may be the beginning of stop
-        self.ended = False
-
-    def add(self, token):
-        """Take the next token -> the text that can be shown by now."""
-        if self.ended:
-            return ""
-        known = token < self.tokenizer.vocab_size
-        new = self.tokenizer.decode_bytes([token]) if known else UNKNOWN
-        return self._until_stop(self.held + self.decoder.decode(new))
-
-    def end(self):
-        """The tokens are over -> what is left to show: half a character is U+FFFD."""
-        if self.ended:
-            return ""
-        return self._until_stop(self.held + self.decoder.decode(b"", final=True)) + self.held
-
-    def _until_stop(self, text):
-        self.held = ""
-        if not self.stop:
-            return text
-        text, found, _ = text.partition(self.stop)
-        self.ended = bool(found)
-        if not found:
-            begun = max(n for n in range(len(self.stop)) if text.endswith(self.stop[:n]))
-            text, self.held = text[: len(text) - begun], text[len(text) - begun :]
-        return text
-
-
-def encoded(prompt, model):
-    """The tokens of a prompt, after end-of-text; they have to be in the vocabulary."""
-    tokenizer, V = model.tokenizer, model.config.vocab_size
-    tokens = [tokenizer.eot, *tokenizer.encode(prompt)]
-    if max(tokens) >= V:
-        raise ArgumentError(
-            f"the prompt has the token {max(tokens)} of the tokenizer {tokenizer.name}, but the"
-            f" model's vocabulary ends at {V - 1}"
-        )
-    return tokens
-
-
-def pieces(model, prompt, tokens, samples, count, stop, options):
-    """Yield step by step what each of the samples grows by, a list of texts: first the prompt."""
-    new = stream(model, [tokens] * samples, count, **options)
-    texts = [Text(model.tokenizer, stop) for _ in range(samples)]
-    yield [prompt] * samples
-    for step in new:
-        yield [text.add(token) for text, token in zip(texts, step.tolist(), strict=True)]
-        if all(text.ended for text in texts):
-            break
-    yield [text.end() for text in texts]
+from npgpt.files import read_text
+from npgpt.model.backend import BACKENDS
+from npgpt.model.gpt2 import GPT2
+from npgpt.model.text import encode_prompt, text_pieces
+from npgpt.model.weights import WEIGHTS, WEIGHTS_HELP
 
 
 def show(pieces, samples):
@@ -130,10 +69,7 @@ def make_parser(prog):
         parent.add_argument(option, type=kind, default=default, metavar=metavar, help=text)
     parser.add_argument("--tokenizer", choices=TOKENIZERS, help="instead of the model's own")
     parser.add_argument("--backend", choices=BACKENDS, default="numba", help="default: numba")
-    parser.add_argument(
-        "--precision", choices=SAMPLING, default="fp32",
-        help="of the factors of matrix products, or int8 of weights alone; default: fp32",
-    )  # fmt: skip
+    parser.add_argument("--weights", choices=WEIGHTS, default="fp32", help=WEIGHTS_HELP)
     return parser
 
 
@@ -153,7 +89,7 @@ def main(argv=None, prog=None):
         prompts = [read_text(args.prompt_file)]
         if not prompts[0]:
             raise FileError(f"{args.prompt_file}: is empty, but a prompt is not")
-    model = GPT2.from_pretrained(args.model, backend=args.backend, precision=args.precision)
+    model = GPT2.from_pretrained(args.model, backend=args.backend, weights=args.weights)
     if args.tokenizer:
         model.tokenizer = get_tokenizer(args.tokenizer)
     if model.tokenizer is None:
@@ -170,13 +106,13 @@ def main(argv=None, prog=None):
     }
     for prompt in prompts:
         try:
-            tokens = encoded(prompt, model)
+            tokens = encode_prompt(prompt, model)
         except ArgumentError as error:
             if not args.interactive:
                 raise
             print(f"error: {error}", file=sys.stderr)  # the next line may be better
             continue
-        grown = pieces(model, prompt, tokens, args.samples, args.tokens, args.stop, options)
+        grown = text_pieces(model, prompt, tokens, args.samples, args.tokens, args.stop, options)
         show(grown, args.samples)
     return 0
 

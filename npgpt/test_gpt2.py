@@ -12,24 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
+from npgpt.checks.compare import check_gradients, check_logits, show
 from npgpt.cli import Parser, program
-from npgpt.debug_state import read_debug_state
+from npgpt.core.precision import FP32_TOLERANCES, PRECISION_HELP, PRECISIONS
 from npgpt.errors import ArgumentError
-from npgpt.gpt2 import BACKENDS, GPT2
-from npgpt.precision import PRECISIONS
-from npgpt.reference_losses import ReferenceLosses, find_losses
+from npgpt.formats.debug_state import read_debug_state
+from npgpt.formats.reference_losses import ReferenceLosses, find_losses
+from npgpt.model.backend import BACKENDS
+from npgpt.model.gpt2 import GPT2
 
 REAL_MODEL, REAL_STATE = Path("gpt2_124M.bin"), Path("gpt2_124M_debug_state.bin")
 HOW_TO_GET_IT = f"""\
 for OpenAI's 124M model put {REAL_MODEL} and {REAL_STATE} into this folder;
 they are in the Hugging Face dataset karpathy/llmc-starter-pack (1.05 GB)"""
-
-# logits: largest absolute difference; loss and losses: absolute difference, in the first step and
-# in all the later ones; grads: relative L2 norm, |grad - expected| / |expected|, and each element's
-# difference over the largest: among millions of elements a wrong one hardly shows in the norm.
-TOLERANCES = {"logits": 1e-3, "loss": 1e-4, "grads": 1e-4, "losses": 1e-3}
-# Of --precision bf16, whose factors have 8 bits where float32 has 24; bf16x3 keeps to those above.
-BF16_TOLERANCES = {"logits": 3e-1, "loss": 1e-2, "grads": 5e-2, "losses": 3e-2}
 
 
 @program
@@ -78,22 +73,18 @@ def parse(argv, prog):
         help="the expected losses; default: STATE.losses.json or losses.json beside the state",
     )  # fmt: skip
     parser.add_argument("--backend", choices=BACKENDS, default="numba", help="default: numba")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32",
-        help="of the factors of matrix products; default: fp32",
-    )  # fmt: skip
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=PRECISION_HELP)
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="default: 10")
     parser.add_argument(
         "--weight-decay", type=float, metavar="W", help="instead of the one the losses came with"
     )
-    defaults = " ".join(f"{name}={value:g}" for name, value in TOLERANCES.items())
+    defaults = " ".join(f"{name}={value:g}" for name, value in FP32_TOLERANCES.items())
     parser.add_argument(
         "--tolerance", nargs="+", default=[], metavar="NAME=X",
         help=f"default: {defaults} (larger for bf16); a number alone is for all four",
     )  # fmt: skip
     args = parser.parse_args(argv)
-    defaults = BF16_TOLERANCES if args.precision == "bf16" else TOLERANCES
-    args.tolerances = parse_tolerances(args.tolerance, defaults)
+    args.tolerances = parse_tolerances(args.tolerance, PRECISIONS[args.precision].tolerances)
     if args.steps < 1:
         raise ArgumentError(f"--steps must be at least 1, not {args.steps}")
     if args.weight_decay is not None and not 0 <= args.weight_decay < math.inf:
@@ -109,12 +100,12 @@ def parse_tolerances(words, defaults):
             value = float(number)
         except ValueError:
             value = math.nan
-        if not value >= 0 or name not in ("", *TOLERANCES):
+        if not value >= 0 or name not in ("", *defaults):
             raise ArgumentError(
                 f"--tolerance must be a number from 0, or NAME=number with a NAME of"
-                f" {', '.join(TOLERANCES)}, not {word}"
+                f" {', '.join(defaults)}, not {word}"
             )
-        tolerances.update({name: value} if name else dict.fromkeys(TOLERANCES, value))
+        tolerances.update({name: value} if name else dict.fromkeys(defaults, value))
     return tolerances
 
 
@@ -129,60 +120,11 @@ def choose_pair(model, state):
         model, state = REAL_MODEL, REAL_STATE
         print(f"checking {model} against {state}, from the current folder")
     else:
-        model = files("npgpt") / "data" / "tiny.bin"
-        state = files("npgpt") / "data" / "tiny_debug_state.bin"
+        model = files("npgpt") / "assets" / "tiny.bin"
+        state = files("npgpt") / "assets" / "tiny_debug_state.bin"
         print("checking the tiny pair that comes with npgpt against PyTorch's results;")
         print(HOW_TO_GET_IT)
     return model, state
-
-
-def check_logits(logits, state, tolerance):
-    print(f"\n{'':<9} {'abs.diff':>9} {'rel.diff':>9} {'L2.diff':>9}")
-    return show("logits", logits, state.logits, tolerance)
-
-
-def check_gradients(grads, expected, tolerance):
-    # A gradient that is truly 0 comes out as rounding error, another one in each program.
-    largest = np.abs(expected.flat).max()
-    rounding = np.finfo(np.float32).eps * largest if np.isfinite(largest) else 0.0
-    ok = True
-    for name, view in grads.items():
-        reference = getattr(expected, name)
-        ok &= show(f"d{name}", view, reference, tolerance, l2=True, rounding=rounding)
-    if expected.wte_padding is not None and expected.wte_padding.any():
-        row = int(expected.wte_padding.any(-1).argmax())
-        print(f"dwte: NOT OK, the state has a gradient in padding row {row}: it must be 0")
-        ok = False
-    print(
-        "(abs.diff: the largest; rel.diff: that, over the largest expected value; L2.diff: the"
-        "\n norm of the difference over the norm of what is expected)"
-    )
-    return ok
-
-
-def show(name, actual, expected, tolerance, l2=False, rounding=0.0):
-    """Print how far apart two arrays are -> whether that is within the tolerance.
-
-    The tolerance is for the largest absolute difference or, with l2, for the relative L2 norm and
-    for the largest difference over the largest expected value; a tensor that is nowhere off by more
-    than rounding is within, too. NaN never is.
-    """
-    tiny = np.finfo(np.float32).tiny
-    diff = actual - expected
-    absolute = np.abs(diff).max()
-    relative = absolute / max(np.abs(expected).max(), tiny)
-    l2_norm = np.linalg.norm(diff) / max(np.linalg.norm(expected), tiny)
-    if l2:
-        ok = bool(l2_norm <= tolerance and relative <= tolerance or absolute <= rounding)
-    else:
-        ok = bool(absolute <= tolerance)
-    verdict = "OK"
-    if not ok:
-        at = np.unravel_index(np.nan_to_num(np.abs(diff), nan=np.inf).argmax(), diff.shape)
-        where = f" at {[*map(int, at)]}" if at else ""
-        verdict = f"NOT OK{where}: {actual[at]:.6g}, expected {expected[at]:.6g}"
-    print(f"{name:<9} {absolute:9.1e} {relative:9.1e} {l2_norm:9.1e}  {verdict}")
-    return ok
 
 
 def check_losses(model, x, y, loss, seconds, known, args):

@@ -7,10 +7,10 @@ Settings come from a TOML file (--config), from options, which win, or from a ru
 import argparse
 import sys
 
-from npgpt.cli import Parser, program
+from npgpt.cli import Parser, add_batch_size, add_seq_len, program
 from npgpt.errors import TrainingError
-from npgpt.settings import FIELDS, make_settings, read_toml, unknown
-from npgpt.training import train
+from npgpt.training.settings import FIELDS, make_settings, read_toml, unknown
+from npgpt.training.train import train
 
 
 def parse(argv, prog):
@@ -25,12 +25,17 @@ def parse(argv, prog):
         elif field.metadata["choices"]:
             kind = {"choices": field.metadata["choices"]}
         default = "none" if field.default == "" else field.default
-        names = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
         text = f"{field.metadata['help']} ({default})"
-        parser.add_argument(*names, dest=name, default=None, help=text, **kind)
+        if name == "B":
+            add_batch_size(parser, text)
+        elif name == "T":
+            add_seq_len(parser, text)
+        else:
+            option = f"--{name.replace('_', '-')}"
+            parser.add_argument(option, dest=name, default=None, help=text, **kind)
     args, others = parser.parse_known_args(argv)
     if others:
-        parser.error(unknown(others[0].lstrip("-").split("=")[0], FIELDS))
+        parser.error(unknown(others[0].lstrip("-").split("=")[0].replace("-", "_"), FIELDS))
     values = {name: value for name, value in vars(args).items() if value is not None}
     config = values.pop("config", None)
     if config is None:
@@ -42,7 +47,7 @@ def parse(argv, prog):
 
 @program
 def main(argv=None, prog=None):
-    """Train; the exit status is 1 where the loss is no number any more."""
+    """Train; the exit status is 1 where the loss is NaN or infinite."""
     try:
         trained = train(**parse(argv, prog))
     except TrainingError as error:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import npgpt
+from npgpt.core.precision import granted
 from npgpt.kernels import amx, dots_bf16
-from npgpt.precision import granted
 
 TINY_MODEL = files("npgpt") / "data" / "tiny.bin"
 TINY_STATE = files("npgpt") / "data" / "tiny_debug_state.bin"

@@ -3,10 +3,10 @@
 import numba
 import numpy as np
 import pytest
+from npgpt.precision import computing_in
 
 from npgpt import kernels, layers
 from npgpt.kernels.attention_bf16 import ROWS
-from npgpt.precision import computing_in
 
 BOUNDS = {"bf16x3": (1e-7, 2e-5), "bf16": (5e-4, 1e-2)}  # of the relative error in the L2 norm
 SHAPES = [  # B, T, NH, hs

@@ -6,8 +6,8 @@ from conftest import TINY_MODEL
 
 from npgpt import read_checkpoint, write_checkpoint
 from npgpt.convert import main
-from npgpt.pretrained import load_model
-from npgpt.tokenizer import BytesTokenizer, read_tokenizer, write_tokenizer
+from npgpt.data.tokenizer import BytesTokenizer, read_tokenizer, write_tokenizer
+from npgpt.formats.models import load_model
 
 pytest.importorskip("safetensors")
 
@@ -61,7 +61,7 @@ def test_a_former_models_tokenizer_does_not_stay(tmp_path):
 
 def test_a_published_name_is_converted(source, tmp_path, monkeypatch):
     fetched = {"gpt2": source}
-    monkeypatch.setattr("npgpt.pretrained.fetch", fetched.get)
+    monkeypatch.setattr("npgpt.formats.models.fetch", fetched.get)
     assert main(["gpt2", str(tmp_path / "target.bin")]) == 0
     assert (tmp_path / "target.bin").read_bytes() == source.read_bytes()
 

@@ -12,9 +12,9 @@ from test_hellaswag import Example, token_losses
 from test_hellaswag import write as write_hellaswag
 
 from npgpt import GPT2, ArgumentError, GPT2Config, write_checkpoint
-from npgpt.dataset import open_tokens, write_tokens
+from npgpt.data.token_files import open_tokens, write_tokens
+from npgpt.data.tokenizer import TOKENIZERS, BytesTokenizer, write_tokenizer
 from npgpt.evaluate import count_correct, main, mean_loss
-from npgpt.tokenizer import TOKENIZERS, BytesTokenizer, write_tokenizer
 
 V = 251  # of the tiny model
 TEXT = "To be, or not to be, that is the question: whether 'tis nobler in the mind to suffer"

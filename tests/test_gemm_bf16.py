@@ -5,10 +5,11 @@ import contextlib
 import numba
 import numpy as np
 import pytest
+from npgpt.generate import forward_step
+from npgpt.precision import computing_in, finer
 
 import npgpt
 from npgpt.errors import ArgumentError
-from npgpt.generate import forward_step
 from npgpt.kernels import amx, dots_bf16
 from npgpt.kernels.buffers import empty
 from npgpt.kernels.gemm import SCRATCH
@@ -16,7 +17,6 @@ from npgpt.kernels.gemm_bf16 import EDGE, KC, gemm_bf16_for
 from npgpt.kernels.matmul import FEW, MANY, product
 from npgpt.kernels.pack_bf16 import ACROSS, NR, SIDE, SQUARE, pack
 from npgpt.kernels.strips_bf16 import NC, product_in_strips
-from npgpt.precision import computing_in, finer
 
 needs_units = pytest.mark.usefixtures("units")
 NOTHING = np.empty((0, 0), np.float32)  # that a product starts from

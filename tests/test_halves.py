@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-
-from npgpt import GPT2, GPT2Config, Parameters, kernels, layers, sample, write_checkpoint
 from npgpt.generate import parameters_for_few as few
-from npgpt.kernels.halves import BLOCK, number, to_halves
 from npgpt.parameters import MATRICES
 from npgpt.tokenizer import write_tokenizer
+
+from npgpt import GPT2, GPT2Config, Parameters, kernels, layers, sample, write_checkpoint
+from npgpt.kernels.halves import BLOCK, number, to_halves
 
 CONFIG = GPT2Config(block_size=9, vocab_size=13, n_layer=2, n_head=3, n_embd=12)
 

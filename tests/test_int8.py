@@ -2,6 +2,10 @@
 
 import numpy as np
 import pytest
+from npgpt.dataset import write_tokens
+from npgpt.generate import parameters_for_few as few
+from npgpt.parameters import MATRICES
+from npgpt.tokenizer import write_tokenizer
 
 from npgpt import (
     GPT2,
@@ -14,11 +18,7 @@ from npgpt import (
     train_gpt2,
     write_checkpoint,
 )
-from npgpt.dataset import write_tokens
-from npgpt.generate import parameters_for_few as few
 from npgpt.kernels.int8 import LARGEST, Scaled, to_int8
-from npgpt.parameters import MATRICES
-from npgpt.tokenizer import write_tokenizer
 
 CONFIG = GPT2Config(block_size=16, vocab_size=257, n_layer=2, n_head=3, n_embd=48)
 ROUNDED = [name for name in MATRICES if name != "wpe"]

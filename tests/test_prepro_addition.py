@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from npgpt.batches import Batches
-from npgpt.dataset import open_tokens
+from npgpt.data.batches import Batches
+from npgpt.data.token_files import open_tokens
+from npgpt.data.tokenizer import tokenizer_from
 from npgpt.prepro_addition import main, make_sums, show, split
-from npgpt.tokenizer import tokenizer_from
 
 
 def sums(path):

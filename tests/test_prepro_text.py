@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from npgpt.dataset import open_tokens
+from npgpt.data.token_files import open_tokens
+from npgpt.data.tokenizer import tokenizer_from
 from npgpt.prepro_text import main, split
-from npgpt.tokenizer import tokenizer_from
 
 
 def documents(path):

@@ -11,9 +11,9 @@ import pooch
 import pytest
 
 from npgpt import prepro_tinyshakespeare
-from npgpt.dataset import open_tokens
+from npgpt.data.token_files import open_tokens
+from npgpt.data.tokenizer import BytesTokenizer, tokenizer_from
 from npgpt.prepro_tinyshakespeare import main, tokenize
-from npgpt.tokenizer import BytesTokenizer, tokenizer_from
 
 # of the tokens as int32, from llm.c's own preprocessing
 VALIDATION_SHA256 = "5dcd79e2f05f2f6cbc3a440565105367c12f148c4e01a3283a4307921f5f9945"

@@ -15,9 +15,9 @@ import pooch
 import pytest
 
 from npgpt import FileError, prepro_tinystories
-from npgpt.dataset import open_tokens
+from npgpt.data.token_files import open_tokens
+from npgpt.data.tokenizer import tokenizer_from
 from npgpt.prepro_tinystories import main, read_shards, read_stories, tokenize_shard
-from npgpt.tokenizer import tokenizer_from
 
 
 def stories(number):

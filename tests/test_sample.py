@@ -8,8 +8,8 @@ import pytest
 
 import npgpt
 from npgpt import GPT2Config, Parameters, sample
+from npgpt.data.tokenizer import BytesTokenizer, get_tokenizer, write_tokenizer
 from npgpt.sample import Text, main
-from npgpt.tokenizer import BytesTokenizer, get_tokenizer, write_tokenizer
 
 REPLACEMENT = "\ufffd"
 

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import numba
 import numpy as np
 import pytest
+from npgpt.generate import forward_step, parameters_for_few
+from npgpt.parameters import BLOCK_NAMES, MATRICES
 
 from npgpt import GPT2, GPT2Config, Parameters, layers
-from npgpt.generate import forward_step, parameters_for_few
 from npgpt.kernels.matmul import FEW
 from npgpt.kernels.step import blocks_step
-from npgpt.parameters import BLOCK_NAMES, MATRICES
 
 L, NH, V, C = 3, 4, 29, 32
 CONFIG = GPT2Config(block_size=16, vocab_size=V, n_layer=L, n_head=NH, n_embd=C)

@@ -11,7 +11,7 @@ from conftest import TINY_MODEL, TINY_STATE
 from test_checkpoint import changed
 
 from npgpt import layers, write_checkpoint, write_debug_state
-from npgpt.parameters import NAMES
+from npgpt.core.parameters import NAMES
 from npgpt.test_gpt2 import main, show
 
 LOSSES = TINY_STATE.with_name("tiny_debug_state.losses.json")

@@ -13,13 +13,13 @@ import pytest
 
 import npgpt
 from npgpt import train_gpt2
-from npgpt.dataset import write_tokens
+from npgpt.data.token_files import write_tokens
+from npgpt.data.tokenizer import write_tokenizer
 from npgpt.errors import TrainingError
-from npgpt.run import Run, checkpoint_steps
-from npgpt.settings import FIELDS, Settings, make_settings, read_toml
-from npgpt.tokenizer import write_tokenizer
 from npgpt.train_gpt2 import main, parse
-from npgpt.training import train
+from npgpt.training.run import Run, checkpoint_steps
+from npgpt.training.settings import FIELDS, Settings, make_settings, read_toml
+from npgpt.training.train import train
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_the_wsd_part_changes_the_run(tmp_path, tokens):
 
 
 def test_recompute_and_threads_change_no_bit(tmp_path, tokens, monkeypatch):
-    monkeypatch.setattr("npgpt.threads.GRAIN", 1.0)
+    monkeypatch.setattr("npgpt.core.threads.GRAIN", 1.0)
     threads = npgpt.get_threads()
     ends = []
     try:

@@ -8,6 +8,8 @@ import sys
 import time
 
 import numpy as np
+from npgpt.precision import computing_in
+from npgpt.threads import threads
 from numba import njit
 
 from npgpt.kernels import amx
@@ -16,8 +18,6 @@ from npgpt.kernels.buffers import empty
 from npgpt.kernels.gemm import SCRATCH, gemm_for
 from npgpt.kernels.gemm_bf16 import gemm_bf16_for
 from npgpt.kernels.matmul import product
-from npgpt.precision import computing_in
-from npgpt.threads import threads
 
 SHAPES = amx.SHAPES
 M, K, N = 768, 768, 3072  # a step's widest layer, 768 positions of it

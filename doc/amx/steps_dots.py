@@ -4,6 +4,8 @@ python doc/amx/steps_dots.py [ROUNDS]
 """
 
 import numpy as np
+from npgpt.precision import computing_in
+from npgpt.threads import threads
 from numba import njit
 from steps import show_in_turn
 
@@ -14,8 +16,6 @@ from npgpt.kernels.gemm import SCRATCH, gemm_for
 from npgpt.kernels.gemm_bf16 import gemm_bf16_for
 from npgpt.kernels.matmul import product
 from npgpt.kernels.pack_bf16 import NR
-from npgpt.precision import computing_in
-from npgpt.threads import threads
 
 M, K, N = 256, 768, 3072  # a step's widest layer, 256 positions of it
 LAYERS = 12  # whose weights no cache holds all together

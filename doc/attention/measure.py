@@ -22,8 +22,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
 
-from npgpt import kernels, layers
 from npgpt.threads import threads
+
+from npgpt import kernels, layers
 
 C, NH = 768, 12
 

@@ -25,11 +25,12 @@ from numba import prange
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
 
+from npgpt.threads import threads
+
 from npgpt import kernels
 from npgpt.kernels.crossentropy import softmax_rows
 from npgpt.kernels.exponential import largest
 from npgpt.kernels.jit import jit
-from npgpt.threads import threads
 
 rng = np.random.default_rng(0)
 

@@ -8,9 +8,9 @@ import time
 
 import numba
 import numpy as np
+from npgpt.parameters import BLOCK_NAMES
 
 from npgpt import GPT2, GPT2Config, Parameters, gpt2, kernels, set_threads
-from npgpt.parameters import BLOCK_NAMES
 
 rng = np.random.default_rng(0)
 CONFIG = GPT2Config(block_size=1024, vocab_size=8192, n_layer=12, n_head=4, n_embd=256)

@@ -5,7 +5,7 @@ loss = mean over the targets that count of (log sum_v exp(logits[v]) - logits[ta
 
 import numpy as np
 
-from npgpt.layers.out import deliver
+from npgpt.layers.grads import write_grads
 
 IGNORED = -1
 
@@ -42,4 +42,4 @@ def crossentropy_backward(dloss, cache, out=None, add=False):
     # logits = x @ wte.T
     dx = (dlogits @ wte).reshape(x.shape)  # (B, T, C)
     dwte = dlogits.T @ x.reshape(-1, x.shape[-1])  # (V, C)
-    return dx, *deliver((dwte,), out, add)
+    return dx, *write_grads((dwte,), out, add)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npgpt.layers.out import deliver
+from npgpt.layers.grads import write_grads
 
 
 def encoder_forward(tokens, wte, wpe):
@@ -23,4 +23,4 @@ def encoder_backward(dout, cache, out=None, add=False):
     np.add.at(dwte, tokens, dout)
     dwpe = np.zeros_like(wpe)  # (maxT, C)
     dwpe[:T] = dout.sum(0)
-    return deliver((dwte, dwpe), out, add)
+    return write_grads((dwte, dwpe), out, add)

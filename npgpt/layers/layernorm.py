@@ -1,6 +1,6 @@
 """Layer normalisation (Ba et al. 2016): out = (x - mean) * rstd * w + b; see doc/layernorm/."""
 
-from npgpt.layers.out import deliver
+from npgpt.layers.grads import write_grads
 
 EPS = 1e-5
 
@@ -28,4 +28,4 @@ def layernorm_backward(dout, cache, out=None, add=False):
     dx = dxhat - dxhat.mean(-1, keepdims=True) - xhat * (dxhat * xhat).mean(-1, keepdims=True)
     rows = tuple(range(dout.ndim - 1))
     dw, db = (dout * xhat).sum(rows), dout.sum(rows)
-    return dx * rstd, *deliver((dw, db), out, add)
+    return dx * rstd, *write_grads((dw, db), out, add)

@@ -1,6 +1,6 @@
 """The linear layer: out = x @ w.T + b, with weights as PyTorch and llm.c keep them, (out, in)."""
 
-from npgpt.layers.out import deliver
+from npgpt.layers.grads import write_grads
 
 
 def matmul_forward(x, w, b=None):
@@ -23,4 +23,4 @@ def matmul_backward(dout, cache, out=None, add=False):
     dx = (dout @ w).reshape(x.shape)  # (B, T, C)
     dw = dout.T @ x.reshape(-1, C)  # (OC, C)
     db = None if b is None else dout.sum(0)  # (OC,)
-    return dx, *deliver((dw, db), out, add)
+    return dx, *write_grads((dw, db), out, add)

@@ -1,0 +1,1 @@
+"""What all rooms share: a model's sizes, its parameters, precisions, threads."""

@@ -1,0 +1,203 @@
+"""Text to tokens and back: GPT-2's byte pairs, through tiktoken, plain bytes, or characters.
+
+A file FOO.bin of tokens or of a model may have FOO.tokenizer.json beside it: the description of
+the tokenizer that it goes with.
+"""
+
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+
+from npgpt.errors import ArgumentError, FileError
+from npgpt.files import opened, written
+
+END_OF_TEXT = "<|endoftext|>"
+LARGEST_DESCRIPTION = 1 << 24  # bytes: every character of Unicode fits
+
+
+class Tokenizer:
+    """What the tokenizers share; each has name, vocab_size, eot, encode and decode_bytes."""
+
+    @property
+    def description(self):
+        """What `tokenizer_from` makes this tokenizer of again: a dict that JSON can hold."""
+        return {"name": self.name}
+
+    def decode(self, tokens):
+        """Tokens -> text; bytes that are no UTF-8 come out as U+FFFD."""
+        return self.decode_bytes(tokens).decode("utf-8", errors="replace")
+
+    def _checked(self, tokens):
+        tokens = [int(token) for token in tokens]
+        for token in tokens:
+            if not 0 <= token < self.vocab_size:
+                raise ArgumentError(
+                    f"a token of the tokenizer {self.name} must be from 0 to"
+                    f" {self.vocab_size - 1}, not {token}"
+                )
+        return tokens
+
+
+class GPT2Tokenizer(Tokenizer):
+    """GPT-2's 50,256 byte pairs and end-of-text; tiktoken fetches their two files and keeps them.
+
+    They are loaded when they are needed first. Raises FileError then where they are neither in
+    tiktoken's cache nor to be had.
+    """
+
+    name = "gpt2"
+    vocab_size = 50257
+    eot = 50256
+
+    @cached_property
+    def _encoding(self):
+        import tiktoken
+
+        try:
+            return tiktoken.get_encoding("gpt2")
+        except (OSError, ValueError) as error:  # no network, no room, or wrong bytes
+            raise FileError(
+                "the gpt2 tokenizer's files cannot be had"
+                f" ({type(error).__name__}): put OpenAI's vocab.bpe as"
+                " 6d1cbeee0f20b3d9449abfede4726ed8212e3aee and encoder.json as"
+                " 6c7ea1a7e38e3a7f062df639a5b80947f075ffe6 into a folder and name that folder in"
+                " TIKTOKEN_CACHE_DIR, or use the tokenizer bytes"
+            ) from error
+
+    def encode(self, text):
+        """Text -> a list of tokens; what looks like a special token is text as any other."""
+        return self._encoding.encode_ordinary(text)
+
+    def decode_bytes(self, tokens):
+        """Tokens -> their bytes, which may end within a character."""
+        return self._encoding.decode_bytes(self._checked(tokens))
+
+
+class BytesTokenizer(Tokenizer):
+    """The 256 bytes of UTF-8 and end-of-text: nothing to download, every text can be encoded."""
+
+    name = "bytes"
+    vocab_size = 257
+    eot = 256
+
+    def encode(self, text):
+        """Text -> a list of tokens."""
+        try:
+            return list(text.encode("utf-8"))
+        except UnicodeEncodeError as error:  # half a pair of UTF-16, or a byte that was no UTF-8
+            raise ArgumentError(f"the text holds {text[error.start]!r}, no character") from error
+
+    def decode_bytes(self, tokens):
+        """Tokens -> their bytes, which may end within a character; end-of-text is END_OF_TEXT."""
+        end = END_OF_TEXT.encode()
+        return b"".join(end if t == self.eot else bytes([t]) for t in self._checked(tokens))
+
+
+class CharsTokenizer(Tokenizer):
+    """A token for each of the given characters, in their order, and end-of-text."""
+
+    name = "chars"
+
+    def __init__(self, characters):
+        if not isinstance(characters, str) or not characters:
+            given = type(characters).__name__ if characters else "empty"
+            raise ArgumentError(f"characters must be a text, not {given}")
+        self.characters = characters
+        self._ids = {character: i for i, character in enumerate(characters)}
+        for i, character in enumerate(characters):
+            if self._ids[character] != i:
+                raise ArgumentError(f"characters must differ, but {character!r} is there twice")
+            if "\ud800" <= character <= "\udfff":
+                raise ArgumentError(f"characters must be such, which {character!r} is not")
+        self.vocab_size = len(characters) + 1
+        self.eot = len(characters)
+
+    @property
+    def description(self):
+        """What `tokenizer_from` makes this tokenizer of again: a dict that JSON can hold."""
+        return {"name": self.name, "characters": self.characters}
+
+    def encode(self, text):
+        """Text -> a list of tokens; raises ArgumentError where a character is not among them."""
+        try:
+            return [self._ids[character] for character in text]
+        except KeyError as error:
+            raise ArgumentError(
+                f"the text holds {error.args[0]!r}, which is not among the {self.eot} characters"
+                " of the tokenizer"
+            ) from error
+
+    def decode_bytes(self, tokens):
+        """Tokens -> the UTF-8 of their characters; end-of-text is END_OF_TEXT."""
+        pieces = [*self.characters, END_OF_TEXT]
+        return "".join(pieces[token] for token in self._checked(tokens)).encode("utf-8")
+
+
+TOKENIZERS = {"gpt2": GPT2Tokenizer, "bytes": BytesTokenizer}
+
+
+def get_tokenizer(name):
+    """The tokenizer called `gpt2` or `bytes`: encode, decode, vocab_size and eot."""
+    if name not in TOKENIZERS:
+        raise ArgumentError(f"tokenizer must be one of {', '.join(TOKENIZERS)}, not {name!r}")
+    return TOKENIZERS[name]()
+
+
+def tokenizer_from(description):
+    """The tokenizer of a description: {"name": "gpt2"}, {"name": "chars", "characters": "abc"}."""
+    match description:
+        case {"name": "chars", "characters": characters, **rest} if not rest:
+            return CharsTokenizer(characters)
+        case {"name": "gpt2" | "bytes" as name, **rest} if not rest:
+            return get_tokenizer(name)
+    shown = repr(description)
+    shown = shown if len(shown) <= 100 else f"{shown[:100]} ..."
+    raise ArgumentError(
+        'a tokenizer\'s description must be {"name": "gpt2"}, {"name": "bytes"} or'
+        f' {{"name": "chars", "characters": "..."}}, not {shown}'
+    )
+
+
+def description_path(path):
+    """Where the description of the tokenizer of the file at path is: FOO.tokenizer.json."""
+    return Path(f"{os.fspath(path).removesuffix('.bin')}.tokenizer.json")
+
+
+def read_tokenizer(path):
+    """The description beside the file at path, or None where there is none.
+
+    Raises FileError where it is no tokenizer's.
+    """
+    path = description_path(path)
+    if not os.path.exists(path):
+        return None
+    with opened(path) as (file, size):
+        if size > LARGEST_DESCRIPTION:
+            raise FileError(
+                f"{path}: not a tokenizer's description ({size} bytes, {LARGEST_DESCRIPTION} are"
+                " the most)"
+            )
+        try:
+            description = json.loads(file.read().decode("utf-8"))
+            tokenizer_from(description)
+        except (ValueError, RecursionError) as error:
+            raise FileError(f"{path}: not a tokenizer's description: {error}") from error
+    return description
+
+
+def write_tokenizer(path, description):
+    """Write the description beside the file at path."""
+    tokenizer_from(description)
+    with written(description_path(path)) as file:
+        file.write(json.dumps(description, ensure_ascii=False).encode("utf-8") + b"\n")
+
+
+def check_same_tokenizer(name, description, other_name, other):
+    """Refuse what has another tokenizer than the other, where both descriptions are known."""
+    if description is not None and other is not None and description != other:
+        characters = " of other characters" if description["name"] == other["name"] else ""
+        raise ArgumentError(
+            f"{name}: the tokenizer is {description['name']}, but {other_name} has"
+            f" {other['name']}{characters}"
+        )

@@ -1,0 +1,282 @@
+"""Hugging Face's GPT-2: config.json and model.safetensors, read and written.
+
+Four of its weights are (in, out), transposed to ours. The masks and the tied head that some files
+hold are no parameters. A config that asks for what npgpt does not compute is refused.
+"""
+
+import json
+import os
+import re
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from npgpt.core.config import GPT2Config
+from npgpt.core.parameters import BLOCK_NAMES, Parameters, parameter_shapes
+from npgpt.data.tokenizer import description_path, tokenizer_from, write_tokenizer
+from npgpt.errors import ArgumentError, FileError
+from npgpt.files import opened, written
+from npgpt.formats.llmc import check_finite, read_bfloat16
+
+CONFIG, MODEL, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+LARGEST_JSON = 1 << 24  # bytes
+SIZES = {
+    "n_positions": "block_size",
+    "vocab_size": "vocab_size",
+    "n_layer": "n_layer",
+    "n_head": "n_head",
+    "n_embd": "n_embd",
+}
+FIXED = {  # what npgpt computes, and what a config means that is silent about it
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
+NAMES = {
+    "wte": "wte.weight",
+    "wpe": "wpe.weight",
+    "ln1w": "ln_1.weight",
+    "ln1b": "ln_1.bias",
+    "qkvw": "attn.c_attn.weight",
+    "qkvb": "attn.c_attn.bias",
+    "attprojw": "attn.c_proj.weight",
+    "attprojb": "attn.c_proj.bias",
+    "ln2w": "ln_2.weight",
+    "ln2b": "ln_2.bias",
+    "fcw": "mlp.c_fc.weight",
+    "fcb": "mlp.c_fc.bias",
+    "fcprojw": "mlp.c_proj.weight",
+    "fcprojb": "mlp.c_proj.bias",
+    "lnfw": "ln_f.weight",
+    "lnfb": "ln_f.bias",
+}
+TRANSPOSED = ("qkvw", "attprojw", "fcw", "fcprojw")
+PREFIX = "transformer."
+HEAD = "lm_head.weight"
+MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
+KINDS = ("F32", "F16", "BF16")
+
+
+def read_huggingface(path):
+    """Read a folder, or a .safetensors file beside its config.json -> Parameters (float32).
+
+    The weights may be float32, float16 or bfloat16, in one file or in the shards of an index.
+    Raises FileError where the config is not a GPT-2's, a tensor is missing, unknown or of another
+    shape, or a weight is not finite. No memory is taken before the shapes have been checked.
+    """
+    path = Path(path)
+    folder = path if os.path.isdir(path) else path.parent
+    config = read_config(folder / CONFIG)
+    with ExitStack() as stack:
+        stored = {}
+        for file in model_files(path):
+            for tensor in read_names(file, stack):
+                if tensor.name in stored:
+                    raise FileError(f"{path}: holds {tensor.name!r} twice")
+                stored[tensor.name] = tensor
+        check_tensors(path, config, stored)
+        params = Parameters(config)
+        for name, view in views(params):
+            view[...] = stored[name].read()
+        check_finite(params, path)
+        if HEAD in stored and not np.array_equal(stored[HEAD].read(), params.wte):
+            raise FileError(f"{path}: {HEAD} must be wte.weight, to which npgpt ties it")
+    return params
+
+
+def read_config(path):
+    """Read a config.json -> GPT2Config, or FileError where npgpt computes something else."""
+    config = read_json(path)
+    if config.get("model_type") != "gpt2":
+        raise FileError(f"{path}: model_type must be gpt2, not {config.get('model_type')!r}")
+    for key in SIZES:
+        if key not in config:
+            raise FileError(f"{path}: no {key}")
+    try:
+        sizes = GPT2Config(**{name: config[key] for key, name in SIZES.items()})
+    except ArgumentError as error:
+        raise FileError(f"{path}: {error}") from error
+    for key, value in FIXED.items():
+        if config.get(key, value) != value:
+            raise FileError(f"{path}: {key} must be {value!r}, not {config[key]!r}")
+    if config.get("n_inner") not in (None, 4 * sizes.n_embd):
+        raise FileError(f"{path}: n_inner must be {4 * sizes.n_embd}, not {config['n_inner']!r}")
+    return sizes
+
+
+def read_json(path):
+    """Read a small JSON file -> a dict."""
+    with opened(path) as (file, size):
+        if size > LARGEST_JSON:
+            raise FileError(f"{path}: {size} bytes, but {LARGEST_JSON} are the most")
+        try:
+            content = json.load(file)
+        except (ValueError, RecursionError) as error:
+            raise FileError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise FileError(f"{path}: must hold a JSON object")
+    return content
+
+
+def model_files(path):
+    """The safetensors files of a model: the path itself, or what is in that folder."""
+    if not os.path.isdir(path):
+        return [path]
+    if os.path.exists(path / MODEL) or not os.path.exists(path / INDEX):
+        return [path / MODEL]
+    names = read_json(path / INDEX).get("weight_map")
+    names = list(names.values()) if isinstance(names, dict) else [None]
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise FileError(
+                f"{path / INDEX}: weight_map must name files of its folder, not {name!r}"
+            )
+    return [path / name for name in sorted(set(names))]
+
+
+class Stored:
+    """A tensor in an open safetensors file, not read yet; `name` is without the prefix."""
+
+    def __init__(self, path, file, name):
+        piece = file.get_slice(name)
+        self.name = name.removeprefix(PREFIX)
+        self.shape, self.kind = tuple(piece.get_shape()), piece.get_dtype()
+        self._place = path, file, name
+
+    def read(self):
+        """Its numbers, float32 or float16."""
+        path, file, name = self._place
+        if self.kind != "BF16":
+            return file.get_tensor(name)
+        with opened(path) as (raw, _):  # NumPy has no bfloat16, so safetensors gives none
+            header = json.loads(raw.read(int.from_bytes(raw.read(8), "little")))
+            raw.seek(header[name]["data_offsets"][0], 1)
+            out = np.empty(self.shape, "<f4")
+            read_bfloat16(raw, out, path)
+        return out
+
+
+def library():
+    """The package safetensors, which is an extra."""
+    try:
+        import safetensors
+    except ImportError as error:
+        raise ArgumentError(
+            "reading Hugging Face's files needs safetensors: pip install 'npgpt[hf]'"
+        ) from error
+    return safetensors
+
+
+def read_names(path, stack):
+    """Open a safetensors file, until the stack closes it -> a list of Stored."""
+    safetensors = library()
+    with opened(path):
+        try:
+            file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
+            return [Stored(path, file, name) for name in file.keys()]
+        except safetensors.SafetensorError as error:
+            raise FileError(f"{path}: not a safetensors file: {error}") from error
+
+
+def check_tensors(path, config, stored):
+    """Refuse tensors that are not those of the config: other names, shapes or kinds of numbers."""
+    shapes = {}
+    for name, _, _, shape in tensors(config):
+        if name not in stored:
+            raise FileError(f"{path}: no tensor {name}")
+        shapes[name] = shape
+    shapes[HEAD] = shapes["wte.weight"]
+    for name, tensor in stored.items():
+        if MASK.fullmatch(name):
+            continue
+        if name not in shapes:
+            raise FileError(f"{path}: holds {name!r}, which is no tensor of this config's GPT-2")
+        if tensor.shape != shapes[name]:
+            raise FileError(
+                f"{path}: {name} must be {shapes[name]} by its config, not {tensor.shape}"
+            )
+        if tensor.kind not in KINDS:
+            raise FileError(f"{path}: {name} must be F32, F16 or BF16, not {tensor.kind}")
+
+
+def tensors(config):
+    """Each tensor: its name (without the prefix) and shape there, our name and layer in between.
+
+    The layer is ... for the tensors that are not stacked.
+    """
+    for ours, shape in parameter_shapes(config).items():
+        stacked = ours in BLOCK_NAMES
+        shape = shape[1:] if stacked else shape
+        shape = shape[::-1] if ours in TRANSPOSED else shape
+        for layer in range(config.n_layer) if stacked else [...]:
+            yield f"h.{layer}.{NAMES[ours]}" if stacked else NAMES[ours], ours, layer, shape
+
+
+def views(params):
+    """Each tensor's name (without the prefix) and a view on it as it is there."""
+    for name, ours, layer, _ in tensors(params.config):
+        view = getattr(params, ours)[layer]
+        yield name, view.T if ours in TRANSPOSED else view
+
+
+def write_huggingface(folder, params, tokenizer=None):
+    """Write Parameters as a folder that transformers loads, in float32, config.json last.
+
+    tokenizer is a description or None; it goes beside as model.tokenizer.json. Raises FileError
+    where a weight is not finite or the folder cannot be written.
+    """
+    folder = Path(folder)
+    eot = None if tokenizer is None else tokenizer_from(tokenizer).eot
+    check_finite(params, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be made a folder: {error.strerror or error}") from error
+    write_safetensors(folder / MODEL, params)
+    put_tokenizer(folder / "model", tokenizer)
+    write_config(folder / CONFIG, params.config, eot)
+
+
+def put_tokenizer(path, tokenizer):
+    """Have this description beside the file at path, or none, whatever was there."""
+    if tokenizer is not None:
+        write_tokenizer(path, tokenizer)
+        return
+    left = description_path(path)
+    try:
+        left.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(f"{left}: cannot be removed: {error.strerror or error}") from error
+
+
+def write_config(path, config, eot):
+    """Write a GPT2Config as config.json; eot is the end-of-text token or None."""
+    content = {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        **{key: getattr(config, name) for key, name in SIZES.items()},
+        "n_inner": None,
+        **FIXED,
+        "bos_token_id": eot,
+        "eos_token_id": eot,
+    }
+    with written(path) as file:
+        file.write(json.dumps(content, indent=2).encode() + b"\n")
+
+
+def write_safetensors(path, params):
+    """Write the tensors one at a time; the library would need all of them transposed at once."""
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for name, view in views(params):
+        start, end = end, end + 4 * view.size
+        header[PREFIX + name] = {"dtype": "F32", "shape": view.shape, "data_offsets": [start, end]}
+    header = json.dumps(header).encode()
+    header += b" " * (-len(header) % 8)
+    with written(path) as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for _, view in views(params):
+            file.write(np.ascontiguousarray(view, "<f4"))

@@ -1,0 +1,51 @@
+"""One way to every model: a published name, a file, a folder, or a run of the trainer."""
+
+import os
+from pathlib import Path
+
+from npgpt.data.tokenizer import GPT2Tokenizer, read_tokenizer
+from npgpt.errors import FileError
+from npgpt.formats.hub import MODELS, fetch
+from npgpt.formats.huggingface import library
+from npgpt.formats.run_checkpoint import CHECKPOINTS, best_step, checkpoint_folder
+from npgpt.formats.table import FORMATS, format_of
+
+ACCEPTED = (
+    "a model is an llm.c .bin file, a Hugging Face folder or its .safetensors file,"
+    f" a run's folder, or one of {', '.join(MODELS)}"
+)
+
+
+def load_model(where):
+    """Read a model -> Parameters (float32), the description of its tokenizer or None.
+
+    where is a published name (MODELS: downloaded once), an llm.c model file, a Hugging Face folder
+    or its .safetensors file, or a run's folder: of that, the checkpoint with the lowest validation
+    loss or, where none has one, the last. A name means the published model even where a folder is
+    called so: that is ./gpt2. A model of GPT-2's vocabulary without a description beside it goes
+    with GPT-2's tokenizer. Raises FileError where there is no model or it is damaged.
+    """
+    if where in MODELS:
+        library()  # that it is missing is told before the download
+    path = Path(fetch(where) if where in MODELS else where)
+    if not os.path.exists(path):
+        raise FileError(f"{where}: not found; {ACCEPTED}")
+    if os.path.isdir(path / CHECKPOINTS):
+        path = best_checkpoint(path)
+    name = format_of(path)
+    if name is None:
+        what = "no model in this folder" if os.path.isdir(path) else "no regular file"
+        raise FileError(f"{where}: {what}; {ACCEPTED}")
+    params = FORMATS[name].read(path)
+    description = read_tokenizer(FORMATS[name].beside(path))
+    if description is None and params.config.vocab_size == GPT2Tokenizer.vocab_size:
+        description = GPT2Tokenizer().description
+    return params, description
+
+
+def best_checkpoint(run):
+    """The model file of a run's best checkpoint."""
+    step = best_step(run)
+    if step is None:
+        raise FileError(f"{run}: the run has no checkpoint yet")
+    return checkpoint_folder(run, step) / "model.bin"

@@ -1,0 +1,1 @@
+"""The model: its passes, its backends, its optimizer, generation, and the memory that it takes."""

@@ -1,0 +1,57 @@
+"""How much memory a training step takes, before it is run: each part is asked for its own."""
+
+from typing import NamedTuple
+
+from npgpt.core.config import GPT2Config
+from npgpt.core.parameters import count_parameters
+from npgpt.errors import ArgumentError
+from npgpt.model.optimizer import OPTIMIZERS
+from npgpt.model.passes import activation_bytes, logit_bytes
+
+PROGRAM = 170_000_000  # bytes of Python, NumPy, Numba and the compiled kernels
+
+
+class Estimate(NamedTuple):
+    """Bytes at the peak of a training step; print it for a line that names them."""
+
+    parameters: int
+    gradients: int
+    moments: int
+    activations: int
+    logits: int
+    program: int
+
+    @property
+    def total(self) -> int:
+        """All of them together."""
+        return sum(self)
+
+    def __str__(self) -> str:
+        parts = ", ".join(
+            f"{name} {size / 1e9:.2f}" for name, size in zip(self._fields, self, strict=True)
+        )
+        return f"{self.total / 1e9:.2f} GB: {parts}"
+
+
+def estimate(
+    config: GPT2Config, B: int, T: int, recompute: bool = False, optimizer: str = "adamw"
+) -> Estimate:
+    """The memory of forward_backward and update at B, T with the kernels, in float32.
+
+    recompute is the option of GPT2. The peak of a process with one such model, all of whose batches
+    are B, T and whose kernels are compiled already, is within a tenth of the total. Raises
+    ArgumentError where B or T is out of range.
+    """
+    if B < 1:
+        raise ArgumentError(f"B must be from 1, not {B}")
+    if not 1 <= T <= config.block_size:
+        raise ArgumentError(f"T must be from 1 to the block_size {config.block_size}, not {T}")
+    weights = 4 * count_parameters(config)
+    return Estimate(
+        parameters=weights,
+        gradients=weights,
+        moments=OPTIMIZERS[optimizer].state_bytes(config),
+        activations=activation_bytes(config, B, T, recompute),
+        logits=logit_bytes(config, B, T),
+        program=PROGRAM,
+    )

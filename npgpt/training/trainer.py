@@ -1,0 +1,154 @@
+"""One update of a training run, and its validation: the owner of model, optimizer and batches."""
+
+import math
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from npgpt.data.batches import make_batches
+from npgpt.errors import ArgumentError, TrainingError
+from npgpt.evaluation.loss import mean_loss
+from npgpt.layers.crossentropy import IGNORED
+from npgpt.model.optimizer import OPTIMIZERS, clip_scale
+from npgpt.model.text import encode_prompt
+from npgpt.training.outliers import Outliers
+from npgpt.training.schedules import learning_rate
+
+
+class Update(NamedTuple):
+    """What one update was like; norm is that of the gradients before clipping."""
+
+    step: int
+    loss: float
+    lr: float
+    norm: float
+    seconds: float
+    skipped: bool
+
+
+class Trainer:
+    """A model, its optimizer, its batches and how far the run has come; `step` updates are done."""
+
+    def __init__(self, model, settings, data):
+        """Train the GPT2 by these Settings on the run's Data."""
+        self.model, self.settings, self.data = model, settings, data
+        s = settings
+        self.optimizer = OPTIMIZERS[s.optimizer](
+            model.backend, (s.beta1, s.beta2), s.eps, s.weight_decay, s.decayed_params
+        )
+        eot = model.tokenizer and model.tokenizer.eot
+        self.batches = make_batches(data.train, s.B, s.T, s.order, s.seed, eot)
+        if data.val and s.order == "documents":
+            self.val_batches = make_batches(data.val, s.B, s.T, s.order, eot=eot)
+            self.val_start = self.val_batches.state()
+        elif data.val and len(data.val) < 2:
+            raise ArgumentError(f"val: {s.val} must have at least 2 tokens, to predict one")
+        if s.sample_every:
+            if model.tokenizer is None:
+                raise ArgumentError("sample_every takes a tokenizer, but the token files name none")
+            encode_prompt(s.sample_prompt, model)
+        if s.overfit_one_batch:
+            self.first = self._next()
+        self.step = 0
+        self.weights_finite = True  # as far as it is known: the loss of these weights was finite
+        self.losses, self.norms = Outliers(), Outliers()
+        self.val_loss = self.best_val_loss = None
+        self.validations_since_best = 0
+
+    def state(self):
+        """All that a run needs to go on from here besides the model's parameters, as a dict.
+
+        Its Parameters are the optimizer's moments; JSON can hold the rest.
+        """
+        return {
+            "step": self.step,
+            "tokens": len(self.data.train),
+            "val_loss": self.val_loss,
+            "best": self.best_val_loss,
+            "worse": self.validations_since_best,
+            "batches": self.batches.state(),
+            "losses": list(self.losses.values),
+            "norms": list(self.norms.values),
+            **self.optimizer.state(self.model.config),
+        }
+
+    def restore(self, state):
+        """Go on from what `state` gave."""
+        if state["tokens"] != len(self.data.train):
+            raise ArgumentError(
+                f"train: {self.settings.train} has {len(self.data.train)} tokens, but had"
+                f" {state['tokens']} before"
+            )
+        self.step, self.val_loss = state["step"], state["val_loss"]
+        self.best_val_loss, self.validations_since_best = state["best"], state["worse"]
+        self.batches.restore(state["batches"])
+        self.losses, self.norms = Outliers(state["losses"]), Outliers(state["norms"])
+        self.optimizer.restore(state)
+
+    def update(self):
+        """Do one update -> Update. Raises TrainingError, and leaves the weights, at a loss of nan.
+
+        An update whose loss or norm is an outlier is left out, as the settings say.
+        """
+        s, start = self.settings, time.perf_counter()
+        lr = learning_rate(
+            self.step, s.steps, s.lr, s.warmup, s.schedule, s.final_fraction, s.wsd_decay
+        )
+        place, loss = self.batches.state(), 0.0
+        batches = self.first if s.overfit_one_batch else self._next()
+        counts = [np.count_nonzero(y != IGNORED) for _, y in batches]
+        for i, ((x, y), count) in enumerate(zip(batches, counts, strict=True)):
+            share = float(count / sum(counts))  # each target of the update counts alike
+            loss += share * self.model.forward_backward(x, y, dloss=share, add=i > 0)
+        norm = self.model.gradient_norm()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.weights_finite = math.isfinite(loss)
+            self.batches.restore(place)
+            what = f"loss is {loss}" if not math.isfinite(loss) else f"gradients' norm is {norm}"
+            raise TrainingError(f"the {what} in step {self.step + 1}: stopped before the update")
+        loss_z, norm_z = self.losses.z(loss), self.norms.z(norm)
+        skipped = 0 < s.skip_loss_z < loss_z or 0 < s.skip_norm_z < norm_z
+        if not skipped:
+            scale = clip_scale(norm, s.clip) if s.clip else 1.0
+            self.optimizer.update(self.model.params, self.model.grads, lr, scale)
+        self.step += 1
+        self.val_loss = None
+        return Update(self.step, loss, lr, norm, time.perf_counter() - start, skipped)
+
+    def _next(self):
+        return [self.batches.next() for _ in range(self.settings.accumulation)]
+
+    def validate(self):
+        """Measure the loss on the validation tokens -> a float; remember whether it is the best."""
+        s = self.settings
+        if s.order == "documents":
+            val_loss = self._documents_loss()
+        else:
+            val_loss = mean_loss(self.model, self.data.val, s.B, s.T, s.val_batches or None)
+        if not math.isfinite(val_loss):
+            self.weights_finite = False
+            raise TrainingError(f"the validation loss is {val_loss} after step {self.step}")
+        self.val_loss = val_loss
+        if self.best_val_loss is None or val_loss < self.best_val_loss:
+            self.best_val_loss, self.validations_since_best = val_loss, 0
+        else:
+            self.validations_since_best += 1
+        return val_loss
+
+    def _documents_loss(self):
+        B, batches = self.settings.B, self.val_batches
+        batches.restore(self.val_start)
+        total = count = 0
+        for start in range(0, batches.rows, B)[: self.settings.val_batches or None]:
+            x, y = (ids[: batches.rows - start] for ids in batches.next())  # (B, T), the last fewer
+            targets = np.count_nonzero(y != IGNORED)
+            total += targets * self.model.loss(x, y)
+            count += targets
+        return total / count
+
+    @property
+    def done(self):
+        """Whether all steps are done, or the validation loss has not fallen for too long."""
+        s = self.settings
+        return self.step >= s.steps or 0 < s.patience <= self.validations_since_best

@@ -1,0 +1,194 @@
+"""Tokenizers: to tokens and back, and one sentence where GPT-2's files cannot be had."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from npgpt import ArgumentError, FileError, get_tokenizer
+from npgpt.data.tokenizer import CharsTokenizer, read_tokenizer, tokenizer_from, write_tokenizer
+
+TEXTS = ["", "Hello, world!\n", "naïve café 🙂 ƒ", "<|endoftext|>", "a" * 300, "\0\t\r\n"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_bytes_come_back(text):
+    tokenizer = get_tokenizer("bytes")
+    tokens = tokenizer.encode(text)
+    assert len(tokens) == len(text.encode())
+    assert all(0 <= token < 256 for token in tokens)
+    assert tokenizer.decode(tokens) == text
+
+
+def test_bytes_end_of_text_is_a_token_of_its_own():
+    tokenizer = get_tokenizer("bytes")
+    assert tokenizer.eot == 256
+    assert tokenizer.vocab_size == 257
+    assert tokenizer.decode([104, 105, 256, 255]) == "hi<|endoftext|>�"
+
+
+def test_gpt2_is_gpt2s(shared_data, monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
+    tokenizer = get_tokenizer("gpt2")
+    assert tokenizer.encode("Hello world") == [15496, 995]
+    assert tokenizer.vocab_size == 50257
+    assert tokenizer.decode([50256]) == "<|endoftext|>"
+    assert tokenizer.eot not in tokenizer.encode("<|endoftext|>")
+    for text in TEXTS:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ArgumentError, match="tokenizer must be one of gpt2, bytes, not 'bpe'"):
+        get_tokenizer("bpe")
+
+
+def test_gpt2_without_network_and_cache_is_one_sentence_on_what_to_do(tmp_path):
+    """In a process of its own: tiktoken keeps what it has loaded."""
+    code = (
+        "import npgpt, sys\n"
+        "tokenizer = npgpt.get_tokenizer('gpt2')\n"
+        "assert tokenizer.description == {'name': 'gpt2'} and tokenizer.eot == 50256\n"
+        "assert 'tiktoken' not in sys.modules\n"
+        "try: tokenizer.encode('a')\n"
+        "except npgpt.FileError as error: print(error)"
+    )
+    dead = "http://127.0.0.1:9"  # nobody listens there
+    env = {**os.environ, "TIKTOKEN_CACHE_DIR": str(tmp_path), "https_proxy": dead, "no_proxy": ""}
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert "the gpt2 tokenizer's files cannot be had" in run.stdout, run.stderr
+    assert "TIKTOKEN_CACHE_DIR" in run.stdout
+    assert len(run.stdout.splitlines()) == 1
+
+
+def test_gpt2s_files_of_other_bytes_are_not_used(tmp_path, monkeypatch):
+    import tiktoken.load
+    import tiktoken.registry
+
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})
+    monkeypatch.setattr(tiktoken.load, "read_file", lambda path: b"#version: 0.2\n")
+    (tmp_path / "6d1cbeee0f20b3d9449abfede4726ed8212e3aee").write_bytes(b"wrong")
+    with pytest.raises(FileError, match="cannot be had"):
+        get_tokenizer("gpt2").encode("a")
+
+
+def test_gpt2s_tokens_are_split_characters_too(shared_data, monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
+    tokenizer = get_tokenizer("gpt2")
+    tokens = tokenizer.encode("🙂")
+    assert len(tokens) > 1
+    assert (
+        tokenizer.decode_bytes(tokens[:1])
+        == "🙂".encode()[: len(tokenizer.decode_bytes(tokens[:1]))]
+    )
+    assert b"".join(tokenizer.decode_bytes([token]) for token in tokens) == "🙂".encode()
+    assert tokenizer.decode(np.array(tokens)) == "🙂"
+
+
+def test_characters_come_back():
+    tokenizer = CharsTokenizer("ab🙂\n")
+    assert (tokenizer.name, tokenizer.vocab_size, tokenizer.eot) == ("chars", 5, 4)
+    assert tokenizer.encode("b🙂a\n") == [1, 2, 0, 3]
+    assert tokenizer.decode([1, 2, 0, 3, 4]) == "b🙂a\n<|endoftext|>"
+    assert tokenizer.decode_bytes(np.array([2])) == "🙂".encode()
+
+
+def test_an_unknown_character_is_named():
+    with pytest.raises(ArgumentError, match="the text holds 'é', which is not among the 2 char"):
+        CharsTokenizer("ab").encode("abé")
+
+
+@pytest.mark.parametrize(
+    ("characters", "message"),
+    [
+        ("", "characters must be a text, not empty"),
+        (None, "characters must be a text, not empty"),
+        (["a"], "characters must be a text, not list"),
+        ("aba", "characters must differ, but 'a' is there twice"),
+        ("a\ud800", r"characters must be such, which '\\ud800' is not"),
+    ],
+)
+def test_characters_that_make_no_tokenizer_are_refused(characters, message):
+    with pytest.raises(ArgumentError, match=message):
+        CharsTokenizer(characters)
+
+
+@pytest.mark.parametrize("token", [-1, 5, 2**40])
+def test_tokens_that_the_tokenizer_has_not_are_refused(token):
+    with pytest.raises(ArgumentError, match=f"chars must be from 0 to 4, not {token}"):
+        CharsTokenizer("abcd").decode([0, token])
+
+
+def test_no_text_is_one_sentence():
+    with pytest.raises(ArgumentError, match=r"the text holds '\\udcff', no character"):
+        get_tokenizer("bytes").encode("a\udcff")
+
+
+@pytest.mark.parametrize("tokenizer", [get_tokenizer("bytes"), CharsTokenizer('a"\n🙂')])
+def test_a_tokenizer_is_made_of_its_description_again(tokenizer, tmp_path):
+    write_tokenizer(tmp_path / "a.b.bin", tokenizer.description)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.b.tokenizer.json"]
+    description = read_tokenizer(tmp_path / "a.b.bin")
+    assert description == tokenizer.description
+    again = tokenizer_from(description)
+    assert again.encode("a\n🙂") == tokenizer.encode("a\n🙂")
+    assert again.vocab_size == tokenizer.vocab_size
+
+
+def test_a_file_without_a_description_has_none(tmp_path):
+    assert read_tokenizer(tmp_path / "a.bin") is None
+
+
+NONSENSE = [
+    None,
+    [],
+    "gpt2",
+    {},
+    {"name": "bpe"},
+    {"name": ["gpt2"]},
+    {"name": "chars"},
+    {"name": "chars", "characters": ""},
+    {"name": "chars", "characters": ["a", "b"]},
+    {"name": "gpt2", "characters": "ab"},
+    {"name": "chars", "characters": "ab", "eot": 0},
+]
+
+
+@pytest.mark.parametrize("description", NONSENSE)
+def test_a_description_of_no_tokenizer_is_refused(description, tmp_path):
+    with pytest.raises(ArgumentError, match="description must be|characters must be"):
+        tokenizer_from(description)
+    with pytest.raises(ArgumentError):
+        write_tokenizer(tmp_path / "a.bin", description)
+    assert read_tokenizer(tmp_path / "a.bin") is None
+    (tmp_path / "a.tokenizer.json").write_text(json.dumps(description))
+    with pytest.raises(FileError, match="a.tokenizer.json: not a tokenizer's description"):
+        read_tokenizer(tmp_path / "a.bin")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff", b"{}", b"[" * 100_000, b'{"name": "gpt2"} x', b"1" * 5000],
+)
+def test_a_damaged_description_is_one_sentence(content, tmp_path):
+    (tmp_path / "a.tokenizer.json").write_bytes(content)
+    with pytest.raises(FileError, match="a.tokenizer.json: not a tokenizer's desc") as raised:
+        read_tokenizer(tmp_path / "a.bin")
+    assert len(str(raised.value)) < 500 and "\n" not in str(raised.value)
+
+
+def test_a_huge_description_is_not_read(tmp_path):
+    with open(tmp_path / "a.tokenizer.json", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(FileError, match="1099511627776 bytes, 16777216 are the most"):
+        read_tokenizer(tmp_path / "a.bin")
+
+
+def test_a_long_nonsense_is_not_shown_whole():
+    with pytest.raises(ArgumentError) as raised:
+        tokenizer_from("x" * 10_000)
+    assert len(str(raised.value)) < 400

@@ -1,0 +1,131 @@
+"""load_model: every kind of model by one function, each with its tokenizer."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from conftest import TINY_MODEL
+
+from npgpt import ArgumentError, FileError, GPT2Config, Parameters, pretrained, write_checkpoint
+from npgpt.data.tokenizer import BytesTokenizer, GPT2Tokenizer, write_tokenizer
+from npgpt.formats.huggingface import write_huggingface
+from npgpt.formats.models import load_model
+
+BYTES = BytesTokenizer().description
+GPT2 = GPT2Tokenizer().description
+SMALL = GPT2Config(block_size=4, vocab_size=50257, n_layer=1, n_head=1, n_embd=2)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder, and a function that adds a checkpoint whose weights are all of one value."""
+
+    def add(step, val_loss, value, tokenizer=BYTES):
+        folder = tmp_path / "run" / "checkpoints" / f"step_{step:08d}"
+        folder.mkdir(parents=True)
+        params = Parameters(GPT2Config(4, 257, 1, 1, 2))
+        params.flat[:] = value
+        write_checkpoint(folder / "model.bin", params)
+        if tokenizer:
+            write_tokenizer(folder / "model.bin", tokenizer)
+        state = {"step": step, "updates": step, "val_loss": val_loss}
+        (folder / "state.json").write_text(json.dumps(state))
+
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "run", add
+
+
+def test_an_llmc_file_with_and_without_a_tokenizer(params, tmp_path):
+    loaded, tokenizer = load_model(TINY_MODEL)
+    assert tokenizer is None
+    np.testing.assert_array_equal(loaded.flat, params.flat)
+    write_checkpoint(tmp_path / "m.bin", params)
+    write_tokenizer(tmp_path / "m.bin", BYTES)
+    loaded, tokenizer = load_model(str(tmp_path / "m.bin"))
+    assert tokenizer == BYTES
+    np.testing.assert_array_equal(loaded.flat, params.flat)
+
+
+def test_a_hugging_face_folder_and_its_file(params, tmp_path):
+    pytest.importorskip("safetensors")
+    write_huggingface(tmp_path, params, BYTES)
+    for where in (tmp_path, str(tmp_path / "model.safetensors")):
+        loaded, tokenizer = load_model(where)
+        assert tokenizer == BYTES
+        np.testing.assert_array_equal(loaded.flat, params.flat)
+    (tmp_path / "model.tokenizer.json").unlink()
+    assert load_model(tmp_path)[1] is None
+
+
+def test_gpt2s_vocabulary_goes_with_gpt2s_tokenizer(tmp_path):
+    write_checkpoint(tmp_path / "m.bin", Parameters(SMALL))
+    assert load_model(tmp_path / "m.bin")[1] == GPT2
+    write_tokenizer(tmp_path / "m.bin", BYTES)  # what stands beside it counts
+    assert load_model(tmp_path / "m.bin")[1] == BYTES
+
+
+def test_a_published_name_is_fetched_even_beside_a_folder_of_that_name(tmp_path, monkeypatch):
+    pytest.importorskip("safetensors")
+    params = Parameters.init(SMALL, seed=3)
+    write_huggingface(tmp_path / "cache", params)
+    (tmp_path / "gpt2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretrained, "fetch", {"gpt2": tmp_path / "cache"}.get)
+    loaded, tokenizer = load_model("gpt2")
+    assert tokenizer == GPT2
+    np.testing.assert_array_equal(loaded.flat, params.flat)
+    with pytest.raises(FileError, match="gpt2: no model in this folder"):
+        load_model("./gpt2")
+
+
+def test_a_runs_model_is_the_one_of_the_lowest_validation_loss(run):
+    folder, add = run
+    add(10, None, 1.0)
+    add(20, 2.5, 2.0)
+    add(30, 2.25, 3.0)
+    add(40, 2.75, 4.0)
+    loaded, tokenizer = load_model(folder)
+    assert loaded.flat[0] == 3.0 and tokenizer == BYTES
+
+
+def test_a_runs_model_is_the_last_one_without_validation(run):
+    folder, add = run
+    add(20, None, 2.0)
+    add(100, None, 3.0, tokenizer=None)
+    loaded, tokenizer = load_model(str(folder))
+    assert loaded.flat[0] == 3.0 and tokenizer is None
+
+
+def test_a_run_without_a_checkpoint_is_one_sentence(run):
+    with pytest.raises(FileError, match="run: the run has no checkpoint yet$"):
+        load_model(run[0])
+
+
+@pytest.mark.parametrize("where", ["nowhere", "gpt3", "", "tiny.bin/x"])
+def test_what_is_no_model_is_one_sentence_with_what_would_be(where, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.bin").write_bytes(TINY_MODEL.read_bytes())
+    with pytest.raises(FileError) as raised:
+        load_model(where)
+    message = str(raised.value)
+    assert "not found; " in message or "no model in this folder; " in message
+    assert "llm.c .bin file, a Hugging Face folder" in message and "gpt2-xl" in message
+    assert "\n" not in message
+
+
+def test_a_damaged_tokenizer_or_file_is_one_sentence(params, tmp_path):
+    (tmp_path / "m.bin").write_bytes(b"x" * 2000)
+    with pytest.raises(FileError, match="m.bin: not a GPT-2 checkpoint"):
+        load_model(tmp_path / "m.bin")
+    write_checkpoint(tmp_path / "m.bin", params)
+    (tmp_path / "m.tokenizer.json").write_text("{")
+    with pytest.raises(FileError, match="m.tokenizer.json: not a tokenizer's description"):
+        load_model(tmp_path / "m.bin")
+
+
+def test_a_missing_extra_is_told_before_a_download(monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setattr(pretrained, "fetch", lambda name: pytest.fail("it downloads"))
+    with pytest.raises(ArgumentError, match=r"pip install 'npgpt\[hf\]'"):
+        load_model("gpt2")

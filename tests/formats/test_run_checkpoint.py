@@ -1,0 +1,112 @@
+"""A checkpoint's folder: there and back, complete or absent, damage in one sentence."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+import npgpt
+from npgpt.data.tokenizer import BytesTokenizer, read_tokenizer
+from npgpt.errors import FileError
+from npgpt.formats import run_checkpoint as training_state
+
+
+@pytest.fixture
+def model(params, rng):
+    model = npgpt.GPT2(params.config, params=params, backend="numpy")
+    tokens = rng.integers(0, 251, (2, 2, 8))
+    for _ in range(2):
+        model.forward_backward(*tokens)
+        model.update(1e-3)
+    model.tokenizer = BytesTokenizer()
+    return model
+
+
+STATE = {"step": 5, "val_loss": 1.5}
+
+
+def test_a_checkpoint_comes_back_bit_for_bit(model, tmp_path):
+    folder = tmp_path / "step_00000005"
+    training_state.save(folder, model, STATE)
+    params, m, v, state = training_state.load(folder)
+    np.testing.assert_array_equal(params.flat, model.params.flat)
+    np.testing.assert_array_equal(m.flat, model.m.flat)
+    np.testing.assert_array_equal(v.flat, model.v.flat)
+    assert np.any(m.flat) and np.any(v.flat)
+    assert state == {**STATE, "updates": 2}
+    assert read_tokenizer(folder / "model.bin") == {"name": "bytes"}
+    assert npgpt.read_checkpoint(folder / "model.bin").config == model.config
+    assert os.listdir(tmp_path) == ["step_00000005"]
+
+
+def test_before_the_first_update_the_moments_are_zeros(params, tmp_path):
+    training_state.save(tmp_path / "c", npgpt.GPT2(params.config, params=params), STATE)
+    _, m, v, state = training_state.load(tmp_path / "c")
+    assert not m.flat.any() and not v.flat.any() and state["updates"] == 0
+
+
+@pytest.mark.parametrize(
+    "failing", ["write_checkpoint", "write_tokenizer", "write_moments", "sync"]
+)
+def test_what_fails_on_the_way_leaves_nothing(model, tmp_path, monkeypatch, failing):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training_state, failing, full)
+    with pytest.raises(FileError, match="cannot be written: No space left on device"):
+        training_state.save(tmp_path / "c", model, STATE)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_is_half_removed_is_not_a_checkpoint(model, tmp_path, monkeypatch):
+    training_state.save(tmp_path / "step_00000005", model, STATE)
+    monkeypatch.setattr(training_state.shutil, "rmtree", lambda *args, **kwargs: None)
+    training_state.remove(tmp_path / "step_00000005")
+    assert os.listdir(tmp_path) == ["step_00000005.partial"]
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def other_magic(path):
+    path.write_bytes(b"\0" + path.read_bytes()[1:])
+
+
+def other_version(path):
+    content = bytearray(path.read_bytes())
+    content[4] = 9
+    path.write_bytes(content)
+
+
+def other_model(path):
+    content = bytearray(path.read_bytes())
+    content[8] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (truncate, "state.bin: truncated"),
+        (other_magic, "state.bin: not a training state"),
+        (other_version, "state.bin: a training state of version 9, but 1 is known"),
+        (other_model, "but the model beside them has 70608"),
+    ],
+)
+def test_damaged_moments_are_one_sentence(model, tmp_path, damage, words):
+    training_state.save(tmp_path / "c", model, STATE)
+    damage(tmp_path / "c" / "state.bin")
+    with pytest.raises(FileError) as caught:
+        training_state.load(tmp_path / "c")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"step": 1}', '{"step": "1", "updates": 1}', "nul"])
+def test_a_damaged_state_is_one_sentence(model, tmp_path, text):
+    training_state.save(tmp_path / "c", model, STATE)
+    (tmp_path / "c" / "state.json").write_text(text)
+    with pytest.raises(FileError, match=r"state\.json: the state is damaged: "):
+        training_state.load(tmp_path / "c")
+    assert json.loads(json.dumps(STATE)) == STATE

@@ -1,0 +1,176 @@
+"""The model: shapes, training, and what it refuses."""
+
+import numpy as np
+import pytest
+
+from npgpt import GPT2, ArgumentError, GPT2Config, Parameters
+
+CONFIG = GPT2Config(block_size=9, vocab_size=13, n_layer=2, n_head=3, n_embd=12)
+
+
+@pytest.fixture(params=["numpy", "numba"])
+def model(request):
+    return GPT2(CONFIG, seed=1, backend=request.param)
+
+
+@pytest.mark.parametrize("B", [1, 2, 5])
+@pytest.mark.parametrize("T", [1, 2, 7, 9])
+def test_any_batch_up_to_block_size_works(model, B, T, rng):
+    tokens, targets = rng.integers(0, 13, (2, B, T))
+    assert model.forward(tokens).shape == (B, T, 13)
+    loss = model.forward_backward(tokens, targets)
+    assert loss == pytest.approx(np.log(13), abs=0.1)
+    assert np.isfinite(model.grads.flat).all()
+    assert (model.grads.wpe[T:] == 0).all()
+    assert (model.grads.wpe[:T] != 0).all()
+
+
+def test_loss_is_the_cross_entropy_of_the_logits(model, rng):
+    tokens, targets = rng.integers(0, 13, (2, 3, 4))
+    logits = model.forward(tokens).astype(np.float64)
+    of_target = np.take_along_axis(logits, targets[..., None], -1)[..., 0]
+    expected = (np.log(np.exp(logits).sum(-1)) - of_target).mean()
+    assert model.loss(tokens, targets) == pytest.approx(expected, rel=1e-6)
+
+
+def test_gradients_are_written_anew_by_each_backward(model, rng):
+    tokens, targets = rng.integers(0, 13, (2, 2, 5))
+    model.forward_backward(tokens, targets)
+    first = model.grads.flat.copy()
+    model.forward_backward(tokens, targets)
+    np.testing.assert_array_equal(model.grads.flat, first)
+
+
+def test_training_learns_a_batch_by_heart(model, rng):
+    tokens, targets = rng.integers(0, 13, (2, 2, 6))
+    first = model.loss(tokens, targets)
+    for _ in range(150):
+        model.forward_backward(tokens, targets)
+        model.update(lr=1e-2)
+    assert model.loss(tokens, targets) < 0.05 < first
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_training_repeats_bit_for_bit(backend, rng):
+    tokens, targets = rng.integers(0, 13, (2, 2, 6))
+    runs = []
+    for _ in range(2):
+        model = GPT2(CONFIG, seed=5, backend=backend)
+        for _ in range(3):
+            model.forward_backward(tokens, targets)
+            model.update(lr=1e-2, weight_decay=0.1)
+        runs.append(model.params.flat)
+    np.testing.assert_array_equal(*runs)
+
+
+def test_backends_agree(rng):
+    tokens, targets = rng.integers(0, 13, (2, 3, 8))
+    grads = []
+    for backend in ("numpy", "numba"):
+        model = GPT2(CONFIG, seed=1, backend=backend)
+        model.forward_backward(tokens, targets)
+        grads.append(model.grads.flat)
+    np.testing.assert_allclose(*grads, atol=1e-6)
+
+
+def test_a_float64_model_computes_in_float64(rng):
+    params = Parameters.init(CONFIG, dtype=np.float64)
+    model = GPT2(CONFIG, params=params)
+    tokens, targets = rng.integers(0, 13, (2, 2, 3))
+    assert model.forward(tokens).dtype == np.float64
+    model.forward_backward(tokens, targets)
+    model.update(1e-3)
+    assert model.grads.flat.dtype == model.m.flat.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ([[13]], "tokens must be from 0 to 12, but run from 13 to 13"),
+        ([[-1]], "tokens must be from 0 to 12, but run from -1 to -1"),
+        ([[0] * 10], "tokens can be 9 long, the block_size, not 10"),
+        ([1, 2], r"tokens must be integers of shape \(B, T\), not int64 of shape \(2,\)"),
+        ([[0.5]], "tokens must be integers"),
+        ([[]], "tokens must be integers"),
+        ([[1, 2], [3]], "tokens must be integers"),
+    ],
+)
+def test_bad_tokens_are_refused(model, tokens, message):
+    with pytest.raises(ArgumentError, match=message):
+        model.forward(tokens)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.loss([[1]], [[1, 2]]), "targets must be"),
+        (lambda m: m.loss([[1]], [[-1]]), "targets are all -1"),
+        (lambda m: m.loss([[1]], [[-2]]), "targets must be from -1 to 12"),
+        (lambda m: m.forward_backward([[1]], [[1, 2]]), "targets must be"),
+        (lambda m: m.forward_backward([[1]], [[1]], add=True), "add=True comes after a first"),
+        (lambda m: m.update(1e-3), "update.. comes after forward_backward"),
+        (lambda m: GPT2(GPT2Config(), params=m.params), "params must be of the model's GPT2Config"),
+        (lambda m: GPT2(CONFIG, backend="torch"), "backend must be one of numpy, numba"),
+    ],
+)
+def test_bad_calls_are_refused(model, call, message):
+    with pytest.raises(ArgumentError, match=message):
+        call(model)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.uint64])
+def test_tokens_may_be_of_any_integer_dtype(model, dtype):
+    tokens = np.array([[1, 2, 3]], dtype)
+    expected = model.generate([[1, 2, 3]], 4, temperature=0)
+    np.testing.assert_array_equal(model.generate(tokens, 4, temperature=0), expected)
+    assert model.loss(tokens, tokens) == model.loss([[1, 2, 3]], [[1, 2, 3]])
+
+
+@pytest.fixture
+def batches(rng):
+    """Four micro-batches and the one batch that they make; one position has no target."""
+    tokens, targets = rng.integers(0, 13, (2, 8, 9))
+    return [(tokens[i : i + 2], targets[i : i + 2]) for i in range(0, 8, 2)], (tokens, targets)
+
+
+def test_micro_batches_add_up_to_their_batch(model, batches):
+    parts, whole = batches
+    expected = model.forward_backward(*whole)
+    grads = model.grads.flat.copy()
+    model.grads.flat[:] = np.nan  # nothing is left of what was there
+    losses = [model.forward_backward(*part, dloss=1 / 4, add=i > 0) for i, part in enumerate(parts)]
+    assert np.mean(losses) == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(model.grads.flat, grads, atol=1e-6)
+
+
+def test_recomputing_changes_nothing(model, batches):
+    _, (tokens, targets) = batches
+    loss = model.forward_backward(tokens, targets)
+    grads = model.grads.flat.copy()
+    model.recompute = True
+    assert model.forward_backward(tokens, targets) == loss
+    np.testing.assert_array_equal(model.grads.flat, grads)
+
+
+def test_the_head_in_chunks_equals_the_head_at_once(model, batches, monkeypatch):
+    _, (tokens, targets) = batches
+    targets[0, 1] = targets[3] = -1  # with 5 rows at a time, some chunks have no target at all
+    loss = model.forward_backward(tokens, targets)
+    grads = model.grads.flat.copy()
+    assert model.loss(tokens, targets) == loss
+    monkeypatch.setattr("npgpt.model.gpt2.HEAD_ROWS", 5)
+    assert model.forward_backward(tokens, targets) == pytest.approx(loss, rel=1e-6)
+    np.testing.assert_allclose(model.grads.flat, grads, atol=1e-6)
+
+
+def test_clipping_scales_the_gradients_to_the_norm(rng):
+    tokens, targets = rng.integers(0, 13, (2, 2, 6))
+    for backend in ("numpy", "numba"):
+        model, same = (GPT2(CONFIG, seed=5, backend=backend) for _ in range(2))
+        model.forward_backward(tokens, targets)
+        norm = np.linalg.norm(model.grads.flat.astype(np.float64))
+        assert model.update(1e-2, clip=norm / 3) == pytest.approx(norm, rel=1e-6)
+        same.forward_backward(tokens, targets)
+        same.grads.flat[:] /= 3
+        assert same.update(1e-2, clip=norm) == pytest.approx(norm / 3, rel=1e-6)
+        np.testing.assert_allclose(model.params.flat, same.params.flat, atol=1e-7)

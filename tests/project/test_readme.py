@@ -1,0 +1,73 @@
+"""The README: its code runs, and what it shows is what there is."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import npgpt
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def run(folder, *command):
+    done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_its_gradient_check_finds_all_three_gradients_right(tmp_path):
+    rows = run(tmp_path, "-W", "error", "-c", blocks("python")[0]).splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["dx", "dw", "db"]
+    assert all(row.endswith("  OK") for row in rows)
+
+
+def test_its_training_learns_the_sentence_and_writes_a_checkpoint(tmp_path):
+    assert len(blocks("python")) == 2
+    out = run(tmp_path, "-W", "error", "-c", blocks("python")[1])
+    assert "she sells sea shells by the sea" in out
+    assert npgpt.read_checkpoint(tmp_path / "shells.bin").config.n_embd == 64
+
+
+def test_its_output_is_the_programs(tmp_path):
+    """To the letter but for the differences and the times; losses within 1e-5."""
+    shown, printed = blocks("text")[0], run(tmp_path, "-m", "npgpt.test_gpt2")
+
+    def masked(text):
+        return re.sub(r"\d\.\de[+-]\d+|\d+(?= ms)|(?<= )\d\.\d{6}", "#", text)
+
+    def losses(text):
+        return [float(number) for number in re.findall(r"(?<= )\d\.\d{6}", text)]
+
+    assert masked(shown) == masked(printed)
+    assert len(losses(printed)) == 20
+    np.testing.assert_allclose(losses(shown), losses(printed), atol=1e-5)
+
+
+def test_its_layer_is_the_layer():
+    source = (ROOT / "npgpt" / "layers" / "layernorm.py").read_text(encoding="utf-8")
+    without_docstrings = re.sub(r'^ *""".*?"""\n+', "", source, flags=re.DOTALL | re.MULTILINE)
+    assert blocks("text")[1] == without_docstrings
+
+
+def test_its_map_names_every_module_and_no_other():
+    table = README.split("## The map")[1].split("## ")[0]
+    named = set(re.findall(r"`([\w/]+\.py)`", table))
+    modules = {
+        str(path.relative_to(ROOT))
+        for folder in ("npgpt", "npgpt/layers", "scripts")
+        for path in (ROOT / folder).glob("*.py")
+    }
+    assert named == {m for m in modules if not m.endswith("__init__.py")}
+
+
+def test_its_links_resolve():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target

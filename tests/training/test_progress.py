@@ -1,0 +1,46 @@
+"""How a run shows: lines where there is no terminal, a bar where there is one."""
+
+import sys
+
+from npgpt.training.progress import Reports, clock
+from npgpt.training.trainer import Update
+
+
+def update(step, skipped=False):
+    return Update(step, 2.5, 1e-3, 0.5, seconds=0.5, skipped=skipped)
+
+
+def test_without_a_terminal_there_are_about_100_lines(capsys):
+    reports = Reports(0, 1000, tokens=50)
+    for step in range(1, 1001):
+        reports.update(update(step))
+    reports.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 101
+    assert lines[0] == ("step 1/1000: loss 2.5000, lr 1.00e-03, norm 0.50, 100 tok/s, 0:08:20 left")
+    assert lines[-1].startswith("step 1000/1000: ") and lines[-1].endswith("0:00:00 left")
+
+
+def test_an_update_that_was_skipped_is_told(capsys):
+    Reports(0, 1000, tokens=50).update(update(7, skipped=True))
+    assert capsys.readouterr().out.startswith("step 7: skipped, an outlier: loss 2.5000")
+
+
+def test_on_a_terminal_there_is_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    reports = Reports(4, 10, tokens=50)
+    reports.update(update(5))
+    reports.say("a line above it")
+    reports.close()
+    shown = capsys.readouterr()
+    assert "5/10" in shown.err and "loss 2.5000" in shown.err
+    assert shown.out == "a line above it\n"
+
+
+def test_the_clock():
+    assert [clock(s) for s in (0, 59.6, 3661, 360000)] == [
+        "0:00:00",
+        "0:01:00",
+        "1:01:01",
+        "100:00:00",
+    ]

@@ -1,0 +1,175 @@
+"""A run's folder: one process at a time, logs that go back, which checkpoints are kept."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import npgpt
+from npgpt.errors import ArgumentError, FileError
+from npgpt.training.run import Run, best_step, checkpoint_steps
+from npgpt.training.settings import Settings
+from npgpt.training.trainer import Update
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(run=str(tmp_path / "run"), keep=2, steps=9)
+
+
+@pytest.fixture
+def run(settings):
+    run = Run(settings.run, settings)
+    yield run
+    run.close()
+
+
+def saved(run, params, step, val_loss):
+    state = {"step": step, "val_loss": val_loss}
+    model = npgpt.GPT2(params.config, params=params, backend="numpy")
+    run.save(SimpleNamespace(step=step, model=model, state=lambda: state))
+
+
+def test_a_run_is_opened_with_the_settings_it_was_made_with(run, settings):
+    run.close()
+    again = Run(settings.run)
+    assert again.settings == settings
+    again.close()
+
+
+def test_only_the_steps_can_be_changed(run, settings):
+    run.close()
+    refused = Run(settings.run, steps=30)
+    refused.close()  # before it began: what it was opened with is forgotten
+    longer = Run(settings.run, steps=20)
+    longer.begin(0)
+    longer.close()
+    assert longer.settings == Settings(run=settings.run, keep=2, steps=20)
+    with pytest.raises(ArgumentError, match="resume goes with steps alone, not with lr"):
+        Run(settings.run, steps=20, lr=1.0)
+    again = Run(settings.run)
+    assert again.settings.steps == 20
+    again.close()
+
+
+def test_a_folder_with_a_run_is_not_begun_again(run, settings):
+    with pytest.raises(ArgumentError, match="holds a run already: go on with it by --resume"):
+        Run(settings.run, settings)
+
+
+def test_a_folder_without_a_run_is_nothing_to_go_on_with(tmp_path):
+    with pytest.raises(FileError, match="no run to go on with: it has no settings.toml"):
+        Run(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_use_is_refused_to_another_process(run, settings):
+    code = f"from npgpt.training.run import Run; Run({settings.run!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.endswith(f"FileError: {settings.run}: in use by another process\n")
+    run.close()
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_file_in_the_way_is_one_sentence(tmp_path, settings):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(FileError, match="run: cannot be written: "):
+        Run(settings.run, settings)
+
+
+def test_what_a_killed_process_left_is_swept(run, settings, params):
+    saved(run, params, 3, None)
+    (run.checkpoints / "step_00000004.partial").mkdir()
+    (run.folder / "log.jsonl.77.partial").write_text("")
+    (run.samples / "step_00000004.txt.77.partial").write_text("")
+    run.close()
+    again = Run(settings.run)
+    assert [path.name for path in again.checkpoints.iterdir()] == ["step_00000003"]
+    assert not list(again.folder.rglob("*.partial"))
+    again.close()
+
+
+def test_the_last_and_the_best_checkpoints_are_kept(run, params):
+    for step, val_loss in ((1, 3.0), (2, 2.0), (3, 2.5), (4, None), (5, 2.6)):
+        saved(run, params, step, val_loss)
+    assert run.steps() == checkpoint_steps(run.folder) == [2, 4, 5]
+    assert best_step(run.folder) == 2
+
+
+def test_without_validation_the_last_is_the_best(run, params):
+    assert best_step(run.folder) is None
+    for step in (1, 2, 3):
+        saved(run, params, step, None)
+    assert best_step(run.folder) == 3 and run.steps() == [2, 3]
+
+
+def test_a_checkpoint_that_is_there_is_not_written_again(run, params):
+    saved(run, params, 1, 3.0)
+    saved(run, params, 1, 4.0)
+    assert json.loads((run.checkpoint(1) / "state.json").read_text())["val_loss"] == 3.0
+
+
+def update(step, loss=2.5):
+    return Update(step, loss, lr=1e-4, norm=0.123, seconds=0.5, skipped=False)
+
+
+def test_the_logs_are_json_lines_and_llm_c_s(run):
+    run.begin(0)
+    run.log({"step": 0, "val_loss": 4.0})
+    run.log_update(update(1), tokens=100)
+    lines = (run.folder / "log.jsonl").read_text().splitlines()
+    assert json.loads(lines[0]) == {"step": 0, "val_loss": 4.0}
+    assert json.loads(lines[1]) == {
+        "step": 1, "loss": 2.5, "lr": 1e-4, "norm": 0.123, "seconds": 0.5, "skipped": False,
+        "tokens_per_second": 200.0,
+    }  # fmt: skip
+    text = (run.folder / "main.log").read_text()
+    assert text == "s:0 tel:4.0000\ns:0 trl:2.5000 lr:0.000100 norm:0.12\n"
+
+
+def test_logs_go_back_to_the_step_that_a_run_goes_on_from(run):
+    run.begin(0)
+    run.log({"step": 0, "val_loss": 4.0})
+    for step in (1, 2, 3):
+        run.log_update(update(step), 100)
+    kept = {name: (run.folder / name).read_text() for name in ("log.jsonl", "main.log")}
+    run.log({"step": 3, "val_loss": 3.0})
+    run.log_update(update(4), 100)
+    for name, half in (("log.jsonl", '{"step": 3, "lo'), ("main.log", "s:2 tr")):
+        with open(run.folder / name, "a") as file:
+            file.write(half)  # killed while it wrote
+    run.begin(3)
+    run.log_update(update(4), 100)
+    lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 3, 4]
+    assert (run.folder / "main.log").read_text().startswith(kept["main.log"])
+    assert len((run.folder / "main.log").read_text().splitlines()) == 6
+    run.begin(0)
+    assert (run.folder / "log.jsonl").read_text() == (run.folder / "main.log").read_text() == ""
+
+
+def test_a_sample_is_a_file(run):
+    run.add_sample(30, "ünd\n")
+    run.add_sample(30, "once more ü")
+    assert (run.samples / "step_00000030.txt").read_text("utf-8") == "once more ü"
+
+
+def test_tensorboard_gets_what_the_log_gets(tmp_path):
+    pytest.importorskip("tensorboardX", reason="the extra tensorboard is not installed")
+    settings = Settings(run=str(tmp_path / "run"), tensorboard=True)
+    run = Run(settings.run, settings)
+    run.begin(0)
+    run.log_update(update(1), 100)
+    run.close()
+    (events,) = (run.folder / "tensorboard").iterdir()
+    assert b"tokens_per_second" in events.read_bytes()
+
+
+def test_tensorboard_without_its_extra_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    settings = Settings(run=str(tmp_path / "run"), tensorboard=True)
+    with pytest.raises(ArgumentError, match=r"pip install 'npgpt\[tensorboard\]'"):
+        Run(settings.run, settings)
+    assert not (tmp_path / "run").exists()

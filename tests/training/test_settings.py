@@ -1,0 +1,69 @@
+"""Settings: kinds, limits, unknown keys, and TOML there and back."""
+
+import dataclasses
+import tomllib
+
+import pytest
+
+from npgpt.errors import ArgumentError, FileError
+from npgpt.training.settings import FIELDS, Settings, as_toml, make_settings, read_toml
+
+
+def test_the_defaults_are_within_their_own_limits():
+    assert make_settings({}) == Settings()
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"lr": "fast"}, "lr must be of the kind float, not 'fast'"),
+        ({"lr": 0.0}, "lr must be above 0, not 0.0"),
+        ({"lr": float("nan")}, "lr must be a finite number, not nan"),
+        ({"steps": 1.5}, "steps must be of the kind int, not 1.5"),
+        ({"steps": True}, "steps must be of the kind int, not True"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"beta1": 1.0}, "beta1 must be below 1, not 1.0"),
+        ({"final_lr": 1.5}, "final_lr must be at most 1, not 1.5"),
+        ({"schedule": "cos"}, "schedule must be one of cosine, linear, constant, wsd, not 'cos'"),
+        ({"recompute": 1}, "recompute must be of the kind bool, not 1"),
+        ({"B": 3, "T": 5, "total_batch": 40}, "total_batch must be a multiple of B * T = 15"),
+    ],
+)
+def test_a_value_that_cannot_be_is_one_sentence(values, words):
+    with pytest.raises(ArgumentError) as caught:
+        make_settings(values)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key, near",
+    [("learning_rate", None), ("step", "steps"), ("chekpoint_every", "checkpoint_every")],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known(key, near):
+    with pytest.raises(ArgumentError) as caught:
+        make_settings({key: 1}, "some.toml: ")
+    assert f"some.toml: there is no setting {key}; " in str(caught.value)
+    if near:
+        assert f"did you mean {near}?" in str(caught.value)
+
+
+def test_a_whole_number_will_do_for_a_float():
+    assert make_settings({"lr": 1, "clip": 2}).lr == 1
+
+
+def test_toml_there_and_back(tmp_path):
+    odd = 'a "quoted" \\ path\nwith ünïcode 😀 and \x7f\x01'
+    settings = make_settings({"run": odd, "lr": 1e-5, "recompute": True, "steps": 7})
+    path = tmp_path / "settings.toml"
+    path.write_text(as_toml(settings), encoding="utf-8")
+    assert read_toml(path) == dataclasses.asdict(settings)
+    assert make_settings(read_toml(path)) == settings
+    assert list(tomllib.loads(as_toml(settings))) == list(FIELDS)
+
+
+@pytest.mark.parametrize("content", [b"lr = ", b"\xff", b"lr = 1\nlr = 2"])
+def test_a_file_that_is_no_toml_is_one_sentence(tmp_path, content):
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=r"bad\.toml: not TOML: "):
+        read_toml(path)

@@ -1,0 +1,123 @@
+"""What a run starts from: sizes, tokenizers, and what does not fit."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import npgpt
+from npgpt.data.token_files import write_tokens
+from npgpt.data.tokenizer import write_tokenizer
+from npgpt.errors import ArgumentError, FileError
+from npgpt.training import start
+from npgpt.training.settings import make_settings
+
+SIZES = {"n_layer": 1, "n_head": 2, "n_embd": 8, "T": 8}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Token files by name: of bytes, of characters, and without a tokenizer."""
+    named = {}
+    for name, description in (
+        ("bytes", {"name": "bytes"}),
+        ("abc", {"name": "chars", "characters": "abc"}),
+        ("abd", {"name": "chars", "characters": "abd"}),
+        ("none", None),
+    ):
+        path = tmp_path / f"{name}.bin"
+        write_tokens(path, np.arange(300) % 3)
+        if description:
+            write_tokenizer(path, description)
+        named[name] = str(path)
+    return named
+
+
+def model(settings):
+    s = make_settings(settings)
+    return start.make_model(s, *start.open_data(s))
+
+
+@pytest.mark.parametrize(
+    "depth, heads, channels, published",
+    [("d12", 12, 768, "124M"), ("d24", 16, 1024, "355M"), ("d48", 25, 1600, "1558M")],
+)
+def test_depths_are_the_published_sizes(depth, heads, channels, published):
+    s = make_settings({"model": depth})
+    config = start.scratch_config(s, {}, re.fullmatch(r"d(\d+)", depth), None)
+    assert (config.n_head, config.n_embd) == (heads, channels)
+    assert config == npgpt.PUBLISHED[published]
+
+
+def test_sizes_of_one_s_own(files):
+    made = model({"train": files["bytes"], **SIZES})
+    assert made.config == npgpt.GPT2Config(8, 257, 1, 2, 8)
+    assert made.tokenizer.name == "bytes"
+    made = model({"train": files["bytes"], **SIZES, "vocab_size": 300, "block_size": 16})
+    assert (made.config.vocab_size, made.config.block_size) == (300, 16)
+
+
+def test_tokens_without_a_tokenizer_are_gpt_2_s(files):
+    made = model({"train": files["none"], **SIZES})
+    assert made.config.vocab_size == 50257 and made.tokenizer is None
+
+
+def test_the_seed_makes_the_weights(files):
+    one, same, other = (
+        model({"train": files["abc"], **SIZES, "seed": seed}).params.flat for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_other_tokenizers_are_refused(files, tmp_path):
+    with pytest.raises(ArgumentError, match=r"abd.bin is of the tokenizer chars, but .*abc.bin"):
+        model({"train": files["abc"], "val": files["abd"], **SIZES})
+    own = model({"train": files["abc"], **SIZES})
+    npgpt.write_checkpoint(tmp_path / "m.bin", own.params)
+    write_tokenizer(tmp_path / "m.bin", own.tokenizer.description)
+    settings = {"model": str(tmp_path / "m.bin"), "T": 8}
+    with pytest.raises(
+        ArgumentError, match="abd.bin is of the tokenizer chars, but .*m.bin of chars"
+    ):
+        model({"train": files["abd"], **settings})
+    assert model({"train": files["abc"], **settings}).tokenizer.characters == "abc"
+    assert model({"train": files["none"], **settings}).tokenizer.characters == "abc"
+
+
+def test_each_file_is_checked_for_tokens_beyond_the_vocabulary(files, tmp_path):
+    write_tokens(tmp_path / "shard.bin", [1, 2, 77])
+    with pytest.raises(FileError, match="shard.bin: has the token 77, but the model's go up to 3"):
+        model({"train": files["abc"], "val": str(tmp_path / "shard.bin"), **SIZES})
+
+
+def test_a_step_that_does_not_fit_into_memory_is_refused(files, monkeypatch, capsys):
+    settings = {"train": files["bytes"], **SIZES}
+    model(settings)
+    assert capsys.readouterr().out.startswith("memory of a step: 0.17 GB: ")
+    monkeypatch.setattr(start, "available_memory", lambda: 100_000_000)
+    with pytest.raises(ArgumentError) as caught:
+        model(settings)
+    assert str(caught.value) == (
+        "a step takes 0.17 GB of memory, but 0.10 GB are available"
+        " (recompute, or a smaller B or T, takes less)"
+    )
+
+
+def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(files, monkeypatch, tmp_path):
+    settings = {"train": files["bytes"], **SIZES, "run": str(tmp_path / "deep" / "run")}
+    monkeypatch.setattr(start.shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
+    with pytest.raises(ArgumentError, match=r"4 checkpoints of 0\.00 GB .* do not fit into"):
+        model(settings)
+    assert not (tmp_path / "deep").exists()
+
+
+def test_available_memory_is_that_of_the_machine_or_its_container():
+    free = start.available_memory()
+    assert free is None or 10_000_000 < free < 10**14
+
+
+def test_the_time_of_a_step_grows_with_the_batch():
+    made = npgpt.GPT2(npgpt.GPT2Config(64, 257, 2, 2, 64), backend="numpy")
+    assert 0 < start.step_seconds(made, 1, 64, 1) < start.step_seconds(made, 16, 64, 8)

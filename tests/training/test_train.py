@@ -1,0 +1,367 @@
+"""Whole runs from Python: what they leave, how they go on, what stops them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import npgpt
+from npgpt import loop, training
+from npgpt.data.token_files import write_tokens
+from npgpt.data.tokenizer import write_tokenizer
+from npgpt.errors import ArgumentError, FileError, TrainingError
+from npgpt.training.run import checkpoint_steps
+from npgpt.training.train import train
+
+SIZES = {"n_layer": 1, "n_head": 2, "n_embd": 8, "B": 2, "T": 8}
+
+
+@pytest.fixture
+def tokens(tmp_path, rng):
+    """Two token files of bytes, in documents of nine."""
+    for name in ("train", "val"):
+        path = tmp_path / f"{name}.bin"
+        letters = rng.integers(97, 123, 400)
+        letters[::10] = 256
+        write_tokens(path, letters)
+        write_tokenizer(path, {"name": "bytes"})
+    return {"train": str(tmp_path / "train.bin"), "val": str(tmp_path / "val.bin")}
+
+
+def content(run):
+    """Name -> bytes of all files of the last checkpoint, and of the logs but for their times."""
+    last = run / "checkpoints" / f"step_{checkpoint_steps(run)[-1]:08d}"
+    files = {path.name: path.read_bytes() for path in last.iterdir()}
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("seconds", None), line.pop("tokens_per_second", None)
+    return {**files, "main.log": (run / "main.log").read_bytes(), "log.jsonl": lines}
+
+
+def test_a_run_leaves_all_of_it_in_its_folder(tmp_path, tokens):
+    trained = train(
+        run=str(tmp_path / "run"), **tokens, **SIZES, steps=12, val_every=6, sample_every=6,
+        sample_tokens=5, sample_prompt="abc", checkpoint_every=5, warmup=3, lr=1e-2,
+    )  # fmt: skip
+    assert (trained.step, trained.signal, trained.folder) == (12, 0, tmp_path / "run")
+    assert checkpoint_steps(trained.folder)[-2:] == [10, 12]
+    assert trained.val_loss < np.log(257) - 0.1
+    lines = content(trained.folder)["log.jsonl"]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
+    assert [line["step"] for line in lines if "val_loss" in line] == [0, 6, 12]
+    assert trained.loss == lines[-2]["loss"]
+    samples = trained.folder / "samples"
+    assert sorted(os.listdir(samples)) == [f"step_{n:08d}.txt" for n in (0, 6, 12)]
+    assert (samples / "step_00000006.txt").read_bytes().startswith(b"abc")
+    model = npgpt.GPT2.from_pretrained(trained.folder)
+    np.testing.assert_array_equal(model.params.flat, trained.model.params.flat)
+    assert model.tokenizer.description == {"name": "bytes"}
+
+
+def test_without_validation_tokens_nothing_is_validated(tmp_path, tokens):
+    trained = train(run=str(tmp_path / "run"), train=tokens["train"], **SIZES, steps=2)
+    assert trained.val_loss is None
+    assert b"tel" not in content(trained.folder)["main.log"]
+
+
+def test_a_run_starts_from_a_model_file(tmp_path, tokens, params):
+    start = tmp_path / "start.bin"
+    npgpt.write_checkpoint(start, params)
+    write_tokens(tmp_path / "few.bin", np.arange(250))
+    settings = {"train": str(tmp_path / "few.bin"), "model": str(start), "B": 2, "T": 8}
+    trained = train(run=str(tmp_path / "run"), **settings, steps=1, lr=1e-30)
+    np.testing.assert_allclose(trained.model.params.flat, params.flat, atol=1e-20)
+    with pytest.raises(ArgumentError, match="n_layer is for a model from scratch, not for"):
+        train(run=str(tmp_path / "other"), **settings, n_layer=3)
+    with pytest.raises(FileError, match="few.bin: has the token 249, but the model's go up to 99"):
+        small = {**SIZES, "vocab_size": 100}
+        train(run=str(tmp_path / "other"), train=settings["train"], **small)
+    assert not (tmp_path / "other").exists()
+
+
+SETTINGS = {
+    **SIZES, "steps": 20, "val_every": 7, "checkpoint_every": 5, "total_batch": 32, "lr": 1e-2,
+    "warmup": 4, "skip_norm_z": 3.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ["sequence", "random", "shuffle", "documents", "one batch"])
+def test_a_run_goes_on_bit_for_bit(tmp_path, tokens, order, monkeypatch):
+    monkeypatch.setattr("npgpt.training.outliers.WINDOW", 5)
+    settings = {**SETTINGS, **tokens, "order": order, "skip_norm_z": 1.2}
+    if order == "one batch":
+        settings |= {"order": "shuffle", "overfit_one_batch": True, "skip_norm_z": 0.0}
+    whole = train(run=str(tmp_path / "whole"), **settings)
+    update = training.Trainer.update
+
+    def dies(trainer):
+        if trainer.step == 13:
+            raise RuntimeError("power cut")
+        return update(trainer)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(training.Trainer, "update", dies)
+        train(run=str(tmp_path / "parts"), **settings)
+    parts = train(resume=tmp_path / "parts")
+    assert content(parts.folder) == content(whole.folder)
+    assert parts.loss == whole.loss
+    skipped = [line["skipped"] for line in content(whole.folder)["log.jsonl"] if "loss" in line]
+    assert any(skipped) == (order != "one batch")
+    lost = train(run=str(tmp_path / "lost"), **{**settings, "seed": 1})
+    assert content(lost.folder) != content(whole.folder)  # what is compared can differ
+
+
+def killed(tokens, folder, at):
+    """Train in a process that ends itself by SIGKILL at the given place in the code."""
+    settings = {**SETTINGS, **tokens, "run": str(folder)}
+    code = f"""
+import os, signal
+from npgpt import run, training, training_state, trainer
+def kill(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+{at}
+training.train(**{settings!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+IN_AN_UPDATE = """
+right = training.Trainer.validate
+def validate(self):
+    if self.step == 14:
+        kill()
+    return right(self)
+training.Trainer.validate = validate
+"""
+WHILE_WRITING = """
+right = training_state.write_moments
+def write_moments(path, model):
+    right(path, model)
+    if "00000010" in str(path):
+        with open(path, "r+b") as file:
+            file.truncate(2000)
+        kill()
+training_state.write_moments = write_moments
+"""
+BEFORE_RENAMING = """
+right = training_state.sync
+def sync(folder):
+    if "00000015" in str(folder):
+        kill()
+training_state.sync = sync
+"""
+WHILE_REMOVING = """
+training_state.shutil.rmtree = lambda *args, **kwargs: None
+right = training_state.remove
+def remove(folder):
+    right(folder)
+    if "00000005" in str(folder):
+        kill()
+training_state.remove = remove
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path, tokens):
+    whole = train(run=str(tmp_path / "whole"), **tokens, **SETTINGS)
+    places = {
+        "update": (IN_AN_UPDATE, 10),
+        "writing": (WHILE_WRITING, 7),
+        "renaming": (BEFORE_RENAMING, 14),
+        "removing": (WHILE_REMOVING, 10),
+    }
+    for name, (at, last) in places.items():
+        killed(tokens, tmp_path / name, at)
+        assert checkpoint_steps(tmp_path / name)[-1] == last, name
+        parts = train(resume=tmp_path / name)
+        assert content(parts.folder) == content(whole.folder), name
+
+
+def test_a_run_that_had_no_checkpoint_yet_begins_again(tmp_path, tokens, monkeypatch):
+    whole = train(run=str(tmp_path / "whole"), **tokens, **SETTINGS)
+    monkeypatch.setattr(training.Trainer, "update", lambda trainer: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(run=str(tmp_path / "parts"), **tokens, **SETTINGS)
+    monkeypatch.undo()
+    assert content(train(resume=tmp_path / "parts").folder) == content(whole.folder)
+
+
+def test_a_run_can_be_made_longer(tmp_path, tokens):
+    train(run=str(tmp_path / "run"), **tokens, **{**SETTINGS, "schedule": "constant", "steps": 10})
+    longer = train(resume=tmp_path / "run", steps=20)
+    whole = train(run=str(tmp_path / "whole"), **tokens, **{**SETTINGS, "schedule": "constant"})
+    np.testing.assert_array_equal(longer.model.params.flat, whole.model.params.flat)
+    with pytest.raises(ArgumentError, match="resume goes with steps alone, not with lr"):
+        train(resume=tmp_path / "run", lr=1.0)
+
+
+def test_other_tokens_than_the_run_began_with_are_refused(tmp_path, tokens):
+    train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
+    write_tokens(tokens["train"], np.full(300, 97))
+    with pytest.raises(ArgumentError, match="has 300 tokens, but had 400 before"):
+        train(resume=tmp_path / "run", steps=30)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_and_the_run_goes_on(tmp_path, tokens, monkeypatch, number):
+    whole = train(run=str(tmp_path / "whole"), **tokens, **SETTINGS)
+    update = training.Trainer.update
+
+    def signalled(trainer):
+        if trainer.step == 8:
+            os.kill(os.getpid(), number)
+        return update(trainer)
+
+    monkeypatch.setattr(training.Trainer, "update", signalled)
+    handler = signal.getsignal(number)
+    stopped = train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
+    assert (stopped.step, stopped.signal) == (9, number)
+    assert checkpoint_steps(stopped.folder)[-1] == 9
+    assert signal.getsignal(number) is handler
+    monkeypatch.undo()
+    assert content(train(resume=stopped.folder).folder) == content(whole.folder)
+
+
+def test_a_second_signal_ends_at_once_but_not_the_same_one_twice(monkeypatch):
+    with loop.signals() as stopped:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+    assert stopped == [signal.SIGTERM]
+    monkeypatch.setattr(loop, "TWICE", 0.0)
+    with loop.signals() as stopped, pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)  # until Python has called the handler
+        assert stopped == [signal.SIGINT]
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+
+@pytest.mark.parametrize(
+    "method, words, good",
+    [("forward_backward", "the loss", 7), ("gradient_norm", "the gradients' norm", 8)],
+)
+def test_a_run_that_diverges_keeps_its_last_good_state(
+    tmp_path, tokens, monkeypatch, method, words, good
+):
+    """A loss is that of the weights before the update, so these are good with a norm of nan."""
+    update = training.Trainer.update
+
+    def diverges(trainer):
+        if trainer.step == 8:
+            monkeypatch.setattr(trainer.model, method, lambda *a, **k: float("nan"))
+        return update(trainer)
+
+    monkeypatch.setattr(training.Trainer, "update", diverges)
+    with pytest.raises(TrainingError) as caught:
+        train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
+    folder = tmp_path / "run" / "checkpoints" / f"step_{good:08d}"
+    assert str(caught.value) == (
+        f"{words} is nan in step 9: stopped before the update; the last good state is {folder}"
+    )
+    assert checkpoint_steps(tmp_path / "run") == ([7, 8] if good == 8 else [5, 7])
+    npgpt.read_checkpoint(folder / "model.bin")
+
+
+def test_a_validation_loss_that_is_no_number_is_never_the_best(tmp_path, tokens, monkeypatch):
+    monkeypatch.setattr(
+        "npgpt.training.trainer.mean_loss",
+        lambda model, *rest: float("nan") if model.step == 14 else 3.0,
+    )
+    with pytest.raises(TrainingError, match="validation loss is nan after step 14; the last good"):
+        train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
+    assert checkpoint_steps(tmp_path / "run")[-1] == 10
+
+
+def test_a_run_keeps_the_tokenizer_of_its_model(tmp_path, tokens):
+    write_tokens(tmp_path / "plain.bin", np.full(400, 98))
+    begun = train(run=str(tmp_path / "begun"), **tokens, **SETTINGS)
+    settings = {"model": str(begun.folder), "B": 2, "T": 8, "sample_every": 2, "steps": 4}
+    run = train(run=str(tmp_path / "run"), train=str(tmp_path / "plain.bin"), **settings)
+    assert run.model.tokenizer.name == "bytes"
+    longer = train(resume=run.folder, steps=6)
+    assert longer.model.tokenizer.name == "bytes"
+    assert (run.folder / "samples" / "step_00000006.txt").exists()
+    write_tokenizer(tmp_path / "plain.bin", {"name": "chars", "characters": "abc"})
+    with pytest.raises(ArgumentError, match="plain.bin is of the tokenizer chars, but .* of bytes"):
+        train(resume=run.folder, steps=8)
+
+
+def test_samples_show_tokens_beyond_the_tokenizer(tmp_path, tokens):
+    settings = {**SETTINGS, "vocab_size": 5000, "sample_every": 20, "sample_tokens": 9}
+    trained = train(run=str(tmp_path / "run"), **tokens, **settings)
+    text = (trained.folder / "samples" / "step_00000000.txt").read_text("utf-8")
+    assert "\ufffd" in text
+
+
+def test_patience_ends_a_run(tmp_path, tokens, monkeypatch):
+    monkeypatch.setattr("npgpt.training.trainer.mean_loss", lambda model, *rest: 1.0 + model.step)
+    trained = train(run=str(tmp_path / "run"), **tokens, **{**SETTINGS, "patience": 2})
+    assert (trained.step, trained.early, trained.val_loss) == (14, True, 1.0)
+
+
+def test_fewer_steps_than_are_done_are_refused_and_change_nothing(tmp_path, tokens):
+    train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
+    before = (tmp_path / "run" / "settings.toml").read_bytes()
+    with pytest.raises(ArgumentError, match="steps must be at least the 20 done, not 5"):
+        train(resume=tmp_path / "run", steps=5)
+    assert (tmp_path / "run" / "settings.toml").read_bytes() == before
+
+
+def test_a_reader_who_leaves_does_not_end_the_run(tmp_path, tokens):
+    settings = {**SETTINGS, **tokens, "run": str(tmp_path / "run")}
+    code = f"import npgpt; npgpt.train(**{settings!r})"
+    command = f'{sys.executable} -c "$CODE" | head -n 50 > /dev/null'
+    done = subprocess.run(
+        command, shell=True, env={**os.environ, "CODE": code}, capture_output=True, text=True
+    )
+    assert done.stderr.replace("compiling kernels for this machine ...\n", "") == ""
+    assert checkpoint_steps(tmp_path / "run")[-1] == 20
+
+
+def test_a_state_without_all_that_it_needs_is_one_sentence(tmp_path, tokens):
+    run = train(run=str(tmp_path / "run"), **tokens, **SETTINGS).folder
+    path = run / "checkpoints" / "step_00000020" / "state.json"
+    state = json.loads(path.read_text())
+    del state["norms"]
+    path.write_text(json.dumps(state))
+    with pytest.raises(FileError, match="state.json: the state is damaged: 'norms'"):
+        train(resume=run, steps=30)
+
+
+def test_weights_that_are_no_numbers_are_not_kept(tmp_path, tokens, monkeypatch):
+    update = training.Trainer.update
+
+    def diverges(trainer):
+        if trainer.step == 8:
+            trainer.model.params.wte[:] = np.nan
+        return update(trainer)
+
+    monkeypatch.setattr(training.Trainer, "update", diverges)
+    with pytest.raises(TrainingError, match="the last good state is .*step_00000007"):
+        train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
+    assert checkpoint_steps(tmp_path / "run")[-1] == 7
+
+
+def test_a_full_disk_loses_nothing(tmp_path, tokens, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    write = training.training_state.write_moments
+    monkeypatch.setattr(
+        training.training_state,
+        "write_moments",
+        lambda path, model: full() if model.step > 6 else write(path, model),
+    )
+    with pytest.raises(FileError, match="step_00000007: cannot be written: No space left"):
+        train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
+    monkeypatch.undo()
+    assert os.listdir(tmp_path / "run" / "checkpoints") == ["step_00000005"]
+    whole = train(run=str(tmp_path / "whole"), **tokens, **SETTINGS)
+    assert content(train(resume=tmp_path / "run").folder) == content(whole.folder)
