@@ -1,11 +1,13 @@
 """The sixteen tensors of a GPT-2 as named views on one flat buffer, in the order of its files."""
 
 import math
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import groupby
 from types import SimpleNamespace
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from npgpt.core.config import GPT2Config
 from npgpt.errors import ArgumentError
@@ -66,8 +68,34 @@ class Parameters:
     to no buffer and take part in nothing; None where no padded file was read.
     """
 
-    def __init__(self, config, flat=None, dtype=np.float32, wte_padding=None):
-        """Put the views on flat (N,), or on new zeros of the given dtype."""
+    wte: NDArray[np.floating]  # (V, C)
+    wpe: NDArray[np.floating]  # (maxT, C)
+    ln1w: NDArray[np.floating]  # (L, C)
+    ln1b: NDArray[np.floating]  # (L, C)
+    qkvw: NDArray[np.floating]  # (L, 3C, C)
+    qkvb: NDArray[np.floating]  # (L, 3C)
+    attprojw: NDArray[np.floating]  # (L, C, C)
+    attprojb: NDArray[np.floating]  # (L, C)
+    ln2w: NDArray[np.floating]  # (L, C)
+    ln2b: NDArray[np.floating]  # (L, C)
+    fcw: NDArray[np.floating]  # (L, 4C, C)
+    fcb: NDArray[np.floating]  # (L, 4C)
+    fcprojw: NDArray[np.floating]  # (L, C, 4C)
+    fcprojb: NDArray[np.floating]  # (L, C)
+    lnfw: NDArray[np.floating]  # (C,)
+    lnfb: NDArray[np.floating]  # (C,)
+
+    def __init__(
+        self,
+        config: GPT2Config,
+        flat: NDArray[np.floating] | None = None,
+        dtype: DTypeLike = np.float32,
+        wte_padding: NDArray[np.floating] | None = None,
+    ):
+        """Put the views on flat (N,), or on new zeros of the given dtype.
+
+        Raises ArgumentError where flat is not contiguous, or not as long as the config asks for.
+        """
         count = count_parameters(config)
         if flat is None:
             flat = aligned_zeros(count, dtype)
@@ -83,14 +111,14 @@ class Parameters:
             start = stop
 
     @cached_property
-    def blocks(self):
+    def blocks(self) -> list[SimpleNamespace]:
         """Layer by layer, its slices of the stacked twelve."""
         return [
             SimpleNamespace(**{name: getattr(self, name)[layer] for name in BLOCK_NAMES})
             for layer in range(self.config.n_layer)
         ]
 
-    def zeros_like(self):
+    def zeros_like(self) -> "Parameters":
         """Parameters of the same sizes and dtype, all zeros: for gradients or moments."""
         return Parameters(self.config, dtype=self.flat.dtype)
 
@@ -98,7 +126,7 @@ class Parameters:
         """Copy and pickle the buffer alone: copied one by one, the views would not be on it."""
         return Parameters, (self.config, self.flat, self.flat.dtype, self.wte_padding)
 
-    def spans(self):
+    def spans(self) -> Iterator[tuple[slice, bool]]:
         """Pairs of a slice of flat and whether what it holds are MATRICES, in order."""
         start = 0
         for matrices, names in groupby(NAMES, lambda name: name in MATRICES):
@@ -106,12 +134,12 @@ class Parameters:
             yield slice(start, stop), matrices
             start = stop
 
-    def items(self):
+    def items(self) -> list[tuple[str, NDArray[np.floating]]]:
         """Pairs of name and view, in order."""
         return [(name, getattr(self, name)) for name in NAMES]
 
     @classmethod
-    def init(cls, config, seed=0, dtype=np.float32):
+    def init(cls, config: GPT2Config, seed: int = 0, dtype: DTypeLike = np.float32) -> "Parameters":
         """Weights to train from scratch, as GPT-2's: normal(0, 0.02), biases 0, layernorms 1.
 
         The two projections back into the residual stream are scaled by 1 / sqrt(2 L) (Radford et
@@ -121,7 +149,7 @@ class Parameters:
         params = cls(config, dtype=dtype)
         for name, view in params.items():
             if name in MATRICES:
-                rng.standard_normal(dtype=dtype, out=view)
+                rng.standard_normal(dtype=view.dtype, out=view)  # type: ignore[arg-type]
                 residual = name in ("attprojw", "fcprojw")
                 view *= 0.02 / math.sqrt(2 * config.n_layer) if residual else 0.02
             elif name in ("ln1w", "ln2w", "lnfw"):

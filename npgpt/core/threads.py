@@ -8,10 +8,10 @@ from npgpt.errors import ArgumentError
 FLOPS_PER_THREAD = 250e6  # that are worth a thread, some milliseconds of a core
 FLOPS_PER_BYTE = 10  # that a core does in the time of moving a byte
 
-_count = None
+_count: int | None = None
 
 
-def set_threads(n):
+def set_threads(n: int) -> None:
     """Let every model compute with n threads, in this process and from now on.
 
     Without it they are as many as OMP_NUM_THREADS says or, without that, as there are physical
@@ -25,7 +25,7 @@ def set_threads(n):
     _count = n
 
 
-def get_threads():
+def get_threads() -> int:
     """The number of threads that a model computes with."""
     from numba import config
 

@@ -76,9 +76,10 @@ class Tokens:
                 out[first - start : last - start] = part[first - at : last - at]
         return out
 
-    def highest(self):
-        """The largest token of all files."""
-        return max(int(piece.max()) for part in self._parts for piece in pieces(part))
+    def highest_by_file(self):
+        """Pairs of a file's path and its largest token."""
+        for path, part in zip(self.paths, self._parts, strict=True):
+            yield path, max(int(piece.max()) for piece in pieces(part))
 
 
 def open_tokens(patterns):

@@ -6,6 +6,7 @@ the tokenizer that it goes with.
 
 import json
 import os
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -17,14 +18,26 @@ LARGEST_DESCRIPTION = 1 << 24  # bytes: every character of Unicode fits
 
 
 class Tokenizer:
-    """What the tokenizers share; each has name, vocab_size, eot, encode and decode_bytes."""
+    """What the tokenizers share: `name`, how many tokens there are, and which is end-of-text."""
+
+    name: str
+    vocab_size: int
+    eot: int
+
+    def encode(self, text: str) -> list[int]:
+        """Text -> a list of tokens."""
+        raise NotImplementedError
+
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
+        """Tokens -> their bytes, which may end within a character."""
+        raise NotImplementedError
 
     @property
-    def description(self):
+    def description(self) -> dict[str, str]:
         """What `tokenizer_from` makes this tokenizer of again: a dict that JSON can hold."""
         return {"name": self.name}
 
-    def decode(self, tokens):
+    def decode(self, tokens: Iterable[int]) -> str:
         """Tokens -> text; bytes that are no UTF-8 come out as U+FFFD."""
         return self.decode_bytes(tokens).decode("utf-8", errors="replace")
 
@@ -65,11 +78,11 @@ class GPT2Tokenizer(Tokenizer):
                 " TIKTOKEN_CACHE_DIR, or use the tokenizer bytes"
             ) from error
 
-    def encode(self, text):
+    def encode(self, text: str) -> list[int]:
         """Text -> a list of tokens; what looks like a special token is text as any other."""
         return self._encoding.encode_ordinary(text)
 
-    def decode_bytes(self, tokens):
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """Tokens -> their bytes, which may end within a character."""
         return self._encoding.decode_bytes(self._checked(tokens))
 
@@ -81,14 +94,14 @@ class BytesTokenizer(Tokenizer):
     vocab_size = 257
     eot = 256
 
-    def encode(self, text):
+    def encode(self, text: str) -> list[int]:
         """Text -> a list of tokens."""
         try:
             return list(text.encode("utf-8"))
         except UnicodeEncodeError as error:  # half a pair of UTF-16, or a byte that was no UTF-8
             raise ArgumentError(f"the text holds {text[error.start]!r}, no character") from error
 
-    def decode_bytes(self, tokens):
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """Tokens -> their bytes, which may end within a character; end-of-text is END_OF_TEXT."""
         end = END_OF_TEXT.encode()
         return b"".join(end if t == self.eot else bytes([t]) for t in self._checked(tokens))
@@ -114,11 +127,11 @@ class CharsTokenizer(Tokenizer):
         self.eot = len(characters)
 
     @property
-    def description(self):
+    def description(self) -> dict[str, str]:
         """What `tokenizer_from` makes this tokenizer of again: a dict that JSON can hold."""
         return {"name": self.name, "characters": self.characters}
 
-    def encode(self, text):
+    def encode(self, text: str) -> list[int]:
         """Text -> a list of tokens; raises ArgumentError where a character is not among them."""
         try:
             return [self._ids[character] for character in text]
@@ -128,7 +141,7 @@ class CharsTokenizer(Tokenizer):
                 " of the tokenizer"
             ) from error
 
-    def decode_bytes(self, tokens):
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """Tokens -> the UTF-8 of their characters; end-of-text is END_OF_TEXT."""
         pieces = [*self.characters, END_OF_TEXT]
         return "".join(pieces[token] for token in self._checked(tokens)).encode("utf-8")
@@ -137,7 +150,7 @@ class CharsTokenizer(Tokenizer):
 TOKENIZERS = {"gpt2": GPT2Tokenizer, "bytes": BytesTokenizer}
 
 
-def get_tokenizer(name):
+def get_tokenizer(name: str) -> Tokenizer:
     """The tokenizer called `gpt2` or `bytes`: encode, decode, vocab_size and eot."""
     if name not in TOKENIZERS:
         raise ArgumentError(f"tokenizer must be one of {', '.join(TOKENIZERS)}, not {name!r}")

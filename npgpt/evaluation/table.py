@@ -65,8 +65,8 @@ def open_data(subject, patterns):
     """Token files -> Tokens that the model has, and that go with its tokenizer."""
     tokens = open_tokens(patterns)
     check_same_tokenizer(tokens.paths[0], tokens.tokenizer, subject.name, subject.tokenizer)
-    for path in tokens.paths:
-        subject.check_tokens(path, open_tokens(path).highest())
+    for path, highest in tokens.highest_by_file():
+        subject.check_tokens(path, highest)
     return tokens
 
 

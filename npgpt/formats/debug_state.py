@@ -5,9 +5,11 @@ The magic is 20240327; header words 2 and 3 are B and T. Then x and y, int32 (B,
 the gradient of wte is padded as the model's wte is, in version 1 not. Everything is little-endian.
 """
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from npgpt.core.parameters import Parameters
 from npgpt.errors import ArgumentError, FileError
@@ -22,14 +24,14 @@ VERSIONS = (1, 2)
 class DebugState:
     """A batch and what it must give: x and y (B, T), logits (B, T, V), loss, grads (Parameters)."""
 
-    x: np.ndarray
-    y: np.ndarray
-    logits: np.ndarray
+    x: NDArray[np.integer]
+    y: NDArray[np.integer]
+    logits: NDArray[np.floating]
     loss: np.float32
     grads: Parameters
 
 
-def read_debug_state(path, params):
+def read_debug_state(path: str | os.PathLike[str], params: Parameters) -> DebugState:
     """Read the debug state that goes with the model whose Parameters are given.
 
     Raises FileError where the file is no debug state, is damaged, or belongs to a model of another
@@ -67,7 +69,7 @@ def read_debug_state(path, params):
     return DebugState(x, y, logits, loss[0], grads)
 
 
-def write_debug_state(path, state, version=2):
+def write_debug_state(path: str | os.PathLike[str], state: DebugState, version: int = 2) -> None:
     """Write a DebugState; the file under this name is what it was if that fails."""
     if version not in VERSIONS:
         raise ArgumentError(f"version must be one of 1 and 2, not {version!r}")

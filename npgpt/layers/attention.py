@@ -15,7 +15,7 @@ def split_heads(qkv, NH):
 
 def attend(q, k, v):
     """The last N of T positions look back: q (B, NH, N, hs), k and v (B, NH, T, hs) -> y, att."""
-    N, T, hs = q.shape[-2], *k.shape[-2:]
+    N, (T, hs) = q.shape[-2], k.shape[-2:]
     preatt = q @ k.swapaxes(-1, -2) * hs**-0.5  # (B, NH, N, T): how much row t looks at column s
     preatt[..., np.triu(np.ones((N, T), dtype=bool), T - N + 1)] = -np.inf  # s > t is the future
     preatt -= preatt.max(-1, keepdims=True)  # the softmax stays the same, its exponentials finite

@@ -81,7 +81,7 @@ class GPT2:
         # Kernels keep memory from step to step, for all models. With this one it goes; another
         # one takes what it needs anew.
         weakref.finalize(self, self.backend.free_memory)
-        self.params = Parameters.init(config, seed) if params is None else params
+        self.params: Parameters = Parameters.init(config, seed) if params is None else params
         self._stored = round_weights(self.params, weights)
         self.grads: Parameters | None = None
         self.optimizer: AdamW | None = None
@@ -131,9 +131,9 @@ class GPT2:
     def forward(self, tokens: ArrayLike) -> NDArray[np.floating]:
         """tokens (B, T) of integers, T up to block_size -> logits (B, T, V)."""
         config = self.config
-        tokens = checked_ids("tokens", tokens, config.vocab_size, longest=config.block_size)
-        with self.computing(2 * tokens.size):
-            lnf, _ = body_forward(tokens, self.params, self.layers, keep=False)
+        ids = checked_ids("tokens", tokens, config.vocab_size, longest=config.block_size)
+        with self.computing(2 * ids.size):
+            lnf, _ = body_forward(ids, self.params, self.layers, keep=False)
             logits, _ = self.layers.matmul_forward(lnf, self.params.wte)
         return logits
 
@@ -142,9 +142,9 @@ class GPT2:
 
         Targets of -1 are left out of the mean. No gradients: that is `forward_backward`.
         """
-        tokens, targets = checked_batch(tokens, targets, self.config)
-        with self.computing(2 * tokens.size):
-            return gpt2_loss(tokens, targets, self.params, self.layers)
+        x, y = checked_batch(tokens, targets, self.config)
+        with self.computing(2 * x.size):
+            return gpt2_loss(x, y, self.params, self.layers)
 
     def forward_backward(
         self, tokens: ArrayLike, targets: ArrayLike, dloss: float = 1.0, add: bool = False
@@ -154,14 +154,14 @@ class GPT2:
         With add, they are added to what was there: call it with dloss=1/n for n micro-batches, with
         add from the second one on.
         """
-        tokens, targets = checked_batch(tokens, targets, self.config)
+        x, y = checked_batch(tokens, targets, self.config)
         if self.grads is None:
             if add:
                 raise ArgumentError("add=True comes after a first forward_backward without it")
             self.grads = self.params.zeros_like()
-        with self.computing(6 * tokens.size):
+        with self.computing(6 * x.size):
             return gpt2_forward_backward(
-                tokens, targets, self.params, self.grads, self.layers, dloss, add, self.recompute
+                x, y, self.params, self.grads, self.layers, dloss, add, self.recompute
             )
 
     def gradient_norm(self) -> float:

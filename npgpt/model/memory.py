@@ -1,5 +1,6 @@
 """How much memory a training step takes, before it is run: each part is asked for its own."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 from npgpt.core.config import GPT2Config
@@ -55,3 +56,35 @@ def estimate(
         logits=logit_bytes(config, B, T),
         program=PROGRAM,
     )
+
+
+def check_memory(config, B, T, recompute, optimizer, loaded=0):
+    """Print what a step will take; raises ArgumentError where that is not available.
+
+    So many bytes of what it needs are in memory already.
+    """
+    need, free = estimate(config, B, T, recompute, optimizer), available_memory()
+    print(f"memory of a step: {need}" + (f" (available {free / 1e9:.2f} GB)" if free else ""))
+    if free is not None and need.total > free + loaded:
+        advice = "" if recompute else " (recompute, or a smaller B or T, takes less)"
+        raise ArgumentError(
+            f"a step takes {need.total / 1e9:.2f} GB of memory, but {free / 1e9:.2f} GB are"
+            f" available{advice}"
+        )
+
+
+def available_memory():
+    """Bytes that this process can still take, by Linux and its container; None elsewhere."""
+    free = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free.append(1024 * int(line.split()[1]))
+        group = Path("/sys/fs/cgroup")  # of a container, in its second version
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cached = int(stat["active_file"]) + int(stat["inactive_file"])  # files, not in use
+        free.append(limit - used + cached)
+    except (OSError, ValueError, KeyError):  # another system, no container, or one without a limit
+        pass
+    return min(free, default=None)

@@ -10,6 +10,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from npgpt.core.parameters import count_parameters
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import opened, written
 from npgpt.formats.run_checkpoint import (
@@ -21,6 +22,7 @@ from npgpt.formats.run_checkpoint import (
     remove,
     save,
 )
+from npgpt.model.optimizer import OPTIMIZERS
 from npgpt.training.settings import RENAMED, as_toml, make_settings, read_toml
 
 
@@ -171,6 +173,25 @@ class Run:
                         kept.append(line)
             with written(path) as file:
                 file.write("".join(kept).encode())
+
+
+def check_disk(s, config):
+    """Refuse a run by these Settings whose checkpoints do not fit on the disk."""
+    parameters = 4 * count_parameters(config)
+    checkpoint = parameters + OPTIMIZERS[s.optimizer].state_bytes(config)
+    free = shutil.disk_usage(nearest_existing_parent(s.run)).free
+    more = max(1, s.keep + 2 - len(checkpoint_steps(s.run)))
+    if checkpoint * more > free:
+        raise ArgumentError(
+            f"run: {more} checkpoints of {checkpoint / 1e9:.2f} GB (those to keep, the best and the"
+            f" one being written) do not fit into the {free / 1e9:.2f} GB free in {s.run}"
+        )
+
+
+def nearest_existing_parent(path):
+    """The innermost folder on the way to path that is there already."""
+    path = Path(path).absolute()
+    return next(folder for folder in (path, *path.parents) if os.path.isdir(folder))
 
 
 def tensorboard():

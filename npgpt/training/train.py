@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 
 from npgpt.core.threads import set_threads
 from npgpt.data.tokenizer import read_tokenizer
+from npgpt.data.training_data import TrainingData
 from npgpt.errors import ArgumentError, FileError
 from npgpt.formats.run_checkpoint import load
 from npgpt.model.gpt2 import GPT2
+from npgpt.model.memory import check_memory
 from npgpt.model.optimizer import OPTIMIZERS
 from npgpt.training.loop import train_loop
 from npgpt.training.progress import clock
-from npgpt.training.run import Run
+from npgpt.training.run import Run, check_disk
 from npgpt.training.settings import as_toml, make_settings
-from npgpt.training.start import Data, check_memory_and_disk, make_model, model_of, step_seconds
+from npgpt.training.start import make_model, model_of, step_seconds
 from npgpt.training.trainer import Trainer
 
 
@@ -66,7 +68,7 @@ def train(resume: str | Path | None = None, **settings: Any) -> Trained:
 
 def begin(s):
     """The Trainer of a new run by these Settings."""
-    data = Data(s)
+    data = TrainingData(s.train, s.val)
     return Trainer(make_model(s, data), s, data)
 
 
@@ -75,10 +77,12 @@ def reopen(run):
     s = run.settings
     if not run.steps():
         return begin(s)
-    data, folder = Data(s), run.checkpoint(run.steps()[-1])
+    data, folder = TrainingData(s.train, s.val), run.checkpoint(run.steps()[-1])
     params, state = load(folder, OPTIMIZERS[s.optimizer].MOMENTS)
-    data.check_fits(params.config)
-    check_memory_and_disk(s, params.config, loaded=3 * params.flat.nbytes)
+    config = params.config
+    data.check_fits(config, s.T)
+    check_memory(config, s.B, s.T, s.recompute, s.optimizer, loaded=3 * params.flat.nbytes)
+    check_disk(s, config)
     if s.steps < state["step"]:
         raise ArgumentError(f"steps must be at least the {state['step']} done, not {s.steps}")
     description = read_tokenizer(folder / "model.bin")

@@ -31,7 +31,7 @@ class Trainer:
     """A model, its optimizer, its batches and how far the run has come; `step` updates are done."""
 
     def __init__(self, model, settings, data):
-        """Train the GPT2 by these Settings on the run's Data."""
+        """Train the GPT2 by these Settings on TrainingData."""
         self.model, self.settings, self.data = model, settings, data
         s = settings
         self.optimizer = OPTIMIZERS[s.optimizer](
