@@ -12,6 +12,10 @@ from bench.results import RESULTS, ROOT, read_results
 from npgpt.cli import Parser, program
 
 START, END = "<!-- figures -->", "<!-- end of figures -->"
+PAIRS = {  # precision -> npgpt's system, and PyTorch's in the same precision
+    "fp32": ("npgpt", ["PyTorch, eager", "PyTorch, compiled"]),
+    "bf16": ("npgpt, bf16", ["PyTorch, bf16", "PyTorch, bf16, compiled"]),
+}
 SECTIONS = {  # program -> heading, and what the results below it have in common
     "step": (
         "A training step of GPT-2 124M",
@@ -47,13 +51,20 @@ two.
 HOW_TO = """\
 ## Measure it yourself
 
+Install PyTorch's CPU build first, and leave out of `--systems` what this CPU cannot run. Each program
+writes a file below `bench/results/`; the last one makes this page of them.
+
 ```sh
 pip install -e '.[bench]'
-python -m bench.step -B 4 -T 64 --systems npgpt "npgpt, bf16x3" "npgpt, bf16" \\
-    "PyTorch, eager" "PyTorch, compiled" "PyTorch, bf16, compiled"
-python -m bench.lengths
+python -m bench.step --systems npgpt "npgpt, bf16x3" "npgpt, bf16" "PyTorch, eager" \\
+    "PyTorch, compiled" "PyTorch, bf16, compiled"
+python -m bench.step -T 1024 --rounds 2 --steps 2 --systems npgpt "npgpt, bf16x3" "npgpt, bf16" \\
+    "PyTorch, compiled" "PyTorch, bf16, compiled"
+python -m bench.lengths --precision fp32
+python -m bench.lengths --precision bf16
 python -m bench.sample
 python -m bench.products
+python -m bench.products -T 1024 --rounds 1
 python -m bench.kernels
 python -m bench.trainer
 python scripts/train_gpt2.py --size 124M -B 4 -T 64 --name seeded
@@ -85,37 +96,34 @@ def picture(path):
 
 
 def summary(results):
-    """The README's lines: a step of npgpt beside PyTorch's best in the same precision."""
+    """The README's lines: a step of npgpt beside PyTorch's fastest in the same precision."""
     steps = [result for result in results.values() if result["program"] == "step"]
-    rows = [row for result in steps for row in summary_rows(result)]
-    if not rows:
+    if not steps:
         return ["[Figures](./doc/figures.md): timings and accuracy beside PyTorch."]
-    columns = ["a training step of GPT-2 124M", "npgpt, s", "PyTorch's best, s", "speed-up"]
-    when = sorted({f"commit {result['commit']}, {result['date']}" for result in steps})
+    columns = ["a training step of GPT-2 124M"]
+    columns += [f"{name}, {cell}" for name in PAIRS for cell in ("seconds", "speed-up")]
+    rows = [[step_name(result), *cells(result)] for result in steps]
+    when = sorted({f"{result['commit']} of {result['date']}" for result in steps})
     return [
         *tables.table(columns, rows),
         "",
-        "Medians and ranges; speed-up is PyTorch's time divided by npgpt's in the same precision"
-        f" ({'; '.join(when)}). [Figures](./doc/figures.md) has all of them, and the versions.",
+        "seconds: npgpt's median and range; speed-up: the time of PyTorch's fastest, eager or compiled,",
+        "in the same precision divided by npgpt's. [Figures](./doc/figures.md): all results, versions,"
+        f" commits ({', '.join(when)}).",
     ]
 
 
-def summary_rows(result):
-    """A row of each precision that both npgpt and PyTorch were measured in."""
+def step_name(result):
+    return f"{tables.machine_name(result['machine'])}, B={result['B']}, T={result['T']}"
+
+
+def cells(result):
+    """npgpt's seconds and its speed-up, for each of PAIRS; empty where not measured."""
     seconds = {name: system["seconds"] for name, system in result["systems"].items()}
-    for own, label, bf16 in (("npgpt", "fp32", False), ("npgpt, bf16", "bf16", True)):
-        others = [
-            s for n, s in seconds.items() if n.startswith("PyTorch") and ("bf16" in n) == bf16
-        ]
-        if own in seconds and others:
-            best = min(others, key=median)
-            yield [
-                f"{tables.machine_name(result['machine'])}, B={result['B']}, T={result['T']},"
-                f" {label}",
-                tables.spread(seconds[own]),
-                tables.spread(best),
-                f"{median(best) / median(seconds[own]):.2f}",
-            ]
+    for own, others in PAIRS.values():
+        theirs = [median(seconds[name]) for name in others if name in seconds]
+        yield tables.spread(seconds[own]) if own in seconds else ""
+        yield f"{min(theirs) / median(seconds[own]):.2f}" if own in seconds and theirs else ""
 
 
 def fill(readme, results):

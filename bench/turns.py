@@ -6,14 +6,16 @@ import subprocess
 import sys
 
 from bench.results import ROOT
-from npgpt import get_threads
+from npgpt import NpgptError, get_threads
 
 
 def child(*command):
     """The JSON that a module prints last, run in a process of its own."""
     command = [sys.executable, "-m", *map(str, command)]
     env = {**os.environ, "OMP_NUM_THREADS": str(get_threads())}  # the same for all of them
-    done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise NpgptError(f"{' '.join(command)} failed with status {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

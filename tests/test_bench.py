@@ -9,6 +9,7 @@ import pytest
 from bench import lengths, step, turns
 from bench.machine import cpu_name, operands, products
 from bench.profile import Clock
+from npgpt import NpgptError
 
 
 def test_the_products_of_a_step_are_six_flops_a_weight_and_position():
@@ -69,6 +70,11 @@ def test_every_round_begins_with_the_next_system():
     runs = turns.take_turns(["a", "b"], 2, lambda name: asked.append(name) or len(asked))
     assert asked == ["a", "b", "b", "a"]
     assert runs == {"a": [1, 4], "b": [2, 3]}
+
+
+def test_a_child_that_fails_is_named():
+    with pytest.raises(NpgptError, match="-m bench.systems none failed with status 2"):
+        turns.child("bench.systems", "none")
 
 
 def test_a_step_is_measured_and_written(children, tmp_path, capsys):
