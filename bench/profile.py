@@ -12,7 +12,7 @@ WORK = {
     "softmax and loss": ["crossentropy_forward", "crossentropy_backward"],
     "layernorm": ["layernorm_forward", "layernorm_backward"],
     "gelu": ["gelu_forward", "gelu_backward"],
-    "bias gradients, allocation": ["matmul_forward", "matmul_backward"],
+    "bias gradients and allocation": ["matmul_forward", "matmul_backward"],
     "residuals": ["residual_add"],
     "encoder": ["encoder_forward", "encoder_backward"],
     "AdamW": ["adamw_update"],

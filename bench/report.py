@@ -51,8 +51,8 @@ two.
 HOW_TO = """\
 ## Measure it yourself
 
-Install PyTorch's CPU build first, and leave out of `--systems` what this CPU cannot run. Each program
-writes a file below `bench/results/`; the last one makes this page of them.
+Install PyTorch's CPU build first, and leave out of `--systems` what this CPU cannot run. Each
+program writes a file below `bench/results/`; the last one makes this page of them.
 
 ```sh
 pip install -e '.[bench]'
@@ -107,9 +107,9 @@ def summary(results):
     return [
         *tables.table(columns, rows),
         "",
-        "seconds: npgpt's median and range; speed-up: the time of PyTorch's fastest, eager or compiled,",
-        "in the same precision divided by npgpt's. [Figures](./doc/figures.md): all results, versions,"
-        f" commits ({', '.join(when)}).",
+        "seconds: npgpt's median and range; speed-up: the time of PyTorch's fastest, eager or",
+        "compiled, in the same precision, divided by npgpt's. [Figures](./doc/figures.md): all",
+        f"results, versions and commits ({', '.join(when)}).",
     ]
 
 

@@ -3,6 +3,8 @@
 import math
 from statistics import median
 
+from bench.results import slug
+
 PRECISION_OF = {  # of npgpt's systems, against which a speed-up is given
     "npgpt": "fp32",
     "npgpt, bf16x3": "bf16x3",
@@ -27,7 +29,7 @@ def text(result):
 
 
 def title(result):
-    return TITLES[result["program"]](result)
+    return f"{TITLES[result['program']](result)}, on {slug(result['machine'])}"
 
 
 def body(result):
@@ -49,14 +51,16 @@ def measured(result):
     )
 
 
+def number(value):
+    """A number to three digits."""
+    digits = 2 - math.floor(math.log10(abs(value))) if value else 2
+    return f"{value:.{max(0, digits)}f}"
+
+
 def spread(values, scale=1.0):
-    """The median of some values to three digits and, of several, their range."""
-    values = [scale * value for value in values]
-    middle = median(values)
-    digits = max(0, 2 - math.floor(math.log10(abs(middle)))) if middle else 2
-    if len(values) == 1:
-        return f"{middle:.{digits}f}"
-    return f"{middle:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    """The median of some values and, of several, their range."""
+    middle, *ends = (number(scale * f(values)) for f in (median, min, max))
+    return middle if len(values) == 1 else f"{middle} ({' to '.join(ends)})"
 
 
 def table(columns, rows):
@@ -188,8 +192,8 @@ def kernels(result):
             row["name"],
             spread(row["textbook"], 1000),
             spread(row["kernel"], 1000),
-            f"{median(row['textbook']) / median(row['kernel']):.1f}",
-            spread([row["limit"]], 1000),
+            number(median(row["textbook"]) / median(row["kernel"])),
+            number(1000 * row["limit"]),
         ]
         for row in result["kernels"]
     ]
