@@ -107,9 +107,9 @@ def summary(results):
     return [
         *tables.table(columns, rows),
         "",
-        "seconds: npgpt's median and range; speed-up: the time of PyTorch's fastest, eager or",
-        "compiled, in the same precision, divided by npgpt's. [Figures](./doc/figures.md): all",
-        f"results, versions and commits ({', '.join(when)}).",
+        "seconds: npgpt's median and range; speed-up: the time of PyTorch's fastest in the same"
+        " precision,",
+        f"divided by npgpt's ({', '.join(when)}). [Figures](./doc/figures.md): all results.",
     ]
 
 
