@@ -1,7 +1,7 @@
 """How far npgpt is from PyTorch in each precision, on a model and its debug state.
 
-python scripts/train_gpt2.py --size 124M -B 4 -T 64 --name seeded
-python -m bench.accuracy --model seeded.bin
+python scripts/train_gpt2.py --size 124M -B 4 -T 64 --name seeded --out data
+python -m bench.accuracy --model data/seeded.bin
 """
 
 import sys
@@ -56,7 +56,7 @@ def main(argv=None, prog=None):
     """Compare in each precision, write the result and print its table."""
     parser = make_parser(prog, __doc__)
     parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="a checkpoint")
-    parser.add_argument("--state", type=Path, metavar="FILE", help="MODEL_debug_state.bin")
+    parser.add_argument("--state", type=Path, metavar="FILE", help="default: MODEL_debug_state.bin")
     args = parser.parse_args(argv)
     state_path = args.state or args.model.with_name(f"{args.model.stem}_debug_state.bin")
     precisions = {}

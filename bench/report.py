@@ -67,8 +67,8 @@ python -m bench.products
 python -m bench.products -T 1024 --rounds 1
 python -m bench.kernels
 python -m bench.trainer
-python scripts/train_gpt2.py --size 124M -B 4 -T 64 --name seeded
-python -m bench.accuracy --model seeded.bin
+python scripts/train_gpt2.py --size 124M -B 4 -T 64 --name seeded --out data
+python -m bench.accuracy --model data/seeded.bin
 python -m bench.report
 ```
 """
