@@ -1,19 +1,22 @@
 """Every kernel against its textbook, and against what the machine allows.
 
-    python -m bench.kernels [--batch 4] [--length 64]
+    python -m bench.kernels [-B 4] [-T 64]
 
 The limit of a layer is the bytes that it must read and write at the speed of memory, or its
 floating-point operations at the speed of NumPy's sgemm on large matrices, whichever takes longer.
 What the caches hold is faster than memory, so that a small batch can be above its limit.
 """
 
-import argparse
-import json
-from pathlib import Path
+import sys
+from functools import partial
 
 import numpy as np
 
-from bench.machine import ADAMW_BYTES, describe, median_time, memory_speed
+from bench import tables
+from bench.machine import ADAMW_BYTES, describe, median_time, memory_speed, time_calls
+from bench.options import make_parser
+from bench.results import write_result
+from npgpt.cli import program
 
 C, NH, V = 768, 12, 50257
 
@@ -67,73 +70,53 @@ def cases(B, T):
 
 
 def measure(B, T):
-    """Rows of name, seconds of the textbook, of the kernel, of the limit."""
-    from npgpt.threads import threads
-
+    """A row of each kernel: its name, all seconds of the textbook and of the kernel, its limit."""
     from npgpt import kernels, layers
+    from npgpt.threads import threads
 
     large = np.ones((2048, 2048), np.float32)
     product = np.empty_like(large)
     sgemm = 2 * 2048**3 / median_time(lambda: np.matmul(large, large, out=product))
     memory = memory_speed()
-    for name, arguments, *works in cases(B, T):
-        seconds = {}
-        for own in (layers, kernels):
-            forward, backward = (getattr(own, f"{name}_{way}") for way in ("forward", "backward"))
-            with threads():
 
-                def to_backward(forward=forward, arguments=arguments):
-                    out, cache = forward(*arguments)  # crossentropy's kernel uses its cache up
-                    return np.ones_like(out)[()], cache
-
-                seconds[own] = (
-                    median_time(forward, lambda: arguments),  # noqa: B023
-                    median_time(backward, to_backward),
-                )
-        for i, way in enumerate(("forward", "backward")):
-            size, flops = works[i]
-            yield (
-                f"{name} {way}",
-                seconds[layers][i],
-                seconds[kernels][i],
-                max(size / memory, flops / sgemm),
+    def row(name, function, setup, size, flops=0):
+        with threads():
+            textbook, kernel = (
+                time_calls(getattr(own, function), partial(setup, own)) for own in (layers, kernels)
             )
+        limit = max(size / memory, flops / sgemm)
+        return {"name": name, "textbook": textbook, "kernel": kernel, "limit": limit}
+
+    for name, arguments, forward, backward in cases(B, T):
+
+        def to_backward(own, name=name, arguments=arguments):
+            out, cache = getattr(own, f"{name}_forward")(*arguments)  # a kernel may use it up
+            return np.ones_like(out)[()], cache
+
+        yield row(f"{name} forward", f"{name}_forward", lambda own: arguments, *forward)  # noqa: B023
+        yield row(f"{name} backward", f"{name}_backward", to_backward, *backward)
     p = np.zeros(1 << 25, np.float32)
-    arguments = (p, p.copy(), p.copy(), p.copy(), 1, 1e-4, 0.9, 0.999, 1e-8, 0.0)
-    with threads():
-        times = [median_time(lambda: own.adamw_update(*arguments)) for own in (layers, kernels)]  # noqa: B023
-        yield "adamw, 2^25 parameters", *times, ADAMW_BYTES * p.size / memory
-        times = [median_time(lambda: own.gradient_norm(p)) for own in (layers, kernels)]  # noqa: B023
-        yield "gradient norm, 2^25", *times, 4 * p.size / memory
-        x = np.ones((B, T, C), np.float32)
-        times = [median_time(lambda: own.residual_add(x, x)) for own in (layers, kernels)]  # noqa: B023
-        yield "residual", *times, 12 * x.size / memory
+    update = (p, p.copy(), p.copy(), p.copy(), 1, 1e-4, 0.9, 0.999, 1e-8, 0.0)
+    x = np.ones((B, T, C), np.float32)
+    yield row("AdamW, 2^25 parameters", "adamw_update", lambda own: update, ADAMW_BYTES * p.size)
+    yield row("gradient norm, 2^25", "gradient_norm", lambda own: (p,), 4 * p.size)
+    yield row("residual", "residual_add", lambda own: (x, x), 12 * x.size)
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--batch", type=int, default=4, metavar="B", help="default: 4")
-    parser.add_argument("--length", type=int, default=64, metavar="T", help="default: 64")
-    out = Path(__file__).parent / "results"
-    parser.add_argument("--out", type=Path, default=out, metavar="FOLDER")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    machine = describe()
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    print("\n| kernel | textbook, ms | kernel, ms | textbook / kernel | limit / kernel |")
-    print("| --- | --- | --- | --- | --- |")
+@program
+def main(argv=None, prog=None):
+    """Measure all kernels, write the result and print its table."""
+    args = make_parser(prog, __doc__, B=4, T=64).parse_args(argv)
     rows = []
-    for name, book, own, limit in measure(args.batch, args.length):
-        rows.append({"name": name, "textbook": book, "kernel": own, "limit": limit})
-        times = f"{1000 * book:.2f} | {1000 * own:.2f}"
-        print(f"| {name} | {times} | {book / own:.1f} | {limit / own:.2f} |", flush=True)
-    content = {"machine": machine, "batch": args.batch, "length": args.length}
-    path = args.out / f"kernels_{args.batch}x{args.length}.json"
-    path.write_text(json.dumps({**content, "kernels": rows}, indent=1) + "\n")
-    print(f"\nwrote {path}")
+    for row in measure(args.B, args.T):
+        print(row["name"], file=sys.stderr, flush=True)
+        rows.append(row)
+    content = {"B": args.B, "T": args.T, "kernels": rows}
+    name = f"kernels_{args.B}x{args.T}"
+    result, path = write_result("kernels", name, describe(), content, args.out)
+    print(tables.text(result), f"wrote {path}", sep="\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

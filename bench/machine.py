@@ -1,6 +1,7 @@
 """What the machine is and what it allows: its memory, and matrix products by NumPy's BLAS."""
 
 import platform
+import statistics
 import sys
 import time
 from importlib.metadata import version
@@ -9,35 +10,43 @@ from pathlib import Path
 
 import numpy as np
 
-UNITS = "avx2", "avx512f", "avx512_bf16", "amx_bf16"  # /proc/cpuinfo's names of what kernels use
+# LLVM's names of what the kernels use, the widest last; and what multiplies bf16 by each.
+EXTENSIONS = "avx2", "avx512f", "avx512bf16", "amx-bf16"
+BF16_HARDWARE = {"amx-bf16": "AMX", "avx512bf16": "AVX-512 BF16"}
+PACKAGES = "numpy", "numba", "torch", "transformers"
 ADAMW_BYTES = 28  # a parameter: p, g, m and v are read, p, m and v are written
 
 
 def describe():
-    """The CPU, the cores that are used and the versions of what was measured."""
+    """The CPU, its extensions, the threads that compute and the versions of what is measured."""
+    from llvmlite.binding import get_host_cpu_features
+
     import npgpt
 
-    cpuinfo = Path("/proc/cpuinfo")
+    cpuinfo, features = Path("/proc/cpuinfo"), get_host_cpu_features()
+    extensions = [name for name in EXTENSIONS if features.get(name)]
     return {
-        "cpu": cpu(cpuinfo.read_text() if cpuinfo.exists() else ""),
+        "cpu": cpu_name(cpuinfo.read_text() if cpuinfo.exists() else ""),
+        "extensions": " ".join(extensions),
+        "bf16": BF16_HARDWARE.get(extensions[-1] if extensions else None, "none"),
         "threads": npgpt.get_threads(),
         "system": platform.system(),
-        "Python": platform.python_version(),
-        **{name: version(name) for name in ("numpy", "numba", "torch") if find_spec(name)},
+        "versions": {
+            "Python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES if find_spec(name)},
+        },
     }
 
 
-def cpu(cpuinfo):
-    """The CPU's name and those of UNITS that it has, from what /proc/cpuinfo says."""
+def cpu_name(cpuinfo):
+    """The CPU's name, from what /proc/cpuinfo says where there is one."""
     lines = cpuinfo.splitlines()
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    units = [unit for unit in UNITS if unit in flags]
-    return " ".join([names[0] if names else platform.processor(), *units])
+    return names[0] if names else platform.processor() or platform.machine()
 
 
-def median_time(function, setup=tuple, times=7):
-    """Seconds of function(*setup()), the median after two calls that do not count."""
+def time_calls(function, setup=tuple, times=7):
+    """Seconds of each function(*setup()), after two calls that do not count."""
     time.sleep(0.3)  # the threads of another pool, NumPy's or Numba's, spin on for a while
     seconds = []
     for _ in range(times + 2):
@@ -45,7 +54,12 @@ def median_time(function, setup=tuple, times=7):
         start = time.perf_counter()
         function(*arguments)
         seconds.append(time.perf_counter() - start)
-    return sorted(seconds[2:])[times // 2]
+    return seconds[2:]
+
+
+def median_time(function, setup=tuple, times=7):
+    """Seconds of function(*setup()), the median."""
+    return statistics.median(time_calls(function, setup, times))
 
 
 def memory_speed(count=1 << 26):
@@ -53,10 +67,10 @@ def memory_speed(count=1 << 26):
 
     As in AdamW, what is written has been read: a line that is only written is read all the same.
     """
-    from npgpt.threads import threads
     from numba import prange
 
     from npgpt.kernels.jit import jit
+    from npgpt.threads import threads
 
     x, y = np.ones(count, np.float32), np.ones(count, np.float32)
 
@@ -70,7 +84,7 @@ def memory_speed(count=1 << 26):
 
 
 def products(B, T, L=12, C=768, V=50257):
-    """M, K, N and how often, of every product of a step but attention's; the layout of its factors.
+    """Layout, M, K, N and how often, of every product of a step but attention's.
 
     Each matmul layer has three: out = x @ w.T, dx = dout @ w, dw = dout.T @ x.
     """
@@ -87,7 +101,7 @@ def products(B, T, L=12, C=768, V=50257):
 
 
 def operands(kind, M, K, N):
-    """Random factors in the layout that a step has them in, and a place for the product."""
+    """Random operands in the layout that a step has them in, and a place for the product."""
     rng = np.random.default_rng(0)
 
     def normal(*shape):
@@ -108,12 +122,11 @@ def sgemm_seconds(B, T):
 
 
 def main():
-    """Print the limits of a step as JSON: for bench.step, in a process of its own."""
+    """Print a step's limits as JSON: for bench.step, in a process of its own."""
     import json
 
-    from npgpt.parameters import count_parameters
-
     from npgpt import GPT2Config
+    from npgpt.parameters import count_parameters
 
     B, T = int(sys.argv[1]), int(sys.argv[2])
     speed = memory_speed()

@@ -1,25 +1,24 @@
 """A step's matrix products, by npgpt in each precision, by NumPy and by PyTorch: in turn.
 
-    python -m bench.products [--batch 4] [--length 64] [--rounds 3]
+    python -m bench.products [-B 4] [-T 64] [--rounds 3]
 
 Each system has a process of its own in every round. In bf16, npgpt takes and gives float32, and
-rounds as it goes; PyTorch's factors and result are bf16 already or, in the row "and casts", float32
-too, as they are in a training step.
+rounds as it goes; PyTorch's operands and result are bf16 already or, "and casts", float32 too, as
+they are in a training step.
 """
 
-import argparse
-import importlib.util
 import json
-import statistics
 import sys
 from functools import partial
-from pathlib import Path
 
-from npgpt.precision import PRECISIONS, check_precision, computing_in
-
+from bench import tables
 from bench.machine import describe, median_time, operands, products
-from bench.step import child
-from npgpt import ArgumentError, get_threads
+from bench.options import make_parser, require
+from bench.results import write_result
+from bench.turns import child, take_turns
+from npgpt import get_threads
+from npgpt.cli import program
+from npgpt.precision import PRECISIONS, check_precision, computing_in
 
 
 def numpy_product(x, y, out):
@@ -30,9 +29,8 @@ def numpy_product(x, y, out):
 
 
 def npgpt_product(x, y, out, precision="fp32"):
-    from npgpt.threads import threads
-
     from npgpt.kernels.matmul import product
+    from npgpt.threads import threads
 
     check_precision(precision)
 
@@ -63,11 +61,6 @@ SYSTEMS = {
     "PyTorch, bf16": partial(pytorch_product, bf16=True),
     "PyTorch, bf16 and casts": partial(pytorch_product, casts=True),
 }
-RATIOS = {  # of speeds: npgpt's by the other's
-    "float32": ("npgpt", "NumPy"),
-    "bf16": ("npgpt, bf16", "PyTorch, bf16"),
-    "bf16 and casts": ("npgpt, bf16", "PyTorch, bf16 and casts"),
-}
 
 
 def run_one(system, B, T):
@@ -78,74 +71,28 @@ def run_one(system, B, T):
     ]
 
 
-def table(seconds, B, T):
-    """The lines of a table: GFLOP/s of every product, and of all as often as a step has them."""
-    lines = [
-        f"| B={B}, T={T}: GFLOP/s | {' | '.join(seconds)} | {' | '.join(RATIOS)} |",
-        "| --- |" + " --- |" * (len(seconds) + len(RATIOS)),
-    ]
-    shapes = list(products(B, T))
-    counts = [count for *_, count in shapes]
-    rows = {f"{kind}: ({M}, {K}) @ ({K}, {N})": i for i, (kind, M, K, N, _) in enumerate(shapes)}
-    for name, i in rows.items():
-        _, M, K, N, _ = shapes[i]
-        lines.append(row(name, 2e-9 * M * K * N, {s: times[i] for s, times in seconds.items()}))
-    work = sum(2e-9 * M * K * N * count for _, M, K, N, count in shapes)
-    whole = {
-        system: sum(n * s for n, s in zip(counts, times, strict=True))
-        for system, times in seconds.items()
-    }
-    return [*lines, row("all of a step", work, whole)]
-
-
-def row(name, work, seconds):
-    speeds = " | ".join(f"{work / s:.0f}" for s in seconds.values())
-    ratios = " | ".join(f"{seconds[its] / seconds[ours]:.2f}" for ours, its in RATIOS.values())
-    return f"| {name} | {speeds} | {ratios} |"
-
-
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--batch", type=int, default=4, metavar="B", help="default: 4")
-    parser.add_argument("--length", type=int, default=64, metavar="T", help="default: 64")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: 3")
-    out = Path(__file__).parent / "results"
-    parser.add_argument("--out", type=Path, default=out, metavar="FOLDER")
+@program
+def main(argv=None, prog=None):
+    """Measure the systems, write the result and print its tables; or with --only one system."""
+    parser = make_parser(prog, __doc__, B=4, T=64, rounds=3)
     parser.add_argument("--only", choices=SYSTEMS, help="run it in this process")
-    args = parser.parse_args()
-    for option in ("batch", "length", "rounds"):
-        if getattr(args, option) < 1:
-            parser.error(f"--{option} must be at least 1, not {getattr(args, option)}")
+    args = parser.parse_args(argv)
     if args.only:
-        print(json.dumps(run_one(args.only, args.batch, args.length)))
-        return
-    if importlib.util.find_spec("torch") is None:
-        parser.error("torch is missing: pip install -e '.[bench]' (see CONTRIBUTING.md)")
-    try:
-        check_precision("bf16")
-    except ArgumentError as error:
-        parser.error(str(error))
-    args.out.mkdir(parents=True, exist_ok=True)
-    runs = {system: [] for system in SYSTEMS}
-    for turn in range(args.rounds):
-        for system in SYSTEMS:
-            print(f"round {turn + 1} of {args.rounds}, {system}", file=sys.stderr, flush=True)
-            options = ("--batch", args.batch, "--length", args.length)
-            runs[system].append(child("bench.products", "--only", system, *options))
-    seconds = {
-        system: [statistics.median(times) for times in zip(*rounds, strict=True)]
-        for system, rounds in runs.items()
-    }
-    machine = describe()
-    content = {"machine": machine, "batch": args.batch, "length": args.length, "seconds": seconds}
-    path = args.out / f"products_{args.batch}x{args.length}.json"
-    path.write_text(json.dumps(content, indent=1) + "\n")
-    print(", ".join(f"{key} {value}" for key, value in machine.items()) + "\n")
-    print("\n".join(table(seconds, args.batch, args.length)))
-    print(f"\nwrote {path}")
+        print(json.dumps(run_one(args.only, args.B, args.T)))
+        return 0
+    require(parser, "torch")
+    check_precision("bf16")
+    sizes = ("-B", args.B, "-T", args.T)
+    systems = take_turns(
+        list(SYSTEMS), args.rounds, lambda name: child("bench.products", "--only", name, *sizes)
+    )
+    shapes = list(products(args.B, args.T))
+    content = {"B": args.B, "T": args.T, "products": shapes, "systems": systems}
+    name = f"products_{args.B}x{args.T}"
+    result, path = write_result("products", name, describe(), content, args.out)
+    print(tables.text(result), f"wrote {path}", sep="\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

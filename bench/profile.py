@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import numpy as np
 
-PARTS = {
+WORK = {
     "matrix products": ["product"],
     "attention": ["attention_forward", "attention_backward"],
     "softmax and loss": ["crossentropy_forward", "crossentropy_backward"],
     "layernorm": ["layernorm_forward", "layernorm_backward"],
     "gelu": ["gelu_forward", "gelu_backward"],
-    "bias gradients, allocation": ["matmul_forward", "matmul_backward"],
+    "bias gradients and allocation": ["matmul_forward", "matmul_backward"],
     "residuals": ["residual_add"],
     "encoder": ["encoder_forward", "encoder_backward"],
     "AdamW": ["adamw_update"],
@@ -20,7 +20,7 @@ PARTS = {
 
 
 def profile(B, T, steps=5, precision="fp32"):
-    """Part -> seconds of a step, a median over the steps; "the rest" is what no part has."""
+    """Kind of work -> seconds of a step, a median over the steps; "the rest" is all other work."""
     import npgpt
     from npgpt import kernels
 
@@ -41,12 +41,12 @@ def profile(B, T, steps=5, precision="fp32"):
         model.update(1e-4)
         whole = time.perf_counter() - start
         row = {
-            part: sum(clock.seconds.get(name, 0) for name in names) for part, names in PARTS.items()
+            work: sum(clock.seconds.get(name, 0) for name in names) for work, names in WORK.items()
         }
         rows.append({**row, "the rest": whole - sum(row.values())})
     for module in (kernels.matmul, kernels.crossentropy):
         module.product = right
-    return {part: statistics.median(row[part] for row in rows[1:]) for part in rows[0]}
+    return {work: statistics.median(row[work] for row in rows[1:]) for work in rows[0]}
 
 
 class Clock:

@@ -1,6 +1,6 @@
 """One system's training steps of GPT-2 124M, in a process of its own: what bench.step runs.
 
-    python -m bench.systems npgpt --batch 4 --length 64 --steps 5
+    python -m bench.systems npgpt -B 4 -T 64 --steps 5
 
 prints a line of JSON: seconds (of the first step, and of each after the warm-up) and the peak
 memory in bytes.
@@ -91,12 +91,12 @@ SYSTEMS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("system", choices=SYSTEMS)
-    parser.add_argument("--batch", type=int, default=4, metavar="B")
-    parser.add_argument("--length", type=int, default=64, metavar="T")
+    parser.add_argument("-B", "--batch-size", dest="B", type=int, default=4)
+    parser.add_argument("-T", "--seq-len", dest="T", type=int, default=64)
     parser.add_argument("--steps", type=int, default=5, metavar="N")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
-    tokens, targets = rng.integers(0, VOCAB_SIZE, (2, args.batch, args.length))
+    tokens, targets = rng.integers(0, VOCAB_SIZE, (2, args.B, args.T))
     step = SYSTEMS[args.system](tokens, targets)
     seconds = []
     for _ in range(args.steps + WARM_UP):

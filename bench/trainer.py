@@ -1,33 +1,35 @@
 """What the trainer adds to the bare step of GPT-2 124M: data, clipping, log and report.
 
 python -m bench.trainer                     B=4, T=64
-python -m bench.trainer --length 1024 --rounds 3
+python -m bench.trainer -T 1024 --rounds 3
 
 A bare step and the trainer's step alternate in one process, on the same model.
 """
 
-import argparse
-import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
+from bench import tables
 from bench.machine import describe
+from bench.options import make_parser
+from bench.results import write_result
+from npgpt.cli import program
 
-B, VOCAB_SIZE = 4, 50257
+VOCAB_SIZE = 50257
 
 
-def compare(T, rounds, folder):
+def compare(B, T, rounds, folder):
     """Seconds of the bare steps and of the trainer's, a list each."""
+    import npgpt
     from npgpt.dataset import open_tokens, write_tokens
     from npgpt.reports import Reports
     from npgpt.run import Run
     from npgpt.settings import make_settings
     from npgpt.trainer import Trainer
-
-    import npgpt
 
     rng = np.random.default_rng(0)
     write_tokens(folder / "tokens.bin", rng.integers(0, VOCAB_SIZE, 300_000))
@@ -58,23 +60,21 @@ def compare(T, rounds, folder):
     return seconds[bare][1:], seconds[trained][1:]  # without the first, which compiles
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--length", type=int, default=64, metavar="T", help="default: 64")
-    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="default: 20")
-    args = parser.parse_args()
-    if not 1 <= args.length <= 1024 or args.rounds < 1:
-        parser.error("--length must be from 1 to 1024, and --rounds at least 1")
+@program
+def main(argv=None, prog=None):
+    """Measure both, write the result and print its table."""
+    parser = make_parser(prog, __doc__, B=4, T=64, rounds=20)
+    args = parser.parse_args(argv)
+    if args.T > 1024:
+        parser.error(f"-T/--seq-len must be at most 1024, the block_size, not {args.T}")
     with tempfile.TemporaryDirectory() as folder:
-        bare, trained = compare(args.length, args.rounds, Path(folder))
-    ratio = statistics.median(t / b for b, t in zip(bare, trained, strict=True))
-    print(", ".join(f"{key} {value}" for key, value in describe().items()))
-    print(f"bare step       {statistics.median(bare):.3f} s")
-    print(f"trainer's step  {statistics.median(trained):.3f} s")
-    print(f"ratio           {ratio:.3f}, a median of {args.rounds} pairs")
+        bare, trained = compare(args.B, args.T, args.rounds, Path(folder))
+    content = {"B": args.B, "T": args.T, "bare": bare, "trainer": trained}
+    name = f"trainer_{args.B}x{args.T}"
+    result, path = write_result("trainer", name, describe(), content, args.out)
+    print(tables.text(result), f"wrote {path}", sep="\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

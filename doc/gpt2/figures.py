@@ -12,7 +12,7 @@ from npgpt import GPT2Config
 from npgpt.plot import COLOURS
 
 HERE = Path(__file__).parent
-RESULTS = HERE.parents[1] / "bench" / "results"
+RESULTS = HERE.parents[1] / "bench" / "results" / "intel-amx"
 FORWARD, BACKWARD = COLOURS[0], COLOURS[1]
 
 
@@ -67,7 +67,7 @@ def split(path):
     L, C, V = config.n_layer, config.n_embd, config.vocab_size
     rows = []
     for T in (64, 1024):
-        parts = json.loads((RESULTS / f"step_4x{T}.json").read_text())["parts"]
+        parts = json.loads((RESULTS / f"step_4x{T}.json").read_text())["breakdown"]["seconds"]
         products, attention = 12 * L * C**2 + V * C, L * (T + 1) * C  # both times 2 B T, and 3
         known = parts["matrix products"], parts["attention"], parts["AdamW"]
         rows.append((f"T={T}, flops", (products, attention, 0, 0)))

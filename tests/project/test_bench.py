@@ -1,14 +1,15 @@
-"""The benches' arithmetic and pictures; what they time is not run here."""
+"""What the programs of bench share, and bench.step; what they time is not run here."""
 
-import sys
+import json
 import time
 
 import numpy as np
 import pytest
 
-from bench import step
-from bench.machine import cpu, operands, products
+from bench import lengths, step, turns
+from bench.machine import cpu_name, operands, products
 from bench.profile import Clock
+from npgpt import NpgptError
 
 
 def test_the_products_of_a_step_are_six_flops_a_weight_and_position():
@@ -25,11 +26,9 @@ def test_operands_can_be_multiplied_and_lie_as_a_steps_do(kind):
     assert y.flags.c_contiguous == (kind != "x @ w.T")
 
 
-def test_a_cpu_is_named_with_the_units_that_it_has():
-    one = "model name\t: One\nflags\t\t: fpu avx2 {}avx512f amx_bf16\n"
-    assert cpu(one.format("avx512_bf16 ") * 2) == "One avx2 avx512f avx512_bf16 amx_bf16"
-    assert cpu(one.format("avx512_vnni ")) == "One avx2 avx512f amx_bf16"
-    assert cpu("flags: avx2").endswith("avx2")
+def test_a_cpu_has_its_name():
+    assert cpu_name("model name\t: One (R)\nflags\t\t: fpu avx2\n" * 2) == "One (R)"
+    assert cpu_name("")
 
 
 def test_a_clock_counts_time_inside_another_function_once():
@@ -40,68 +39,87 @@ def test_a_clock_counts_time_inside_another_function_once():
     assert clock.seconds["outer"] < 0.01
 
 
-RUNS = {
-    "npgpt": [{"first": 9.0, "seconds": [1.0, 3.0], "peak": 10**9}],
-    "PyTorch, eager": [{"first": 2.0, "seconds": [4.0, 2.0, 6.0], "peak": 2 * 10**9}],
-}
+RUN = {"first": 2.0, "seconds": [1.0, 3.0], "peak": 10**9}
+LIMIT = {"sgemm": 0.5, "adamw": 0.1, "memory": 1e10}
 
 
-def test_the_table_compares_medians():
-    results = {system: step.summary(runs) for system, runs in RUNS.items()}
-    lines = step.table(results, 4, 64, limit=1.0)
-    assert lines[2] == "| npgpt | 2.00 (1.00 to 3.00) | 128 | 1.00 GB | 1.00 |"
-    assert lines[3] == "| PyTorch, eager | 4.00 (2.00 to 6.00) | 64 | 2.00 GB | 2.00 |"
-    assert lines[4].endswith("| 1.00 | | | 0.50 |")
+@pytest.fixture
+def children(monkeypatch):
+    """What is asked of children, none of which is run; and a profile that takes no time."""
+    asked = []
+
+    def child(module, *options):
+        asked.append((module, *options))
+        return LIMIT if module == "bench.machine" else RUN
+
+    for module in (step, lengths):
+        monkeypatch.setattr(module, "child", child)
+    monkeypatch.setattr(step, "profile", lambda *options: {"matrix products": 3.0, "the rest": 1.0})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("bench.machine.find_spec", lambda name: None)
+    return asked
 
 
-def test_the_chart_is_a_picture(tmp_path):
-    pytest.importorskip("matplotlib")
-    results = {system: step.summary(runs) for system, runs in RUNS.items()}
-    step.chart(tmp_path / "a.png", results, {"matrix products": 3.0, "the rest": 1.0}, 4, 64)
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+def the_result(folder):
+    (path,) = folder.glob("*/*.json")
+    return path.name, json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_every_round_begins_with_the_next_system():
+    asked = []
+    runs = turns.take_turns(["a", "b"], 2, lambda name: asked.append(name) or len(asked))
+    assert asked == ["a", "b", "b", "a"]
+    assert runs == {"a": [1, 4], "b": [2, 3]}
+
+
+def test_a_child_that_fails_is_named():
+    with pytest.raises(NpgptError, match="-m bench.systems none failed with status 2"):
+        turns.child("bench.systems", "none")
+
+
+def test_a_step_is_measured_and_written(children, tmp_path, capsys):
+    words = ["--systems", "npgpt", "npgpt, recompute", "--seq-len", "8", "--rounds", "2"]
+    assert step.main([*words, "--steps", "2", "--out", str(tmp_path)]) == 0
+    assert ("bench.systems", "npgpt", "-B", 4, "-T", 8, "--steps", 2) in children
+    assert children.count(("bench.machine", 4, 8)) == 2
+    name, result = the_result(tmp_path)
+    assert name == "step_4x8.json" and (result["B"], result["T"]) == (4, 8)
+    merged = {"seconds": [1.0, 3.0] * 2, "first": [2.0] * 2, "peak": 10**9}
+    assert result["systems"] == {"npgpt": merged, "npgpt, recompute": merged}
+    assert result["limit"]["sgemm"] == [0.5, 0.5]
+    assert "| npgpt, recompute | 2.00 (1.00 to 3.00) | 16 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--length", "0"], "--length must be at least 1, not 0"),
-        (["--systems", "PyTorch, eager"], "--systems must have npgpt among them"),
+        (["-T", "0"], "argument -T/--seq-len: must be at least 1, not 0"),
+        (["--batch-size", "four"], "argument -B/--batch-size: invalid count value: 'four'"),
+        (["--systems", "npgpt, recompute"], "--systems must have npgpt among them"),
         (["--systems", "TensorFlow"], "invalid choice"),
+        ([], "torch is missing: pip install -e '.[bench]'"),
     ],
 )
-def test_bad_settings_are_refused(words, message, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["bench.step", "--out", str(tmp_path), *words])
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+def test_bad_settings_are_refused(words, message, children, capsys, tmp_path):
     with pytest.raises(SystemExit) as stopped:
-        step.main()
+        step.main(["--out", str(tmp_path), *words])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+    assert not children
 
 
 def test_a_precision_that_the_cpu_has_not_got_is_refused(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["bench.step", "--out", str(tmp_path), "--precision", "bf16"])
     monkeypatch.setattr("npgpt.precision.granted", lambda: False)
-    with pytest.raises(SystemExit) as stopped:
-        step.main()
-    assert stopped.value.code == 2
-    assert "precision bf16 takes a CPU with AMX tiles" in capsys.readouterr().err
+    for program in (step, lengths):
+        assert program.main(["--out", str(tmp_path), "--precision", "bf16"]) == 2
+        assert "error: precision bf16 takes a CPU" in capsys.readouterr().err
 
 
-def test_the_growth_is_that_of_the_precision(monkeypatch, tmp_path):
-    asked = []
-    run = {"first": 1.0, "seconds": [1.0], "peak": 1}
-    monkeypatch.setattr(step, "child", lambda module, system, *options: asked.append(system) or run)
+@pytest.mark.parametrize(("precision", "system"), [("fp32", "npgpt"), ("bf16", "npgpt, bf16")])
+def test_the_lengths_are_those_of_the_precision(precision, system, monkeypatch, children, tmp_path):
     monkeypatch.setattr("npgpt.precision.granted", lambda: True)
-    for precision in ("fp32", "bf16"):
-        words = ["--out", str(tmp_path), "--lengths", "--precision", precision]
-        monkeypatch.setattr(sys, "argv", ["bench.step", *words])
-        step.main()
-    assert asked == ["npgpt"] * 5 + ["npgpt, bf16"] * 5
-
-
-def test_what_is_missing_is_named_with_the_command(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["bench.step", "--out", str(tmp_path)])
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SystemExit):
-        step.main()
-    assert "matplotlib is missing: pip install -e '.[bench]'" in capsys.readouterr().err
+    assert lengths.main(["--out", str(tmp_path), "--precision", precision]) == 0
+    assert [(asked[1], asked[5]) for asked in children] == [(system, T) for T in lengths.LENGTHS]
+    name, result = the_result(tmp_path)
+    assert name == f"lengths_4_{precision}.json"
+    assert result["lengths"]["1024"] == RUN

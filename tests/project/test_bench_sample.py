@@ -1,7 +1,6 @@
-"""The sampling bench's arithmetic, its table and what it refuses; GPT-2 124M is not run here."""
+"""The sampling bench's arithmetic and what it refuses; GPT-2 124M is not run here."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -28,7 +27,7 @@ def test_a_run_is_timed_after_a_warm_up(monkeypatch):
     clock = iter([0.0, 2.0, 10.0, 14.0])
     monkeypatch.setitem(sample.SYSTEMS, "npgpt", system)
     monkeypatch.setattr(sample.time, "perf_counter", lambda: next(clock))
-    assert sample.run_one("npgpt", 5, 8, 2) == {"tokens_per_second": [4.0, 2.0]}
+    assert sample.run_one("npgpt", 5, 8, 2) == [4.0, 2.0]
     assert asked == [sample.WARM_UP, 8, 8]
 
 
@@ -38,77 +37,45 @@ def test_a_system_that_stops_early_is_found(monkeypatch):
         sample.run_one("npgpt", 5, 8, 1)
 
 
-RUNS = {
-    "npgpt": [[60.0, 50.0], [70.0]],
-    "npgpt, bf16": [[90.0, 90.0], [90.0]],
-    "npgpt, int8": [[120.0, 120.0], [120.0]],
-    "transformers": [[30.0, 40.0], [20.0]],
-    "transformers, bf16": [[45.0, 45.0], [45.0]],
-    "limit": [[80.0], [80.0]],
-}
-
-
-def test_the_table_compares_medians():
-    results = {
-        name: sample.summary([{"tokens_per_second": speeds} for speeds in runs])
-        for name, runs in RUNS.items()
-    }
-    lines = sample.table(results, 64, 32)
-    assert lines[0].startswith("| 32 tokens after 64, greedy |")
-    assert lines[2] == "| npgpt | 60.0 (50.0 to 70.0) | 1.00 | 1.50 | 2.00 |"
-    assert lines[5] == "| transformers | 30.0 (20.0 to 40.0) | 2.00 | 3.00 | 4.00 |"
-    assert lines[7] == "| limit | 80.0 (80.0 to 80.0) | 0.75 | 1.12 | 1.50 |"
-
-
 def test_the_systems_take_turns_and_what_they_did_is_written(monkeypatch, capsys, tmp_path):
-    order = []
+    asked = []
 
     def child(module, only, name, *options):
-        order.append(name)
-        assert options == ("--length", 5, "--tokens", 7, "--runs", 2)
-        return {"tokens_per_second": RUNS[name][order.count(name) - 1]}
+        asked.append(name)
+        assert options == ("--prompt-tokens", 5, "--tokens", 7, "--runs", 2)
+        return [60.0, 50.0, 70.0] if name == "npgpt" else [30.0, 20.0]
 
     monkeypatch.setattr(sample, "child", child)
-    monkeypatch.setattr(sample, "version", lambda name: "1")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    monkeypatch.setattr(sample, "describe", lambda: {"cpu": "one"})
-    words = "--length 5 --tokens 7 --rounds 2 --runs 2".split()
-    monkeypatch.setattr(sys, "argv", ["bench.sample", *words, "--out", str(tmp_path / "new")])
-    sample.main()
-    names = list(RUNS)
-    assert order == [*names, *names[1:], names[0]]
-    written = json.loads((tmp_path / "new" / "sample_5x7.json").read_text())
-    assert written["results"]["npgpt"] == {"median": 60.0, "least": 50.0, "most": 70.0}
-    assert written["machine"] == {"cpu": "one", "transformers": "1"}
-    assert "| npgpt | 60.0 (50.0 to 70.0) | 1.00 | 1.50 | 2.00 |" in capsys.readouterr().out
+    monkeypatch.setattr("bench.machine.find_spec", lambda name: None)
+    words = "--prompt-tokens 5 --tokens 7 --rounds 2 --runs 2".split()
+    assert sample.main([*words, "--out", str(tmp_path / "new")]) == 0
+    assert sorted(asked) == sorted([*sample.SYSTEMS, "limit"] * 2)
+    (path,) = (tmp_path / "new").glob("*/sample_5x7.json")
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert written["systems"]["npgpt"] == [60.0, 50.0, 70.0] * 2
+    assert written["limit"] == [30.0, 20.0] * 2 and "limit" not in written["systems"]
+    assert "| npgpt | 60.0 (50.0 to 70.0) | 1.00 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--tokens", "0"], "--tokens must be at least 1, not 0"),
-        (["--length", "1000"], "--length and --tokens must be at most 1024 together"),
+        (["--tokens", "0"], "argument --tokens: must be at least 1, not 0"),
+        (["--prompt-tokens", "1000"], "--prompt-tokens and --tokens must be at most 1024 together"),
         (["--only", "llama"], "invalid choice"),
+        ([], "torch is missing: pip install -e '.[bench]'"),
     ],
 )
 def test_bad_settings_are_refused(words, message, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["bench.sample", "--out", str(tmp_path), *words])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SystemExit) as stopped:
-        sample.main()
+        sample.main(["--out", str(tmp_path), *words])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
 
 
 def test_one_system_alone_prints_a_line_of_json(monkeypatch, capsys):
     monkeypatch.setitem(sample.SYSTEMS, "npgpt", fake()[0])
-    monkeypatch.setattr(sys, "argv", ["bench.sample", "--only", "npgpt", "--runs", "3"])
-    sample.main()
-    assert len(json.loads(capsys.readouterr().out)["tokens_per_second"]) == 3
-
-
-def test_what_is_missing_is_named_with_the_command(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["bench.sample", "--out", str(tmp_path)])
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SystemExit):
-        sample.main()
-    assert "torch is missing: pip install -e '.[reference]'" in capsys.readouterr().err
+    sample.main(["--only", "npgpt", "--runs", "3"])
+    assert len(json.loads(capsys.readouterr().out)) == 3

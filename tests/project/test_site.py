@@ -16,6 +16,7 @@ for module in ("sphinx", "myst_nb", "furo", "latex2mathml"):
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [
     *ROOT.glob("doc/*/*.md"),
+    *(ROOT / "doc" / name for name in ("guide.md", "figures.md")),
     *ROOT.glob("notebooks/README.md"),
     *ROOT.glob("notebooks/*.ipynb"),
 ]
@@ -28,9 +29,9 @@ def sphinx(*arguments):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site, built by the README's command but for the folder."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"sphinx-build (.+ site)\n", readme)
+    """The site, built by the guide's command but for the folder."""
+    guide = (ROOT / "doc" / "guide.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"sphinx-build (.+ site)\n", guide)
     folder = tmp_path_factory.mktemp("built") / "site"
     built = sphinx(*shlex.split(command)[:-1], folder)
     assert built.returncode == 0, built.stdout + built.stderr
