@@ -15,8 +15,9 @@ from bench.options import make_parser
 from bench.results import write_result
 from npgpt import GPT2, ArgumentError, read_debug_state
 from npgpt.cli import program
-from npgpt.precision import PRECISIONS, check_precision
-from npgpt.reference_losses import find_losses
+from npgpt.core.precision import PRECISIONS
+from npgpt.formats.reference_losses import find_losses
+from npgpt.model.backend import make_backend
 
 
 def differences(actual, expected):
@@ -45,7 +46,7 @@ def available():
     """The precisions that this machine has."""
     for name in PRECISIONS:
         try:
-            check_precision(name)
+            make_backend("numba", name)
         except ArgumentError:
             continue
         yield name

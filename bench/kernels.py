@@ -72,7 +72,7 @@ def cases(B, T):
 def measure(B, T):
     """A row of each kernel: its name, all seconds of the textbook and of the kernel, its limit."""
     from npgpt import kernels, layers
-    from npgpt.threads import threads
+    from npgpt.core.threads import threads
 
     large = np.ones((2048, 2048), np.float32)
     product = np.empty_like(large)

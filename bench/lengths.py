@@ -11,7 +11,8 @@ from bench.options import make_parser
 from bench.results import write_result
 from bench.turns import child
 from npgpt.cli import program
-from npgpt.precision import PRECISIONS, check_precision
+from npgpt.core.precision import PRECISIONS
+from npgpt.model.backend import make_backend
 
 LENGTHS = 64, 128, 256, 512, 1024
 
@@ -22,7 +23,7 @@ def main(argv=None, prog=None):
     parser = make_parser(prog, __doc__, B=4, steps=5)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")
     args = parser.parse_args(argv)
-    check_precision(args.precision)
+    make_backend("numba", args.precision)
     system = "npgpt" if args.precision == "fp32" else f"npgpt, {args.precision}"
     lengths = {}
     for T in LENGTHS:

@@ -69,8 +69,8 @@ def memory_speed(count=1 << 26):
     """
     from numba import prange
 
+    from npgpt.core.threads import threads
     from npgpt.kernels.jit import jit
-    from npgpt.threads import threads
 
     x, y = np.ones(count, np.float32), np.ones(count, np.float32)
 
@@ -126,7 +126,7 @@ def main():
     import json
 
     from npgpt import GPT2Config
-    from npgpt.parameters import count_parameters
+    from npgpt.core.parameters import count_parameters
 
     B, T = int(sys.argv[1]), int(sys.argv[2])
     speed = memory_speed()

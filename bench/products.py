@@ -18,7 +18,8 @@ from bench.results import write_result
 from bench.turns import child, take_turns
 from npgpt import get_threads
 from npgpt.cli import program
-from npgpt.precision import PRECISIONS, check_precision, computing_in
+from npgpt.core.precision import PRECISIONS, multiplying_in
+from npgpt.model.backend import make_backend
 
 
 def numpy_product(x, y, out):
@@ -29,13 +30,13 @@ def numpy_product(x, y, out):
 
 
 def npgpt_product(x, y, out, precision="fp32"):
+    from npgpt.core.threads import threads
     from npgpt.kernels.matmul import product
-    from npgpt.threads import threads
 
-    check_precision(precision)
+    make_backend("numba", precision)
 
     def run():
-        with threads(), computing_in(precision):
+        with threads(), multiplying_in(PRECISIONS[precision].bf16_terms):
             product(x, y, out)
 
     return run
@@ -81,7 +82,7 @@ def main(argv=None, prog=None):
         print(json.dumps(run_one(args.only, args.B, args.T)))
         return 0
     require(parser, "torch")
-    check_precision("bf16")
+    make_backend("numba", "bf16")
     sizes = ("-B", args.B, "-T", args.T)
     systems = take_turns(
         list(SYSTEMS), args.rounds, lambda name: child("bench.products", "--only", name, *sizes)

@@ -22,11 +22,11 @@ VOCAB_SIZE = 50257
 WARM_UP = 8  # tokens that do not count: the kernels are compiled on a new machine
 
 
-def npgpt_generate(prompt, precision="fp32"):
+def npgpt_generate(prompt, weights="fp32"):
     """A function that generates a number of tokens after prompt (1, T)."""
     import npgpt
 
-    model = npgpt.GPT2(npgpt.GPT2Config(), precision=precision)
+    model = npgpt.GPT2(npgpt.GPT2Config(), weights=weights)
     return lambda count: model.generate(prompt, count, temperature=0)
 
 
@@ -78,9 +78,9 @@ def limit():
     from numba import prange
 
     from npgpt import GPT2Config
+    from npgpt.core.parameters import count_parameters
+    from npgpt.core.threads import threads
     from npgpt.kernels.jit import jit
-    from npgpt.parameters import count_parameters
-    from npgpt.threads import threads
 
     weights = np.ones((4, count_parameters(GPT2Config()) // 4), np.float32)
 

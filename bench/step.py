@@ -16,7 +16,8 @@ from bench.results import write_result
 from bench.systems import SYSTEMS
 from bench.turns import child, take_turns
 from npgpt.cli import program
-from npgpt.precision import PRECISIONS, check_precision
+from npgpt.core.precision import PRECISIONS
+from npgpt.model.backend import make_backend
 
 DEFAULT = ["npgpt", "npgpt, recompute", "PyTorch, eager", "PyTorch, compiled"]
 
@@ -53,7 +54,7 @@ def main(argv=None, prog=None):
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=DEFAULT, metavar="NAME")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")
     args = parser.parse_args(argv)
-    check_precision(args.precision)
+    make_backend("numba", args.precision)
     require(parser, *["torch"] * any(name.startswith("PyTorch") for name in args.systems))
     if "npgpt" not in args.systems:
         parser.error("--systems must have npgpt among them, to which the others are compared")

@@ -25,30 +25,30 @@ VOCAB_SIZE = 50257
 def compare(B, T, rounds, folder):
     """Seconds of the bare steps and of the trainer's, a list each."""
     import npgpt
-    from npgpt.dataset import open_tokens, write_tokens
-    from npgpt.reports import Reports
-    from npgpt.run import Run
-    from npgpt.settings import make_settings
-    from npgpt.trainer import Trainer
+    from npgpt.data.token_files import write_tokens
+    from npgpt.data.training_data import TrainingData
+    from npgpt.training.progress import Progress
+    from npgpt.training.run import Run
+    from npgpt.training.settings import make_settings
+    from npgpt.training.trainer import Trainer
 
     rng = np.random.default_rng(0)
     write_tokens(folder / "tokens.bin", rng.integers(0, VOCAB_SIZE, 300_000))
-    tokens = open_tokens(folder / "tokens.bin")
-    values = {"train": str(tokens.paths[0]), "run": str(folder / "run"), "B": B, "T": T}
+    values = {"train": str(folder / "tokens.bin"), "run": str(folder / "run"), "B": B, "T": T}
     settings = make_settings(values)
     model = npgpt.GPT2(npgpt.GPT2Config())
-    trainer, run = Trainer(model, settings, tokens), Run(settings.run, settings)
-    reports = Reports(0, settings.steps, B * T)
+    trainer = Trainer(model, settings, TrainingData(settings.train))
+    run, progress = Run(settings.run, settings), Progress(0, settings.steps, B * T)
     x, y = rng.integers(0, VOCAB_SIZE, (2, B, T))
 
     def bare():
         model.forward_backward(x, y)
-        model.update(1e-4)
+        trainer.optimizer.update(model.params, model.grads, 1e-4)
 
     def trained():
         update = trainer.update()
         run.log_update(update, B * T)
-        reports.update(update)
+        progress.update(update)
 
     seconds = {bare: [], trained: []}
     for turn in range(rounds + 1):

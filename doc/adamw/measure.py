@@ -22,8 +22,8 @@ from numba import prange
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
 
-from npgpt.parameters import aligned_zeros
-from npgpt.threads import threads
+from npgpt.core.parameters import aligned_zeros
+from npgpt.core.threads import threads
 
 from npgpt import kernels, layers
 from npgpt.kernels.jit import jit

@@ -8,8 +8,8 @@ import sys
 import time
 
 import numpy as np
-from npgpt.precision import computing_in
-from npgpt.threads import threads
+from npgpt.core.precision import computing_in
+from npgpt.core.threads import threads
 from numba import njit
 
 from npgpt.kernels import amx

@@ -4,8 +4,8 @@ python doc/amx/steps_dots.py [ROUNDS]
 """
 
 import numpy as np
-from npgpt.precision import computing_in
-from npgpt.threads import threads
+from npgpt.core.precision import computing_in
+from npgpt.core.threads import threads
 from numba import njit
 from steps import show_in_turn
 

@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
 
-from npgpt.threads import threads
+from npgpt.core.threads import threads
 
 from npgpt import kernels, layers
 

@@ -25,7 +25,7 @@ from numba import prange
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
 
-from npgpt.threads import threads
+from npgpt.core.threads import threads
 
 from npgpt import kernels
 from npgpt.kernels.crossentropy import softmax_rows

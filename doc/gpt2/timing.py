@@ -8,7 +8,7 @@ import time
 
 import numba
 import numpy as np
-from npgpt.parameters import BLOCK_NAMES
+from npgpt.core.parameters import BLOCK_NAMES
 
 from npgpt import GPT2, GPT2Config, Parameters, gpt2, kernels, set_threads
 

@@ -12,7 +12,7 @@ from conftest import TINY_MODEL
 from bench import accuracy, charts, report, results, tables
 from npgpt import FileError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MACHINE = {
     "cpu": "Intel(R) Xeon(R) Processor", "extensions": "avx2 avx512f avx512bf16 amx-bf16",
     "bf16": "AMX", "threads": 2, "system": "Linux",
