@@ -4,10 +4,21 @@ import re
 
 
 def plain(lines):
-    """Lines of plain text -> reStructuredText: paragraphs, `code`, and what is indented as code."""
+    """Lines of plain text -> reStructuredText: paragraphs, `code`, indented code, Args:."""
     blocks = re.split(r"\n\n+", "\n".join(lines).strip("\n"))
-    shown = [f"::\n\n{block}" if block.startswith(" ") else escaped(block) for block in blocks]
-    return [*"\n\n".join(shown).split("\n"), ""]
+    return [*"\n\n".join(map(shown, blocks)).split("\n"), ""]
+
+
+def shown(block):
+    """A block of plain text -> reStructuredText."""
+    if block.startswith(" "):
+        return f"::\n\n{block}"
+    title, *body = block.split("\n    ")
+    if not (title.endswith(":") and body and "\n" not in title):
+        return escaped(block)
+    items = re.split(r"\n(?! )", "\n".join(body))  # what goes on with an item is further indented
+    listed = (re.sub(r"^([\w*]+): ", r"`\1`: ", re.sub(r"\n +", " ", item)) for item in items)
+    return f"{escaped(title)}\n\n" + "\n".join(f"* {escaped(item)}" for item in listed)
 
 
 def escaped(text):

@@ -22,10 +22,9 @@ from numba import prange
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
 
+from npgpt import kernels, layers
 from npgpt.core.parameters import aligned_zeros
 from npgpt.core.threads import threads
-
-from npgpt import kernels, layers
 from npgpt.kernels.jit import jit
 
 NUMBERS = (1, 1e-4, 0.9, 0.999, 1e-8, 0.1)  # t, lr, beta1, beta2, eps, weight_decay

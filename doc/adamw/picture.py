@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
 
 from npgpt import layers
-from npgpt.plot import COLOURS
+from npgpt.inside.figure import COLOURS
 
 STEPS, LR, DECAY = 1000, 2e-3, 0.2
 

@@ -22,9 +22,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
 
-from npgpt.core.threads import threads
-
 from npgpt import kernels, layers
+from npgpt.core.threads import threads
 
 C, NH = 768, 12
 

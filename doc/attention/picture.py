@@ -11,7 +11,7 @@ from matplotlib.patches import Polygon, Rectangle
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
 
-from npgpt.plot import COLOURS
+from npgpt.inside.figure import COLOURS
 
 T, ROWS, NOW = 1024, 96, 6  # NOW: the block that is being worked on
 BLUE, GREEN, ORANGE = COLOURS[0], COLOURS[2], COLOURS[4]

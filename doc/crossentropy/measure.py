@@ -1,4 +1,4 @@
-"""Time the rows of the logits, textbook and kernel in turn, and the head in parts of several sizes.
+"""Time the logits' rows, textbook and kernel in turn, and the lm_head in parts of several sizes.
 
     python doc/crossentropy/measure.py [--rounds 9]
 
@@ -6,7 +6,7 @@ In float32 on one thread, in CPU time, which does not count what other programs 
 variants take their turns in a round. What is printed are medians over the rounds, and of the ratios
 of a round the median and the range.
 
-The rows are those of GPT-2's vocabulary, V = 50,257, without the products. The head in parts has
+The rows are those of GPT-2's vocabulary, V = 50,257, without the products. The lm_head in parts has
 V = 8,192, C = 768 and 2,048 positions.
 """
 
@@ -25,9 +25,8 @@ from numba import prange
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
 
-from npgpt.core.threads import threads
-
 from npgpt import kernels
+from npgpt.core.threads import threads
 from npgpt.kernels.crossentropy import softmax_rows
 from npgpt.kernels.exponential import largest
 from npgpt.kernels.jit import jit
@@ -134,7 +133,7 @@ def in_parts(x, wte, targets, dwte, rows):
 
 def parts(rounds, N=2048, V=8192, C=768):
     print(
-        f"head, kernel, N {N}, V {V}, C {C}: rows a part, ms, time / that of one part, MB of logits"
+        f"lm_head, kernel, N {N}, V {V}, C {C}: rows a part, ms, time / that of one part, MB logits"
     )
     x = rng.standard_normal((N, C), dtype=np.float32)  # (N, C)
     wte = 0.1 * rng.standard_normal((V, C), dtype=np.float32)  # (V, C)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
 
-from npgpt.plot import COLOURS
+from npgpt.inside.figure import COLOURS
 
 LOGITS = np.array([1.0, 2.2, -0.5, 1.6, 0.3, -1.0, 0.8])  # (V,)
 TARGET = 3

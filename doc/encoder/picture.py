@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from npgpt.plot import COLOURS
+from npgpt.inside.figure import COLOURS
 
 TEXT = "sea sells"
 TABLE = sorted(set(TEXT))

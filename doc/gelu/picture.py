@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from npgpt.kernels.exponential import exp
 from npgpt.kernels.jit import jit
 from npgpt.layers import gelu_backward, gelu_forward
-from npgpt.plot import COLOURS, LINES
+from npgpt.training.curves import COLOURS, LINES
 
 HERE = Path(__file__).parent
 

@@ -1,6 +1,10 @@
-"""Draw stream.png, a block as a flow of data, and split.png, where a training step's time goes."""
+"""Draw stream.png, a block as a flow of data, and split.png, where a training step's time goes.
+
+split.png takes the results of `python -m bench.step` on an Intel CPU with AMX, at T=64 and T=1024.
+"""
 
 import json
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -9,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from npgpt import GPT2Config
-from npgpt.plot import COLOURS
+from npgpt.inside.figure import COLOURS
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parents[1] / "bench" / "results" / "intel-amx"
@@ -96,4 +100,6 @@ def split(path):
 
 
 stream(HERE / "stream.png")
+if not RESULTS.is_dir():
+    sys.exit(f"split.png is not drawn: there are no results of bench.step in {RESULTS}")
 split(HERE / "split.png")

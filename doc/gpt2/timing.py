@@ -1,4 +1,4 @@
-"""What the model's arrangements are worth: each way beside the others, in turn, on one core.
+"""Times of the model's design choices: each way beside the others, in turn, on one core.
 
 The medians are of the core's own time, in ms, so that other programs count for little.
 """
@@ -8,9 +8,10 @@ import time
 
 import numba
 import numpy as np
-from npgpt.core.parameters import BLOCK_NAMES
 
-from npgpt import GPT2, GPT2Config, Parameters, gpt2, kernels, set_threads
+from npgpt import GPT2, GPT2Config, Parameters, kernels, set_threads
+from npgpt.core.parameters import BLOCK_NAMES
+from npgpt.model import passes
 
 rng = np.random.default_rng(0)
 CONFIG = GPT2Config(block_size=1024, vocab_size=8192, n_layer=12, n_head=4, n_embd=256)
@@ -61,22 +62,22 @@ def update():
     compare({"in one call": in_one, "a call a tensor": one_by_one}, 50)
 
 
-def head():
-    rows = gpt2.HEAD_ROWS
+def lm_head():
+    rows = passes.HEAD_ROWS
     params, grads = Parameters.init(CONFIG), Parameters(CONFIG)
     lnf = rng.standard_normal((1, 1024, CONFIG.n_embd), dtype=np.float32)  # (B, T, C)
     targets = rng.integers(0, CONFIG.vocab_size, (1, 1024))  # (B, T)
 
     def in_chunks_of(n):
         def way():
-            gpt2.HEAD_ROWS = n
-            gpt2.head(lnf, targets, params, kernels, grads)
+            passes.HEAD_ROWS = n
+            passes.lm_head_loss(lnf, targets, params, kernels, grads)
 
         return way
 
-    print("the head, forward and backward, of 1,024 positions; V 8,192, C 256")
+    print("the lm_head, forward and backward, of 1,024 positions; V 8,192, C 256")
     compare({f"{n} rows at a time": in_chunks_of(n) for n in (512, 16, 64, 256, 1024)}, 7)
-    gpt2.HEAD_ROWS = rows
+    passes.HEAD_ROWS = rows
 
 
 def recompute():
@@ -91,5 +92,5 @@ def recompute():
 
 numba.set_num_threads(1)
 set_threads(1)
-for measure in (memory, update, head, recompute):
+for measure in (memory, update, lm_head, recompute):
     measure()

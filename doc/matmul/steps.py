@@ -261,7 +261,7 @@ def measure_tiles():
 def draw(speeds):
     from matplotlib.figure import Figure
 
-    from npgpt.plot import COLOURS
+    from npgpt.inside.figure import COLOURS
 
     steps = [name for name in speeds if name != LIMIT]
     figure = Figure(figsize=(8, 4), layout="constrained")
