@@ -22,11 +22,11 @@ VOCAB_SIZE = 50257
 WARM_UP = 8  # tokens that do not count: the kernels are compiled on a new machine
 
 
-def npgpt_generate(prompt, weights="fp32"):
+def npgpt_generate(prompt, weight_format="fp32"):
     """A function that generates a number of tokens after prompt (1, T)."""
     import npgpt
 
-    model = npgpt.GPT2(npgpt.GPT2Config(), weights=weights)
+    model = npgpt.GPT2(npgpt.GPT2Config(), weight_format=weight_format)
     return lambda count: model.generate(prompt, count, temperature=0)
 
 

@@ -38,7 +38,8 @@ def compare(B, T, rounds, folder):
     settings = make_settings(values)
     model = npgpt.GPT2(npgpt.GPT2Config())
     trainer = Trainer(model, settings, TrainingData(settings.train))
-    run, progress = Run(settings.run, settings), Progress(0, settings.steps, B * T)
+    run, progress = Run.create(settings), Progress(0, settings.steps, B * T)
+    run.begin(0)
     x, y = rng.integers(0, VOCAB_SIZE, (2, B, T))
 
     def bare():
@@ -47,7 +48,7 @@ def compare(B, T, rounds, folder):
 
     def trained():
         update = trainer.update()
-        run.log_update(update, B * T)
+        run.logs.update(update, B * T)
         progress.update(update)
 
     seconds = {bare: [], trained: []}

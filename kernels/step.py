@@ -24,12 +24,12 @@ from npgpt.layers.layernorm import EPS
 Blocks = namedtuple("Blocks", BLOCK_NAMES)
 
 
-def blocks_of(p, stored):
-    """The Blocks of Parameters; matrices that are `stored` in fewer bits are taken from there."""
+def blocks_of(p, quantized):
+    """The Blocks of Parameters; `quantized` has matrices in fewer bits, by name."""
     blocks = {name: getattr(p, name) for name in BLOCK_NAMES}
     for name in BLOCK_NAMES:
         if name in MATRICES:
-            w = stored.get(name, blocks[name])
+            w = quantized.get(name, blocks[name])
             if not isinstance(w, Scaled):
                 w = Scaled(w, np.empty((len(w), 0), p.ln1w.dtype))
             blocks[name] = w

@@ -4,7 +4,7 @@ from npgpt.core.config import PUBLISHED, GPT2Config
 from npgpt.core.parameters import Parameters
 from npgpt.core.threads import get_threads, set_threads
 from npgpt.data.tokenizer import get_tokenizer
-from npgpt.errors import ArgumentError, FileError, NpgptError
+from npgpt.errors import ArgumentError, FileError, NpgptError, TrainingError
 from npgpt.formats.debug_state import DebugState, read_debug_state, write_debug_state
 from npgpt.formats.llmc import read_checkpoint, write_checkpoint
 from npgpt.model.gpt2 import GPT2
@@ -22,6 +22,7 @@ __all__ = [
     "GPT2Config",
     "NpgptError",
     "Parameters",
+    "TrainingError",
     "estimate",
     "get_threads",
     "get_tokenizer",

@@ -17,4 +17,4 @@ class FileError(NpgptError):
 
 
 class TrainingError(NpgptError):
-    """A training run that cannot go on: its loss is no number any more."""
+    """A training run that cannot continue: its loss is NaN or infinite."""

@@ -15,7 +15,7 @@ from npgpt.evaluation.table import ANSWERS_AFTER, EVALUATIONS, Subject
 from npgpt.formats.models import load_model
 from npgpt.model.backend import BACKENDS
 from npgpt.model.gpt2 import GPT2
-from npgpt.model.weights import WEIGHTS, WEIGHTS_HELP
+from npgpt.model.quantization import WEIGHT_FORMAT_HELP, WEIGHT_FORMATS
 
 OPTIONS = {"B": "--batch-size", "T": "--seq-len", "batches": "--batches", "after": "--after"}
 
@@ -26,7 +26,7 @@ def main(argv=None, prog=None):
     """Print what the model that the arguments name comes to."""
     args = parse(argv, prog)
     params, tokenizer = load_model(args.model)
-    options = {"backend": args.backend, "precision": args.precision, "weights": args.weights}
+    options = {name: getattr(args, name) for name in ("backend", "precision", "weight_format")}
     model = GPT2(params.config, params=params, **options)
     if args.tokenizer is not None:
         given = {"name": args.tokenizer}
@@ -64,7 +64,9 @@ def parse(argv, prog):
     )
     parser.add_argument("--backend", choices=BACKENDS, default="numba", help="default: numba")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=PRECISION_HELP)
-    parser.add_argument("--weights", choices=WEIGHTS, default="fp32", help=WEIGHTS_HELP)
+    parser.add_argument(
+        "--weight-format", choices=WEIGHT_FORMATS, default="fp32", help=WEIGHT_FORMAT_HELP
+    )
     args = parser.parse_args(argv)
     args.evaluation = next(name for name in EVALUATIONS if getattr(args, name) is not None)
     args.data = getattr(args, args.evaluation)

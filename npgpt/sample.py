@@ -13,8 +13,8 @@ from npgpt.errors import ArgumentError, FileError
 from npgpt.files import read_text
 from npgpt.model.backend import BACKENDS
 from npgpt.model.gpt2 import GPT2
+from npgpt.model.quantization import WEIGHT_FORMAT_HELP, WEIGHT_FORMATS
 from npgpt.model.text import encode_prompt, text_pieces
-from npgpt.model.weights import WEIGHTS, WEIGHTS_HELP
 
 
 def show(pieces, samples):
@@ -69,7 +69,9 @@ def make_parser(prog):
         parent.add_argument(option, type=kind, default=default, metavar=metavar, help=text)
     parser.add_argument("--tokenizer", choices=TOKENIZERS, help="instead of the model's own")
     parser.add_argument("--backend", choices=BACKENDS, default="numba", help="default: numba")
-    parser.add_argument("--weights", choices=WEIGHTS, default="fp32", help=WEIGHTS_HELP)
+    parser.add_argument(
+        "--weight-format", choices=WEIGHT_FORMATS, default="fp32", help=WEIGHT_FORMAT_HELP
+    )
     return parser
 
 
@@ -89,7 +91,7 @@ def main(argv=None, prog=None):
         prompts = [read_text(args.prompt_file)]
         if not prompts[0]:
             raise FileError(f"{args.prompt_file}: is empty, but a prompt is not")
-    model = GPT2.from_pretrained(args.model, backend=args.backend, weights=args.weights)
+    model = GPT2.from_pretrained(args.model, backend=args.backend, weight_format=args.weight_format)
     if args.tokenizer:
         model.tokenizer = get_tokenizer(args.tokenizer)
     if model.tokenizer is None:

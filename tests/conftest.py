@@ -1,19 +1,16 @@
-"""What several test files share: the tiny pair, the options, the units for bf16, the real text."""
+"""The fixtures that several test files share: the tiny pair, units for bf16, the real text."""
 
 import os
-from importlib.resources import files
 from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
+from helpers import ROOT, TINY_MODEL, TINY_STATE
 
 import npgpt
-from npgpt.core.precision import granted
 from npgpt.kernels import amx, dots_bf16
-
-TINY_MODEL = files("npgpt") / "data" / "tiny.bin"
-TINY_STATE = files("npgpt") / "data" / "tiny_debug_state.bin"
+from npgpt.kernels.precision import has_bf16_hardware
 
 
 def pytest_addoption(parser):
@@ -31,7 +28,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture
 def bf16_units():
     """Skips the test where the CPU or the system has no units for bf16."""
-    if not granted():
+    if not has_bf16_hardware():
         pytest.skip("this CPU or system has neither AMX tiles nor AVX-512 instructions for bf16")
 
 
@@ -90,7 +87,7 @@ def state(params):
 @pytest.fixture
 def shared_data():
     """The real tinyshakespeare and tiktoken's files, which are not part of the project."""
-    beside = Path(__file__).parents[2] / "shared" / "data"
+    beside = ROOT.parent / "shared" / "data"
     folder = Path(os.environ.get("NPGPT_TEST_DATA", beside))
     if not (folder / "tinyshakespeare.txt").exists():
         pytest.skip("set NPGPT_TEST_DATA to a folder with tinyshakespeare.txt and tiktoken/")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import TINY_MODEL
+from helpers import TINY_MODEL
 
 from npgpt import read_checkpoint, write_checkpoint
 from npgpt.convert import main

@@ -7,14 +7,14 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import TINY_MODEL
-from test_hellaswag import Example, token_losses
-from test_hellaswag import write as write_hellaswag
+from helpers import TINY_MODEL, token_losses, write_hellaswag
 
 from npgpt import GPT2, ArgumentError, GPT2Config, write_checkpoint
 from npgpt.data.token_files import open_tokens, write_tokens
 from npgpt.data.tokenizer import TOKENIZERS, BytesTokenizer, write_tokenizer
-from npgpt.evaluate import count_correct, main, mean_loss
+from npgpt.evaluate import main
+from npgpt.evaluation.hellaswag import Example, count_correct
+from npgpt.evaluation.loss import mean_loss
 
 V = 251  # of the tiny model
 TEXT = "To be, or not to be, that is the question: whether 'tis nobler in the mind to suffer"
@@ -196,8 +196,8 @@ def test_another_tokenizer_is_one_sentence(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--tokens", "tokens.bin", "-B", "0"], "-B must be at least 1, not 0"),
-        (["--tokens", "tokens.bin", "-T", "-3"], "-T must be at least 1, not -3"),
+        (["--tokens", "tokens.bin", "-B", "0"], "--batch-size must be at least 1, not 0"),
+        (["--tokens", "tokens.bin", "-T", "-3"], "--seq-len must be at least 1, not -3"),
         (["--tokens", "tokens.bin", "-T", "17"], "-T can be 16, the block_size, not 17"),
         (["--tokens", "tokens.bin", "--batches", "0"], "--batches must be at least 1, not 0"),
         (["--tokens", "none.bin"], "none.bin: No such file or directory"),
@@ -209,8 +209,8 @@ def test_another_tokenizer_is_one_sentence(
         (["--text", "empty.txt", "--tokenizer", "bytes"], "at least 2, to predict one, not 0"),
         (["--text", "one.bin", "--tokenizer", "bytes"], "one.bin: not UTF-8 text (byte 0)"),
         (["--tokenizer", "bytes"], "--tokens --text --hellaswag --answers is required"),
-        (["--hellaswag", "h.bin", "-T", "8"], "-T does not go with --hellaswag"),
-        (["--hellaswag", "h.bin", "-B", "8"], "-B does not go with --hellaswag"),
+        (["--hellaswag", "h.bin", "-T", "8"], "--seq-len does not go with --hellaswag"),
+        (["--hellaswag", "h.bin", "-B", "8"], "--batch-size does not go with --hellaswag"),
         (["--hellaswag", "tokens.bin"], "tokens.bin: not a HellaSwag file (magic 20240520"),
         (["--hellaswag", "h.bin"], "h.bin: example 0 of 1: tokens up to 257"),
         (["--text", "text.txt", "--tokens", "tokens.bin"], "not allowed with"),
@@ -279,7 +279,7 @@ def test_examples_that_had_to_be_cut_are_counted(taught, tmp_path, capsys):
     examples[1].context = np.zeros(15, int)
     assert evaluate(path, "--hellaswag", write_hellaswag(tmp_path / "h.bin", examples)) == 0
     cut = capsys.readouterr().out.splitlines()[2]
-    assert re.fullmatch("cut +1, which do not fit into the model's block_size of 16", cut)
+    assert re.fullmatch("cut +1, which do not fit into the block_size of 16", cut)
 
 
 def test_a_model_that_has_diverged_shows_nan(bytes_model, tmp_path, capsys):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from npgpt import ArgumentError, FileError
-from npgpt.plot import AXES, COLOURS, LINES, curves, draw, draw_run, main, picture, smoothed
+from npgpt.inside.figure import COLOURS
+from npgpt.plot import main
+from npgpt.training.curves import AXES, LINES, curves, draw, draw_run, picture, smoothed
 
 pytest.importorskip("matplotlib")
 
@@ -261,7 +263,8 @@ def test_a_missing_matplotlib_is_one_sentence(short, monkeypatch):
 
 def test_matplotlib_is_imported_late_and_its_pyplot_never(short):
     code = (
-        "import sys; from npgpt.plot import draw_run; print('matplotlib' in sys.modules);"
+        "import sys; from npgpt.training.curves import draw_run;"
+        "print('matplotlib' in sys.modules);"
         f"draw_run({str(short)!r}); print('matplotlib' in sys.modules);"
         "print('matplotlib.pyplot' in sys.modules)"
     )

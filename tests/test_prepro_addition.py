@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from npgpt.data.batches import Batches
+from npgpt.data.batches import make_batches
 from npgpt.data.token_files import open_tokens
 from npgpt.data.tokenizer import tokenizer_from
 from npgpt.prepro_addition import main, make_sums, show, split
@@ -86,7 +86,7 @@ def test_a_sum_is_a_document_of_known_length(tmp_path):
     tokens = open_tokens(tmp_path / "addition_train.bin")
     tokenizer = tokenizer_from(tokens.tokenizer)
     assert tokenizer.vocab_size == 14
-    x, y = Batches(tokens, 4, 11, "documents").next()
+    x, y = make_batches(tokens, 4, 11, "documents").next()
     assert (x[:, 0] == tokenizer.eot).all() and (y[:, -1] == tokenizer.eot).all()
     np.testing.assert_array_equal(x[:, 1:], y[:, :-1])
     assert tokenizer.decode(x[0, 1:]) == show(*terms(tokenizer.decode(x[0, 1:])), 2)

@@ -15,9 +15,11 @@ import pooch
 import pytest
 
 from npgpt import FileError, prepro_tinystories
+from npgpt.data import tinystories
+from npgpt.data.tinystories import read_shards, read_stories, tokenize_shard
 from npgpt.data.token_files import open_tokens
 from npgpt.data.tokenizer import tokenizer_from
-from npgpt.prepro_tinystories import main, read_shards, read_stories, tokenize_shard
+from npgpt.prepro_tinystories import main
 
 
 def stories(number):
@@ -263,15 +265,15 @@ def test_old_files_stay_when_a_new_archive_is_bad(archive, tmp_path):
 
 
 def test_more_tokens_than_a_file_can_count_are_refused(archive, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(prepro_tinystories, "MOST_TOKENS", 150)
+    monkeypatch.setattr(tinystories, "MOST_TOKENS", 150)
     assert run(archive, tmp_path, "--workers", "1") == 2
     assert "more than 150 tokens, which a token file cannot count" in capsys.readouterr().err
-    monkeypatch.setattr(prepro_tinystories, "MOST_TOKENS", 160)  # of two shards
+    monkeypatch.setattr(tinystories, "MOST_TOKENS", 160)  # of two shards
     assert run(archive, tmp_path, "--workers", "1", "--shards", "2") == 0
 
 
 def test_a_process_that_is_ended_is_one_sentence(archive, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(prepro_tinystories, "tokenize_shard", end_the_process)
+    monkeypatch.setattr(tinystories, "tokenize_shard", end_the_process)
     assert run(archive, tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert "a process that tokenized it was ended" in error and error.count("\n") == 1

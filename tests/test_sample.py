@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import npgpt
-from npgpt import GPT2Config, Parameters, sample
+from npgpt import GPT2Config, Parameters
 from npgpt.data.tokenizer import BytesTokenizer, get_tokenizer, write_tokenizer
-from npgpt.sample import Text, main
+from npgpt.model import text as model_text
+from npgpt.model.text import TextStream
+from npgpt.sample import main
 
 REPLACEMENT = "\ufffd"
 
@@ -132,7 +134,7 @@ def test_half_a_character_at_the_end_is_a_replacement(folder, capsys):
     ],
 )
 def test_a_text_holds_back_what_may_be_the_stop_or_half_a_character(said, stop, pieces, end):
-    text = Text(BytesTokenizer(), stop)
+    text = TextStream(BytesTokenizer(), stop)
     assert [text.add(byte) for byte in said] == pieces
     assert text.end() == end
 
@@ -141,14 +143,14 @@ def test_characters_of_several_gpt2_tokens_come_whole(shared_data, monkeypatch):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
     tokenizer = get_tokenizer("gpt2")
     said = "👍🏽 is 𝔤𝔬𝔬𝔡 — 漢字"
-    text = Text(tokenizer)
+    text = TextStream(tokenizer)
     pieces = [text.add(token) for token in tokenizer.encode(said)]
     assert "".join(pieces) == said and "" in pieces
     assert text.end() == ""
 
 
 def test_what_comes_after_the_stop_is_not_shown():
-    text = Text(BytesTokenizer(), "b")
+    text = TextStream(BytesTokenizer(), "b")
     assert "".join(text.add(byte) for byte in b"abcabc") == "a"
     assert text.ended and text.end() == ""
 
@@ -168,12 +170,12 @@ def test_a_stop_in_the_prompt_does_not_count(shells, capsys):
 def test_no_more_tokens_are_made_after_the_stop(shells, capsys, monkeypatch):
     made = []
 
-    def counted(*args, whole=sample.stream, **options):
+    def counted(*args, whole=model_text.stream, **options):
         for tokens in whole(*args, **options):
             made.append(tokens)
             yield tokens
 
-    monkeypatch.setattr(sample, "stream", counted)
+    monkeypatch.setattr(model_text, "stream", counted)
     words = ["--model", shells, "--prompt", "s", "--tokens", "30", "--greedy", "--stop", "sells"]
     run(capsys, *words)
     assert len(made) == len("he sells")
@@ -320,7 +322,7 @@ def test_an_interruption_ends_the_line_and_the_program(shells, capsys, monkeypat
         yield np.array([ord("h")])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sample, "stream", interrupted)
+    monkeypatch.setattr(model_text, "stream", interrupted)
     assert main(["--model", shells, "--prompt", "s", "--backend", "numpy"]) == 130
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("sh\n", "interrupted\n")

@@ -7,8 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import TINY_MODEL, TINY_STATE
-from test_checkpoint import changed
+from helpers import TINY_MODEL, TINY_STATE, changed
 
 from npgpt import layers, write_checkpoint, write_debug_state
 from npgpt.core.parameters import NAMES

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from npgpt import train_gpt2
 from npgpt.data.token_files import write_tokens
 from npgpt.data.tokenizer import write_tokenizer
 from npgpt.errors import TrainingError
+from npgpt.formats.run_checkpoint import checkpoint_steps
 from npgpt.train_gpt2 import main, parse
-from npgpt.training.run import Run, checkpoint_steps
+from npgpt.training.run import Run
 from npgpt.training.settings import FIELDS, Settings, make_settings, read_toml
-from npgpt.training.train import train
+from npgpt.training.train import Trained, train
 
 
 @pytest.fixture
@@ -35,12 +37,15 @@ OTHERS = {
     "run": "other", "train": "a.bin", "val": "b.bin", "order": "random", "seed": 3,
     "model": "d12", "n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 64, "vocab_size": 300,
     "B": 2, "T": 8, "total_batch": 32, "steps": 7, "overfit_one_batch": True,
-    "lr": 0.01, "warmup": 5, "schedule": "linear", "final_lr": 0.1, "wsd_decay": 0.5,
-    "beta1": 0.8, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.0, "decay": "all", "clip": 0.0,
-    "skip_loss_z": 5.0, "skip_norm_z": 6.0, "val_every": 9, "val_batches": 3, "patience": 4,
-    "sample_every": 2, "sample_tokens": 5, "sample_prompt": "ab", "checkpoint_every": 4, "keep": 3,
+    "lr": 0.01, "warmup": 5, "schedule": "linear", "final_lr_fraction": 0.1, "wsd_decay": 0.5,
+    "beta1": 0.8, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.0, "decayed_params": "all",
+    "clip": 0.0, "skip_loss_z": 5.0, "skip_norm_z": 6.0, "val_every": 9, "val_batches": 3,
+    "patience": 4, "sample_every": 2, "sample_tokens": 5, "sample_prompt": "ab",
+    "checkpoint_every": 4, "keep": 3,
     "precision": "bf16", "recompute": True, "threads": 1, "tensorboard": True,
 }  # fmt: skip
+# one that does not go with final_lr_fraction, and one that has no other value yet
+APART = {"min_lr": 0.003, "optimizer": "adamw"}
 
 
 def as_options(values):
@@ -58,20 +63,28 @@ def test_options_have_hyphens_too_and_switches_can_be_switched_off():
 
 
 def test_each_option_becomes_its_setting(capsys):
-    assert OTHERS.keys() == FIELDS.keys()
-    assert make_settings(parse(as_options(OTHERS), "npgpt train")) == Settings(**OTHERS)
+    assert {**OTHERS, **APART}.keys() == FIELDS.keys()
+    apart = {**OTHERS, **APART}
+    del apart["final_lr_fraction"]
+    for values in (OTHERS, apart):
+        assert make_settings(parse(as_options(values), "npgpt train")) == Settings(**values)
     assert not any(value == FIELDS[name].default for name, value in OTHERS.items())
+    assert APART["min_lr"] != FIELDS["min_lr"].default
+    assert list(FIELDS["optimizer"].metadata["choices"]) == ["adamw"]
     with pytest.raises(SystemExit):
         parse(["--help"], "npgpt train")
     shown = capsys.readouterr().out
-    assert all(f"--{name}" in shown for name in [*FIELDS, "config", "resume"])
+    shown = set(re.findall(r"--[\w-]+", shown))
+    names = [*FIELDS, "config", "resume"]
+    assert {f"--{name.replace('_', '-')}" for name in names} <= shown
+    assert not any("_" in option for option in shown)
 
 
 # what changes the numbers of a run of four steps; the others are seen in their own tests
 CHANGING = [
     "order", "seed", "n_layer", "n_head", "n_embd", "block_size", "vocab_size", "B", "T",
-    "total_batch", "overfit_one_batch", "lr", "warmup", "schedule", "final_lr", "beta1", "beta2",
-    "eps", "weight_decay", "decay", "clip",
+    "total_batch", "overfit_one_batch", "lr", "warmup", "schedule", "final_lr_fraction", "min_lr",
+    "beta1", "beta2", "eps", "weight_decay", "decayed_params", "clip",
 ]  # fmt: skip
 SMALL = {
     "n_layer": 2, "n_head": 1, "n_embd": 4, "B": 1, "T": 16, "steps": 4, "threads": 1, "lr": 0.02,
@@ -83,7 +96,7 @@ def test_each_option_of_the_training_changes_the_run(tmp_path, tokens):
     def losses(name=None):
         values = {**SMALL, "run": str(tmp_path / f"run_{name}"), "train": str(tokens)}
         if name:
-            values[name] = OTHERS[name]
+            values[name] = {**OTHERS, **APART}[name]
         model = train(**values).model
         return [*model.params.flat[:50], model.params.flat.size, model.params.ln1w.sum()]
 
@@ -102,7 +115,7 @@ def test_the_wsd_part_changes_the_run(tmp_path, tokens):
 
 
 def test_recompute_and_threads_change_no_bit(tmp_path, tokens, monkeypatch):
-    monkeypatch.setattr("npgpt.core.threads.GRAIN", 1.0)
+    monkeypatch.setattr("npgpt.core.threads.FLOPS_PER_THREAD", 1.0)
     threads = npgpt.get_threads()
     ends = []
     try:
@@ -269,7 +282,7 @@ def test_the_exit_status_of_a_run_that_diverged_is_1(monkeypatch, capsys):
 
 
 def test_the_exit_status_of_a_run_that_was_stopped_is_its_signal_s(tmp_path, monkeypatch, capsys):
-    stopped = train_gpt2.train.__globals__["Trained"](tmp_path, None, 9, None, None, 15, False)
+    stopped = Trained(tmp_path, None, 9, None, None, 15, False)
     monkeypatch.setattr(train_gpt2, "train", lambda **settings: stopped)
     assert main([]) == 143
     expected = f"stopped after step 9; to go on: npgpt train --resume {tmp_path}\n"

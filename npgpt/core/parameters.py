@@ -40,8 +40,8 @@ NAMES = tuple(parameter_shapes(GPT2Config()))
 BLOCK_NAMES = NAMES[2:-2]
 # What weight decay applies to in GPT-2's recipe: all but biases and layernorms.
 MATRICES = ("wte", "wpe", "qkvw", "attprojw", "fcw", "fcprojw")
-# What a product multiplies by, and so what can be kept in fewer bits.
-MULTIPLIED = tuple(name for name in MATRICES if name != "wpe")
+# The weights of matrix products, which can be quantized; wpe is only looked up.
+QUANTIZABLE = tuple(name for name in MATRICES if name != "wpe")
 
 
 def count_parameters(config):
@@ -100,7 +100,10 @@ class Parameters:
         if flat is None:
             flat = aligned_zeros(count, dtype)
         if flat.shape != (count,) or not flat.flags.c_contiguous:
-            raise ArgumentError(f"flat must be contiguous and ({count},), not {flat.shape}")
+            raise ArgumentError(
+                f"flat must be C-contiguous of shape ({count},), but is of shape {flat.shape} and"
+                f" strides {flat.strides}"
+            )
         self.config = config
         self.flat = flat
         self.wte_padding = wte_padding

@@ -14,7 +14,7 @@ from npgpt.core.precision import (
 from npgpt.core.threads import threads
 from npgpt.errors import ArgumentError
 from npgpt.model.decoder import Decoder
-from npgpt.model.weights import find_weights
+from npgpt.model.quantization import find_weight_format
 
 
 class NumpyBackend:
@@ -27,19 +27,19 @@ class NumpyBackend:
 
         self.layers = layers
 
-    def check(self, precision, weights):
-        """Raise ArgumentError unless it can compute in this precision, with weights so stored."""
-        for what, name in (("precision", precision), ("weights", weights)):
+    def check(self, precision, weight_format):
+        """Raise ArgumentError unless this precision and weight format are supported."""
+        for what, name in (("precision", precision), ("weight_format", weight_format)):
             if name != "fp32":
                 raise ArgumentError(f"{what} {name} needs the backend numba, not {self.name}")
 
     @contextmanager
     def computing(self, flops, precision="fp32"):
-        """Inside, about so many flops are done, matrices multiplied in this precision."""
+        """Context for about `flops` operations, with matrix products in this precision."""
         yield
 
-    def decoder(self, params, stored):
-        """A Decoder of Parameters; stored: as round_weights gives it."""
+    def decoder(self, params, quantized):
+        """A Decoder of Parameters; quantized: what quantize_weights has made of them."""
         return Decoder(params, self.layers)
 
     def free_memory(self):
@@ -56,7 +56,7 @@ class NumbaBackend(NumpyBackend):
 
         self.layers = kernels
 
-    def check(self, precision, weights):
+    def check(self, precision, weight_format):
         """Raise ArgumentError unless this machine can multiply in this precision."""
         from npgpt.kernels.precision import has_bf16_hardware
 
@@ -65,15 +65,15 @@ class NumbaBackend(NumpyBackend):
 
     @contextmanager
     def computing(self, flops, precision="fp32"):
-        """Inside, kernels have threads for so many flops, and multiply in this precision."""
+        """As NumpyBackend's: on as many threads as the flops are worth."""
         with threads(flops), multiplying_in(PRECISIONS[precision].bf16_terms):
             yield
 
-    def decoder(self, params, stored):
-        """A Decoder that takes few positions through all blocks in one kernel."""
+    def decoder(self, params, quantized):
+        """A Decoder that takes few positions through all blocks in one kernel call."""
         from npgpt.model.fused_decoder import FusedDecoder
 
-        return FusedDecoder(params, self.layers, stored)
+        return FusedDecoder(params, self.layers, quantized)
 
     def free_memory(self):
         """Return to the operating system the buffers that the kernels keep, for all models."""
@@ -85,12 +85,12 @@ class NumbaBackend(NumpyBackend):
 BACKENDS = {"numpy": NumpyBackend, "numba": NumbaBackend}
 
 
-def make_backend(name, precision="fp32", weights="fp32"):
+def make_backend(name, precision="fp32", weight_format="fp32"):
     """The backend of this name, or ArgumentError where it cannot compute as it is asked to."""
     if name not in BACKENDS:
         raise ArgumentError(f"backend must be one of {', '.join(BACKENDS)}, not {name!r}")
     find_precision(precision)
-    find_weights(weights)
+    find_weight_format(weight_format)
     backend = BACKENDS[name]()
-    backend.check(precision, weights)
+    backend.check(precision, weight_format)
     return backend

@@ -1,4 +1,4 @@
-"""Decoding with kernels: a few positions go through all blocks in one of them."""
+"""Decoding with kernels: a few positions run through all blocks in one kernel call."""
 
 from functools import cached_property
 
@@ -12,13 +12,13 @@ from npgpt.model.decoder import Decoder
 class FusedDecoder(Decoder):
     """A Decoder of compiled layers.
 
-    Up to FEW positions read matrices in the format they are stored in (`stored`, as round_weights
-    gives it, else float32), more of them take float32's.
+    Up to FEW rows (B * N) read the quantized matrices (quantize_weights' result, empty for
+    float32); more rows read the float32 parameters.
     """
 
-    def __init__(self, params, layers, stored):
+    def __init__(self, params, layers, quantized):
         super().__init__(params, layers)
-        self.stored = stored
+        self.quantized = quantized
 
     def step(self, tokens, kv, at):
         """As Decoder.step."""
@@ -29,10 +29,10 @@ class FusedDecoder(Decoder):
         x = blocks_step(x, self.blocks, kv, at)  # (B, N, C)
         last = np.ascontiguousarray(x[:, -1])  # (B, C)
         lnf, _ = layers.layernorm_forward(last, p.lnfw, p.lnfb)
-        logits, _ = layers.matmul_forward(lnf, self.stored.get("wte", p.wte))
+        logits, _ = layers.matmul_forward(lnf, self.quantized.get("wte", p.wte))
         return logits
 
     @cached_property
     def blocks(self):
         """The parameters of all blocks, as the kernel takes them."""
-        return blocks_of(self.params, self.stored)
+        return blocks_of(self.params, self.quantized)

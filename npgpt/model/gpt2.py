@@ -23,7 +23,7 @@ from npgpt.model.generation import stream
 from npgpt.model.inputs import checked_batch, checked_ids
 from npgpt.model.optimizer import AdamW, clip_scale, gradient_norm
 from npgpt.model.passes import body_forward, gpt2_forward_backward, gpt2_loss
-from npgpt.model.weights import round_weights
+from npgpt.model.quantization import quantize_weights
 
 
 class GPT2:
@@ -39,7 +39,7 @@ class GPT2:
         optimizer: the AdamW of `update`, None before its first call.
         backend: the backend, whose `layers` are the layer functions that it computes with.
         precision: how the backend multiplies matrices.
-        weights: the format that the matrices were rounded to.
+        weight_format: the format that the weight matrices are rounded to.
         recompute: whether the backward pass makes cheap activations again.
         tokenizer: the tokenizer that it goes with, where that is known, or None.
     """
@@ -52,7 +52,7 @@ class GPT2:
         params: Parameters | None = None,
         recompute: bool = False,
         precision: str = "fp32",
-        weights: str = "fp32",
+        weight_format: str = "fp32",
     ):
         """A model with new weights, or on Parameters at hand.
 
@@ -61,14 +61,14 @@ class GPT2:
             seed: of the new weights.
             backend: "numba", the compiled kernels, or "numpy", the textbook.
             params: the Parameters to compute with, instead of new ones.
-            recompute: make the outputs of gelu and of the layernorms in front of the matmuls again
-                in the backward pass, and do not keep them: three eighths of what is kept.
-            precision: how matrices are multiplied: "fp32", or on CPUs with bf16 hardware "bf16",
-                operands rounded to 8 bits of float32's 24, or "bf16x3", each the sum of two bf16
-                (without AMX tiles: float32). All else, sums, weights and moments, is float32.
-            weights: the format that the matrices are rounded to, for inference: "fp32" leaves them,
-                "bf16" and "int8" (with a scale a row) round those of params in place. Every pass
-                computes with the rounded weights; generation reads them in that format.
+            recompute: compute the outputs of gelu and of the layernorms before the matmuls again in
+                the backward pass instead of keeping them: saves 3/8 of the activations kept.
+            precision: of matrix products: "fp32" or, on CPUs with bf16 hardware, "bf16" (operands
+                rounded to 8 significant bits instead of 24) or "bf16x3" (each operand the sum of
+                two bf16; without AMX tiles: float32). Everything else is float32.
+            weight_format: what the weight matrices are rounded to, for inference: "fp32" leaves
+                them; "bf16" and "int8" (one scale per row) round those of params in place. Every
+                pass computes with the rounded weights; single tokens read them in that format.
 
         Raises:
             ArgumentError: an option that is unknown, or that this machine has no hardware for.
@@ -76,13 +76,13 @@ class GPT2:
         if params is not None and params.config != config:
             raise ArgumentError(f"params must be of the model's {config}, not of {params.config}")
         self.config = config
-        self.backend = make_backend(backend, precision, weights)
-        self.recompute, self.precision, self.weights = recompute, precision, weights
+        self.backend = make_backend(backend, precision, weight_format)
+        self.recompute, self.precision, self.weight_format = recompute, precision, weight_format
         # Kernels keep memory from step to step, for all models. With this one it goes; another
         # one takes what it needs anew.
         weakref.finalize(self, self.backend.free_memory)
         self.params: Parameters = Parameters.init(config, seed) if params is None else params
-        self._stored = round_weights(self.params, weights)
+        self._quantized = quantize_weights(self.params, weight_format)
         self.grads: Parameters | None = None
         self.optimizer: AdamW | None = None
         self.tokenizer: Tokenizer | None = None
@@ -91,7 +91,7 @@ class GPT2:
     def from_checkpoint(cls, path: str | os.PathLike[str], **options: Any) -> GPT2:
         """Read an llm.c model file; raises FileError where it is none or is damaged.
 
-        The options are those of GPT2: backend, recompute, precision and weights.
+        The options are those of GPT2: backend, recompute, precision and weight_format.
         """
         params = read_checkpoint(path)
         return cls(params.config, params=params, **options)
@@ -102,8 +102,8 @@ class GPT2:
 
         where is a published name (gpt2, gpt2-medium, ...; downloaded once), an llm.c model file, a
         Hugging Face folder or .safetensors file, or the folder of a training run. The options are
-        those of GPT2: backend, recompute, precision and weights. Raises FileError where there is no
-        model or it is damaged.
+        those of GPT2: backend, recompute, precision and weight_format. Raises FileError where
+        there is no model or it is damaged.
         """
         params, description = load_model(where)
         model = cls(params.config, params=params, **options)
@@ -126,7 +126,7 @@ class GPT2:
 
     def decoder(self) -> Decoder:
         """What takes new tokens through the model, given the keys and values of those before."""
-        return self.backend.decoder(self.params, self._stored)
+        return self.backend.decoder(self.params, self._quantized)
 
     def forward(self, tokens: ArrayLike) -> NDArray[np.floating]:
         """tokens (B, T) of integers, T up to block_size -> logits (B, T, V)."""
@@ -184,10 +184,8 @@ class GPT2:
         or "matrices" without biases and layernorms.
         """
         grads = self._grads("update")
-        if self.weights != "fp32":
-            raise ArgumentError(
-                f"a model whose weights are rounded to {self.weights} cannot be updated"
-            )
+        if self.weight_format != "fp32":
+            raise ArgumentError(f"a model in weight_format {self.weight_format} cannot be updated")
         if clip is not None and not clip > 0:
             raise ArgumentError(f"clip must be a number above 0, not {clip!r}")
         if self.optimizer is None:

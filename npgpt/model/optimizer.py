@@ -25,6 +25,11 @@ class AdamW:
         self.updates = 0
         self.configure(betas, eps, weight_decay, decayed_params)
 
+    @classmethod
+    def from_settings(cls, backend, s):
+        """As the settings of a run ask for."""
+        return cls(backend, (s.beta1, s.beta2), s.eps, s.weight_decay, s.decayed_params)
+
     def configure(self, betas, eps, weight_decay, decayed_params):
         """Go on with these hyperparameters."""
         if decayed_params not in DECAYED_PARAMS:

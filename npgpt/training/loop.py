@@ -28,7 +28,7 @@ def train_loop(run, trainer):
                 validate_and_sample(run, trainer, progress)
             while not (trainer.done or stopped):
                 update = trainer.update()
-                run.log_update(update, progress.tokens)
+                run.logs.update(update, s.accumulation * s.B * s.T)
                 progress.update(update)
                 is_best = validate_and_sample(run, trainer, progress)
                 if is_best or is_time(s.checkpoint_every, trainer.step):
@@ -48,7 +48,7 @@ def validate_and_sample(run, trainer, progress):
     if trainer.data.val and is_time(s.val_every, step, s.steps):
         val_loss = trainer.validate()
         is_best = trainer.validations_since_best == 0 and step > 0
-        run.log({"step": step, "val_loss": val_loss})
+        run.logs.validation(step, val_loss)
         progress.say(f"step {step}: validation loss {val_loss:.4f}")
     if is_time(s.sample_every, step, s.steps):
         try:
@@ -56,7 +56,7 @@ def validate_and_sample(run, trainer, progress):
         except ArgumentError as error:  # its logits are not finite
             trainer.weights_finite = False
             raise TrainingError(f"no sample after step {step}: {error}") from error
-        run.add_sample(step, text)
+        run.logs.sample(step, text)
         progress.say(text)
     return is_best
 

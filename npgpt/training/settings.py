@@ -19,10 +19,12 @@ from npgpt.training.schedules import SCHEDULES
 RENAMED = {"final_lr": "final_lr_fraction", "decay": "decayed_params"}
 
 
-def setting(default, help, choices=None, lowest=None, above=None, highest=None, below=None):
-    """A field of Settings with what there is to say and to check of it."""
+def setting(
+    default, help, choices=None, lowest=None, above=None, highest=None, below=None, of_model=False
+):
+    """A field of Settings with its help, its limits, and whether it is an option of GPT2, too."""
     metadata = {
-        "help": help, "choices": choices,
+        "help": help, "choices": choices, "of_model": of_model,
         "lowest": lowest, "above": above, "highest": highest, "below": below,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
@@ -90,8 +92,10 @@ class Settings:
     checkpoint_every: int = setting(500, "updates between checkpoints; 0: at the end", lowest=0)
     keep: int = setting(2, "checkpoints to keep, besides the best", lowest=1)
 
-    precision: str = setting("fp32", "how matrices are multiplied", choices=PRECISIONS)
-    recompute: bool = setting(False, "save memory: make cheap activations twice")
+    precision: str = setting(
+        "fp32", "how matrices are multiplied", choices=PRECISIONS, of_model=True
+    )
+    recompute: bool = setting(False, "save memory: compute cheap activations twice", of_model=True)
     threads: int = setting(0, "threads to compute with; 0: as many as physical cores", lowest=0)
     tensorboard: bool = setting(False, "also write TensorBoard's files (extra tensorboard)")
 
@@ -112,6 +116,15 @@ class Settings:
     def accumulation(self):
         """The micro-batches of an update."""
         return max(1, self.total_batch // (self.B * self.T))
+
+    @property
+    def model_options(self):
+        """The settings that are options of GPT2."""
+        return {
+            name: getattr(self, name)
+            for name, field in FIELDS.items()
+            if field.metadata["of_model"]
+        }
 
     @property
     def final_fraction(self):

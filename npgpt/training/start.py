@@ -41,7 +41,7 @@ def make_model(s, data):
 
 def model_of(s, params, tokenizer):
     """A GPT2 on these Parameters that computes as the Settings say."""
-    model = GPT2(params.config, params=params, recompute=s.recompute, precision=s.precision)
+    model = GPT2(params.config, params=params, **s.model_options)
     model.tokenizer = tokenizer
     return model
 
@@ -79,7 +79,7 @@ def step_seconds(model, B, T, accumulation):
     C, N = model.config.n_embd, B * T
     w = model.params.fcw[0]
     x = np.ones((1, N, C), w.dtype)
-    with model.backend.computing(6 * N * model.params.flat.size):  # in float32
+    with model.computing(6 * N):
         model.layers.matmul_forward(x, w)  # compiles, and takes memory for the first time
         start = time.perf_counter()
         model.layers.matmul_forward(x, w)

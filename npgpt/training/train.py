@@ -44,9 +44,9 @@ def train(resume: str | Path | None = None, **settings: Any) -> Trained:
     """
     if resume is None:
         trainer = begin(make_settings(settings))
-        run = Run(trainer.settings.run, trainer.settings)
+        run = Run.create(trainer.settings)
     else:
-        run = Run(resume, **settings)
+        run = Run.reopen(resume, **settings)
     with closing(run):
         if resume is not None:
             trainer = reopen(run)

@@ -34,9 +34,8 @@ class Trainer:
         """Train the GPT2 by these Settings on TrainingData."""
         self.model, self.settings, self.data = model, settings, data
         s = settings
-        self.optimizer = OPTIMIZERS[s.optimizer](
-            model.backend, (s.beta1, s.beta2), s.eps, s.weight_decay, s.decayed_params
-        )
+        self.optimizer = OPTIMIZERS[s.optimizer].from_settings(model.backend, s)
+        model.optimizer = self.optimizer  # whose moments a later model.update() goes on with
         eot = model.tokenizer and model.tokenizer.eot
         self.batches = make_batches(data.train, s.B, s.T, s.order, s.seed, eot)
         if data.val and s.order == "documents":

@@ -3,11 +3,22 @@
 import numpy as np
 import pytest
 
-from npgpt import ArgumentError, gpt2, layers
-from npgpt.gradcheck import gradcheck, gradcheck_gpt2, layer_cases, main, tiny_gpt2
+from npgpt import ArgumentError, layers
+from npgpt.checks.gradcheck import gradcheck, gradcheck_gpt2, layer_cases, tiny_gpt2
+from npgpt.gradcheck import main
 from npgpt.layers import attention
+from npgpt.model import passes
 
 CASES = {case[0]: case for case in layer_cases(layers, np.random.default_rng(0))}
+
+
+def test_the_program_offers_what_notebooks_take_from_it():
+    from npgpt import gradcheck as program
+    from npgpt.checks import gradcheck as library
+
+    for name in ("gradcheck", "gradcheck_gpt2", "Report", "Row"):
+        assert getattr(program, name) is getattr(library, name)
+        assert name in program.__all__
 
 
 def failed(report):
@@ -128,8 +139,8 @@ def test_whole_gpt2_is_checked_in_all_sixteen_gradients(rng):
 def test_whole_gpt2_without_a_residual_is_caught(rng, monkeypatch):
     model = tiny_gpt2("numpy", rng)
     tokens, targets = rng.integers(0, model.config.vocab_size, (2, 2, 3))
-    right = gpt2.block_backward
-    monkeypatch.setattr(gpt2, "block_backward", lambda dx, *a: right(dx, *a) - dx)
+    right = passes.block_backward
+    monkeypatch.setattr(passes, "block_backward", lambda dx, *a: right(dx, *a) - dx)
     wrong = failed(gradcheck_gpt2(model, tokens, targets))
     assert "dwpe" in wrong
     assert "dlnfw" not in wrong

@@ -59,7 +59,7 @@ def test_without_a_word_they_are_the_physical_cores(monkeypatch):
 def test_little_work_takes_fewer_threads():
     npgpt.set_threads(LIMIT)
     for grains, count in ((0, 1), (0.5, 1), (1.5, 1), (2.5, min(2, LIMIT)), (1e9, LIMIT)):
-        with threads.threads(grains * threads.GRAIN):
+        with threads.threads(grains * threads.FLOPS_PER_THREAD):
             assert numba.get_num_threads() == count
 
 
@@ -83,13 +83,13 @@ def test_a_small_model_computes_on_one_thread(rng, monkeypatch):
 
     step()
     assert seen == [1] * 4
-    monkeypatch.setattr(threads, "GRAIN", 1.0)
+    monkeypatch.setattr(threads, "FLOPS_PER_THREAD", 1.0)
     step()
     assert seen[4:] == [LIMIT] * 4
 
 
 def test_training_is_the_same_on_any_number_of_threads(rng, monkeypatch):
-    monkeypatch.setattr(threads, "GRAIN", 1.0)
+    monkeypatch.setattr(threads, "FLOPS_PER_THREAD", 1.0)
     tokens, targets = rng.integers(0, 30, (2, 3, 16))
     runs = []
     for n in (1, 2):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from npgpt import ArgumentError
-from npgpt.data.batches import ORDERS, Batches
+from npgpt.data.batches import ORDERS, make_batches
 from npgpt.data.token_files import open_tokens, write_tokens
 from npgpt.data.tokenizer import write_tokenizer
 
@@ -47,7 +47,7 @@ def rows(batches, count):
 
 
 def test_sequence_is_llm_cs(numbers):
-    batches = Batches(numbers, B=2, T=4)
+    batches = make_batches(numbers, B=2, T=4)
     for start in (0, 8, 16, 0):  # from 24 on, fewer than 9 are left
         x, y = batches.next()
         np.testing.assert_array_equal(x.ravel(), np.arange(start, start + 8))
@@ -56,37 +56,38 @@ def test_sequence_is_llm_cs(numbers):
 
 def test_sequence_takes_the_last_batch_that_fits_and_no_further(tmp_path):
     tokens = open_ids(tmp_path, list(range(17)))
-    batches = Batches(tokens, B=2, T=4)
+    batches = make_batches(tokens, B=2, T=4)
     assert [batches.next()[0][0, 0] for _ in range(3)] == [0, 8, 0]
 
 
 def test_random_rows_start_anywhere_and_depend_on_the_seed(numbers):
     starts = set()
-    for x, y in rows(Batches(numbers, B=4, T=4, order="random", seed=3), 200):
+    for x, y in rows(make_batches(numbers, B=4, T=4, order="random", seed=3), 200):
         assert x == list(range(x[0], x[0] + 4)) and y == [token + 1 for token in x]
         starts.add(x[0])
     assert starts == set(range(26))  # 25 and its last target, 29, included
     one, same, other = (
-        rows(Batches(numbers, B=4, T=4, order="random", seed=seed), 3) for seed in (1, 1, 2)
+        rows(make_batches(numbers, B=4, T=4, order="random", seed=seed), 3) for seed in (1, 1, 2)
     )
     assert one == same != other
 
 
 def test_shuffle_sees_every_window_once_an_epoch(numbers):
-    batches = Batches(numbers, B=3, T=4, order="shuffle", seed=1)  # 7 windows: epochs end within
+    # 7 windows: epochs end within batches
+    batches = make_batches(numbers, B=3, T=4, order="shuffle", seed=1)
     assert batches.rows == 7
     seen = [x[0] for x, y in rows(batches, 7)]
     epochs = [seen[:7], seen[7:14], seen[14:]]
     assert all(sorted(epoch) == [0, 4, 8, 12, 16, 20, 24] for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-    other = Batches(numbers, B=3, T=4, order="shuffle", seed=2)
+    other = make_batches(numbers, B=3, T=4, order="shuffle", seed=2)
     assert [x[0] for x, y in rows(other, 7)] != seen
     x, y = batches.next()
     np.testing.assert_array_equal(y, x + 1)
 
 
 def test_documents_are_rows_that_end_with_the_next_end_of_text(documents):
-    batches = Batches(documents, B=5, T=5, order="documents", eot=EOT)
+    batches = make_batches(documents, B=5, T=5, order="documents", eot=EOT)
     for _ in range(3):
         found = {tuple(x): y for x, y in rows(batches, 1)}
         assert found == {
@@ -99,13 +100,13 @@ def test_documents_are_rows_that_end_with_the_next_end_of_text(documents):
 
 
 def test_documents_are_cut_at_T(documents):
-    batches = Batches(documents, B=5, T=2, order="documents", eot=EOT)
+    batches = make_batches(documents, B=5, T=2, order="documents", eot=EOT)
     found = {(*x, *y) for x, y in rows(batches, 1)}
     assert (EOT, 3, 3, 4) in found and (EOT, 7, 7, EOT) in found and (EOT, 8, 8, 9) in found
 
 
 def test_documents_come_in_another_order_each_epoch(documents):
-    batches = Batches(documents, B=2, T=8, order="documents", seed=4, eot=EOT)
+    batches = make_batches(documents, B=2, T=8, order="documents", seed=4, eot=EOT)
     assert batches.rows == 5
     firsts = [y[0] for x, y in rows(batches, 50)]
     epochs = [tuple(firsts[i : i + 5]) for i in range(0, 100, 5)]
@@ -115,38 +116,38 @@ def test_documents_come_in_another_order_each_epoch(documents):
 
 def test_no_row_is_without_a_target(tmp_path):
     tokens = open_ids(tmp_path, [EOT, 1, EOT, 2, EOT, 3, 4, 5, EOT])  # the last has none
-    batches = Batches(tokens, B=1, T=3, order="documents", eot=EOT)
+    batches = make_batches(tokens, B=1, T=3, order="documents", eot=EOT)
     assert {y[0] for x, y in rows(batches, 20)} == {1, 2, 3}
 
 
 def test_end_of_text_is_found_in_pieces(documents, monkeypatch):
-    whole = rows(Batches(documents, B=5, T=8, order="documents", eot=EOT), 1)
+    whole = rows(make_batches(documents, B=5, T=8, order="documents", eot=EOT), 1)
     monkeypatch.setattr("npgpt.data.batches.CHUNK", 2)
-    assert rows(Batches(documents, B=5, T=8, order="documents", eot=EOT), 1) == whole
+    assert rows(make_batches(documents, B=5, T=8, order="documents", eot=EOT), 1) == whole
 
 
 def test_end_of_text_is_that_of_the_tokens_own_tokenizer(tmp_path):
     ids = [3, 0, 1, 3, 2, 0, 1, 3, 1]
     tokens = open_ids(tmp_path, ids, {"name": "chars", "characters": "abc"})
-    assert rows(Batches(tokens, 3, 4, "documents"), 1) == rows(
-        Batches(tokens, 3, 4, "documents", eot=3), 1
+    assert rows(make_batches(tokens, 3, 4, "documents"), 1) == rows(
+        make_batches(tokens, 3, 4, "documents", eot=3), 1
     )
 
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("before", [0, 1, 4, 9])
 def test_a_restored_stream_goes_on_bit_for_bit(order, before, documents):
-    batches = Batches(documents, 2, 4, order, seed=5, eot=EOT)
+    batches = make_batches(documents, 2, 4, order, seed=5, eot=EOT)
     for _ in range(before):
         batches.next()
     state = json.loads(json.dumps(batches.state()))
     expected = rows(batches, 12)
-    again = Batches(documents, 2, 4, order, seed=5, eot=EOT)
+    again = make_batches(documents, 2, 4, order, seed=5, eot=EOT)
     again.restore(state)
     assert rows(again, 12) == expected
     again.restore(state)  # the state was not used up
     assert rows(again, 12) == expected
-    another = Batches(documents, 2, 4, order, seed=6, eot=EOT)
+    another = make_batches(documents, 2, 4, order, seed=6, eot=EOT)
     if order != "sequence":
         assert rows(another, 12) != expected
     another.restore(state)  # the seed is in the state
@@ -156,8 +157,8 @@ def test_a_restored_stream_goes_on_bit_for_bit(order, before, documents):
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_state_of_another_order_is_refused(order, documents):
     for other in ORDERS:
-        state = Batches(documents, 1, 4, other, eot=EOT).state()
-        batches = Batches(documents, 1, 4, order, eot=EOT)
+        state = make_batches(documents, 1, 4, other, eot=EOT).state()
+        batches = make_batches(documents, 1, 4, order, eot=EOT)
         if other != order:
             with pytest.raises(ArgumentError, match=f"of the order {order}, not {other}"):
                 batches.restore(state)
@@ -199,10 +200,10 @@ GENERATOR = np.random.default_rng(0).bit_generator.state
     ],
 )
 def test_a_damaged_state_is_refused_and_changes_nothing(order, state, message, numbers):
-    batches = Batches(numbers, 2, 4, order)
+    batches = make_batches(numbers, 2, 4, order)
     with pytest.raises(ArgumentError, match=message):
         batches.restore(state)
-    assert rows(batches, 3) == rows(Batches(numbers, 2, 4, order), 3)
+    assert rows(batches, 3) == rows(make_batches(numbers, 2, 4, order), 3)
 
 
 @pytest.mark.parametrize(
@@ -217,20 +218,20 @@ def test_a_damaged_state_is_refused_and_changes_nothing(order, state, message, n
 def test_too_few_tokens_are_refused(order, enough, message, tmp_path):
     ids = [EOT, *range(20)]
     write_tokens(tmp_path / "t.bin", ids[:enough])
-    rows(Batches(open_tokens(tmp_path / "t.bin"), 3, 4, order, eot=EOT), 5)
+    rows(make_batches(open_tokens(tmp_path / "t.bin"), 3, 4, order, eot=EOT), 5)
     write_tokens(tmp_path / "t.bin", ids[: enough - 1])
     with pytest.raises(ArgumentError, match=message):
-        Batches(open_tokens(tmp_path / "t.bin"), 3, 4, order, eot=EOT)
+        make_batches(open_tokens(tmp_path / "t.bin"), 3, 4, order, eot=EOT)
 
 
 def test_documents_without_end_of_text_are_refused(numbers):
     with pytest.raises(ArgumentError, match="takes eot, as the tokens come with no tokenizer"):
-        Batches(numbers, 1, 4, "documents")
+        make_batches(numbers, 1, 4, "documents")
     with pytest.raises(ArgumentError, match="none among the 30 tokens"):
-        Batches(numbers, 1, 4, "documents", eot=EOT)
+        make_batches(numbers, 1, 4, "documents", eot=EOT)
     for eot in (-1, 1.5, "x"):
         with pytest.raises(ArgumentError, match="eot must be an integer from 0"):
-            Batches(numbers, 1, 4, "documents", eot=eot)
+            make_batches(numbers, 1, 4, "documents", eot=eot)
 
 
 @pytest.mark.parametrize(
@@ -246,4 +247,4 @@ def test_documents_without_end_of_text_are_refused(numbers):
 )
 def test_bad_arguments_are_refused(options, message, numbers):
     with pytest.raises(ArgumentError, match=message):
-        Batches(numbers, **{"B": 1, "T": 4, **options})
+        make_batches(numbers, **{"B": 1, "T": 4, **options})

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from npgpt import ArgumentError, FileError, prepare
+from npgpt import ArgumentError, FileError
+from npgpt.data import prepare
 from npgpt.data.token_files import open_tokens
 from npgpt.data.tokenizer import BytesTokenizer, CharsTokenizer
 

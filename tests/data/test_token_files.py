@@ -4,8 +4,10 @@ import os
 
 import numpy as np
 import pytest
+from helpers import highest
 
-from npgpt import ArgumentError, FileError, dataset
+from npgpt import ArgumentError, FileError
+from npgpt.data import token_files
 from npgpt.data.token_files import open_tokens, write_tokens
 from npgpt.data.tokenizer import write_tokenizer
 
@@ -58,7 +60,7 @@ def test_each_format_is_told_by_its_content_and_comes_back(form, tmp_path):
     assert len(tokens) == len(IDS)
     assert tokens.read(0, len(IDS)).tolist() == IDS
     assert tokens.read(3, 2).dtype == np.int64
-    assert tokens.highest() == 50256
+    assert highest(tokens) == 50256
     assert tokens.paths == [str(path)]
     assert tokens.tokenizer is None
 
@@ -72,11 +74,11 @@ def test_a_file_is_mapped_and_not_read(tmp_path):
 
 
 def test_int32_is_told_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset, "CHUNK", 3)
+    monkeypatch.setattr(token_files, "CHUNK", 3)
     tokens = open_tokens(raw(tmp_path / "int32.bin", [7] * 20, "<i4"))
-    assert len(tokens) == 20 and tokens.highest() == 7
+    assert len(tokens) == 20 and highest(tokens) == 7
     tokens = open_tokens(raw(tmp_path / "uint16.bin", [*[7, 0] * 10, 9, 300], "<u2"))  # the last
-    assert len(tokens) == 22 and tokens.highest() == 300
+    assert len(tokens) == 22 and highest(tokens) == 300
 
 
 def test_ids_beyond_uint16_are_still_int32(tmp_path):
@@ -102,7 +104,11 @@ def test_reading_goes_across_the_borders_of_files(tmp_path):
     for start in range(9):
         for count in range(9 - start):
             assert tokens.read(start, count).tolist() == everything[start : start + count]
-    assert tokens.highest() == 800
+    assert highest(tokens) == 800
+    assert list(tokens.highest_by_file()) == [
+        (str(tmp_path / "s_01.bin"), 3), (str(tmp_path / "s_02.bin"), 5),
+        (str(tmp_path / "s_03.bin"), 800),
+    ]  # fmt: skip
     assert tokens.tokenizer == {"name": "gpt2"}
     for start, count in ((0, 9), (8, 1), (-1, 2), (3, -1)):
         with pytest.raises(ArgumentError, match="are not all among the 8"):

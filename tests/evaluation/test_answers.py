@@ -67,7 +67,7 @@ def test_the_program_prints_it(model, path, tmp_path, capsys):
         (["--after", ""], "--after must be one token, but '' is 0"),
         (["--after", "?"], "the text holds '?', which is not among"),
         (["--batches", "2"], "--batches does not go with --answers"),
-        (["-T", "8"], "-T does not go with --answers"),
+        (["-T", "8"], "--seq-len does not go with --answers"),
     ],
 )
 def test_bad_options_are_one_sentence(model, path, tmp_path, options, words, capsys):
@@ -78,7 +78,7 @@ def test_bad_options_are_one_sentence(model, path, tmp_path, options, words, cap
 
 def test_after_goes_with_answers_alone(path, capsys):
     assert main(["--model", "x", "--tokens", str(path), "--after", "="]) == 2
-    assert capsys.readouterr().err == "error: --after goes with --answers alone\n"
+    assert capsys.readouterr().err == "error: --after does not go with --tokens\n"
 
 
 def test_documents_without_a_question_are_one_sentence(model, path):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from helpers import token_losses, write_hellaswag
 
 from npgpt import GPT2, ArgumentError, FileError
 from npgpt.evaluation.hellaswag import Example, choose, completion_loss, is_cut, read_hellaswag
-from npgpt.files import header
 
 V = 251  # of the tiny model
 
@@ -29,25 +29,8 @@ def examples(rng):
     ]
 
 
-def words_of(index, example):
-    """An example as the words of the file."""
-    words = [index, example.label, len(example.completions)]
-    for part in (example.context, *example.completions):
-        words += [len(part), *part]
-    return [65535, 2 * (len(words) + 2), *words]
-
-
-def write(path, examples, **changed):
-    """Write a file of examples, with some words of the header changed -> its path."""
-    stream = [words_of(i, example) for i, example in enumerate(examples)]
-    longest = max(map(len, stream)) * 2
-    words = {"magic": 20240522, "version": 1, "count": len(stream), "longest": longest, **changed}
-    path.write_bytes(header(*words.values()) + np.array(sum(stream, []), "<u2").tobytes())
-    return path
-
-
 def test_what_was_written_is_read(examples, tmp_path):
-    read = read_hellaswag(write(tmp_path / "h.bin", examples), V)
+    read = read_hellaswag(write_hellaswag(tmp_path / "h.bin", examples), V)
     assert len(read) == 3
     for got, expected in zip(read, examples, strict=True):
         assert got.label == expected.label
@@ -58,7 +41,7 @@ def test_what_was_written_is_read(examples, tmp_path):
 
 
 def test_a_file_that_ends_early_or_late_is_refused(examples, tmp_path):
-    path = write(tmp_path / "h.bin", examples)
+    path = write_hellaswag(tmp_path / "h.bin", examples)
     content = path.read_bytes()
     for size in range(len(content)):
         path.write_bytes(content[:size])
@@ -86,13 +69,13 @@ def test_a_file_that_ends_early_or_late_is_refused(examples, tmp_path):
 )
 def test_a_header_that_lies_is_one_sentence(changed, message, examples, tmp_path):
     with pytest.raises(FileError) as caught:
-        read_hellaswag(write(tmp_path / "h.bin", examples, **changed), V)
+        read_hellaswag(write_hellaswag(tmp_path / "h.bin", examples, **changed), V)
     assert str(caught.value).startswith(f"{tmp_path / 'h.bin'}: ")
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_bytes_after_the_last_example_are_one_sentence(examples, tmp_path):
-    path = write(tmp_path / "h.bin", examples, count=2)
+    path = write_hellaswag(tmp_path / "h.bin", examples, count=2)
     with pytest.raises(FileError, match="too long|damaged") as caught:
         read_hellaswag(path, V)
     assert str(path) in str(caught.value)
@@ -121,7 +104,7 @@ def test_bytes_after_the_last_example_are_one_sentence(examples, tmp_path):
     ],
 )
 def test_a_damaged_example_is_one_sentence_with_its_index(at, value, message, examples, tmp_path):
-    path = write(tmp_path / "h.bin", examples)
+    path = write_hellaswag(tmp_path / "h.bin", examples)
     content = bytearray(path.read_bytes())
     words = np.frombuffer(content, "<u2", offset=1024)  # a view
     words[19:41][at] = value  # of the one in the middle
@@ -130,15 +113,6 @@ def test_a_damaged_example_is_one_sentence_with_its_index(at, value, message, ex
         read_hellaswag(path, V)
     assert f"h.bin: example 1 of 3: {message}" in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def token_losses(model, context, completion):
-    """By the logits: the loss of each token of the completion, the row cut to the block_size."""
-    row = np.concatenate([context, completion])[-(model.config.block_size + 1) :]
-    logits = model.forward(row[None, :-1])[0].astype(np.float64)  # (n, V)
-    probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    losses = -np.log(probs[np.arange(len(row) - 1), row[1:]])
-    return losses[-len(completion) :]
 
 
 @pytest.mark.parametrize(

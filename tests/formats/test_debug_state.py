@@ -5,8 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from conftest import TINY_STATE
-from test_checkpoint import changed
+from helpers import TINY_STATE, changed
 
 from npgpt import (
     PUBLISHED,

@@ -14,7 +14,9 @@ import pytest
 from npgpt import ArgumentError, FileError, GPT2Config, download
 from npgpt.core.config import PUBLISHED
 from npgpt.core.parameters import Parameters, count_parameters
-from npgpt.download import FILES, MODELS, fetch, main
+from npgpt.download import main
+from npgpt.formats import hub
+from npgpt.formats.hub import FILES, MODELS, fetch
 from npgpt.formats.huggingface import read_config, read_huggingface, write_huggingface
 
 CONTENT = bytes(i * i % 251 for i in range(300_000))
@@ -79,8 +81,9 @@ def server(tmp_path, monkeypatch):
     known = [("/a/known.bin", SIZE, SHA256), ("/a/second.bin", SIZE, SHA256)]
     unknown = [("/b/model.safetensors", None, None)]
     files = {"reference": known, "hellaswag": known[:1], "gpt2-medium": unknown}
-    monkeypatch.setattr(download, "FILES", files)
-    monkeypatch.setattr(download, "PAUSES", (0, 0, 0, 0))
+    for module in (hub, download):
+        monkeypatch.setattr(module, "FILES", files)
+    monkeypatch.setattr(hub, "PAUSES", (0, 0, 0, 0))
     monkeypatch.setenv("NPGPT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv("NPGPT_OFFLINE", raising=False)
@@ -320,7 +323,7 @@ def test_a_config_that_is_there_is_left(server, tmp_path):
 
 
 def test_a_disk_without_room_is_one_sentence(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: Usage(SIZE - 1001))
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda folder: Usage(SIZE - 1001))
     assert f"takes {SIZE} bytes more, but {SIZE - 1001} are free" in refused("hellaswag", tmp_path)
     assert server.requests == []
     (tmp_path / "known.bin.partial").write_bytes(CONTENT[:1001])  # what is there needs no room
@@ -365,7 +368,7 @@ def test_a_downloaded_model_is_read(server, tmp_path, monkeypatch):
     write_huggingface(tmp_path / "model", params)
     server.content = (tmp_path / "model" / "model.safetensors").read_bytes()
     server.linked = {"X-Linked-Size": len(server.content), "X-Linked-Etag": f'"{sha256(server)}"'}
-    monkeypatch.setattr(download, "PUBLISHED", {"355M": config})
+    monkeypatch.setattr(hub, "PUBLISHED", {"355M": config})
     assert (read_huggingface(fetch("gpt2-medium")).flat == params.flat).all()
 
 

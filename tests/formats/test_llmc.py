@@ -5,7 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from conftest import TINY_MODEL
+from helpers import TINY_MODEL, changed
 
 from npgpt import (
     GPT2,
@@ -23,14 +23,6 @@ ODD = GPT2Config(block_size=5, vocab_size=131, n_layer=2, n_head=1, n_embd=3)
 
 def header(path):
     return np.fromfile(path, "<i4", 256)
-
-
-def changed(source, target, word, value):
-    """A copy of a file with one int32 changed."""
-    content = bytearray(source.read_bytes())
-    content[4 * word : 4 * word + 4] = np.array(value, "<i4").tobytes()
-    target.write_bytes(content)
-    return target
 
 
 def test_the_tiny_pairs_file_is_written_as_it_was_read(params, tmp_path):

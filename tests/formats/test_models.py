@@ -5,10 +5,11 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import TINY_MODEL
+from helpers import TINY_MODEL
 
-from npgpt import ArgumentError, FileError, GPT2Config, Parameters, pretrained, write_checkpoint
+from npgpt import ArgumentError, FileError, GPT2Config, Parameters, write_checkpoint
 from npgpt.data.tokenizer import BytesTokenizer, GPT2Tokenizer, write_tokenizer
+from npgpt.formats import models
 from npgpt.formats.huggingface import write_huggingface
 from npgpt.formats.models import load_model
 
@@ -71,7 +72,7 @@ def test_a_published_name_is_fetched_even_beside_a_folder_of_that_name(tmp_path,
     write_huggingface(tmp_path / "cache", params)
     (tmp_path / "gpt2").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pretrained, "fetch", {"gpt2": tmp_path / "cache"}.get)
+    monkeypatch.setattr(models, "fetch", {"gpt2": tmp_path / "cache"}.get)
     loaded, tokenizer = load_model("gpt2")
     assert tokenizer == GPT2
     np.testing.assert_array_equal(loaded.flat, params.flat)
@@ -126,6 +127,6 @@ def test_a_damaged_tokenizer_or_file_is_one_sentence(params, tmp_path):
 
 def test_a_missing_extra_is_told_before_a_download(monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    monkeypatch.setattr(pretrained, "fetch", lambda name: pytest.fail("it downloads"))
+    monkeypatch.setattr(models, "fetch", lambda name: pytest.fail("it downloads"))
     with pytest.raises(ArgumentError, match=r"pip install 'npgpt\[hf\]'"):
         load_model("gpt2")

@@ -1,13 +1,16 @@
 """What is seen inside a model, against loops, the model's own results and the textbook's layers."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
 
-from npgpt import GPT2, ArgumentError, GPT2Config, inside, layers
+from npgpt import GPT2, ArgumentError, GPT2Config, layers
 from npgpt.data.tokenizer import CharsTokenizer, get_tokenizer
 from npgpt.inside import early_logits, layer_times, logit_lens, look, tensor_norms, token_labels
+
+TIMES = sys.modules["npgpt.inside.layer_times"]  # the name there is the function
 
 
 @pytest.fixture(params=["numpy", "numba"])
@@ -123,12 +126,12 @@ def clock(monkeypatch):
         now[0] += 0.5
         return now[0]
 
-    monkeypatch.setattr(inside.time, "perf_counter", tick)
-    monkeypatch.setattr(inside, "PAUSE", 0)
+    monkeypatch.setattr(TIMES.time, "perf_counter", tick)
+    monkeypatch.setattr(TIMES, "PAUSE", 0)
 
 
 def test_times_add_up_a_layers_calls_in_each_pass(clock, monkeypatch, rng):
-    monkeypatch.setattr("npgpt.model.gpt2.HEAD_ROWS", 4)
+    monkeypatch.setattr("npgpt.model.passes.HEAD_ROWS", 4)
     config = GPT2Config(block_size=6, vocab_size=9, n_layer=3, n_head=2, n_embd=8)
     model = GPT2(config)
     tokens, targets = rng.integers(0, 9, (2, 2, 6))
@@ -144,7 +147,7 @@ def test_times_add_up_a_layers_calls_in_each_pass(clock, monkeypatch, rng):
 
 
 def test_times_are_the_medians_without_the_first(monkeypatch, model, state):
-    monkeypatch.setattr(inside, "PAUSE", 0)
+    monkeypatch.setattr(TIMES, "PAUSE", 0)
     rounds = iter([(9, 99), (5, 1), (2, 2), (4, 30)])
     left = []
 
@@ -153,7 +156,7 @@ def test_times_are_the_medians_without_the_first(monkeypatch, model, state):
             left.extend(2 * [{"gelu": next(rounds)}])
         return left.pop()
 
-    monkeypatch.setattr(inside.Clock, "step", step)
+    monkeypatch.setattr(TIMES.Clock, "step", step)
     times = layer_times(model, state.x, state.y, rounds=3)
     assert times == {"numpy": {"gelu": (4, 2)}, "numba": {"gelu": (4, 2)}}
 

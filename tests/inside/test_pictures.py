@@ -217,7 +217,8 @@ def test_a_missing_matplotlib_is_one_sentence(name, monkeypatch):
 
 def test_pyplot_is_never_imported():
     code = (
-        "import sys, numpy as np; from npgpt import pictures; print('matplotlib' in sys.modules);"
+        "import sys, numpy as np; from npgpt.inside import pictures;"
+        "print('matplotlib' in sys.modules);"
         "pictures.attention_maps(np.ones((1, 1, 1)), 'a'); print('matplotlib' in sys.modules);"
         "print('matplotlib.pyplot' in sys.modules)"
     )

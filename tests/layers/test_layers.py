@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from npgpt import layers
-from npgpt.gradcheck import gradcheck, layer_cases
+from npgpt.checks.gradcheck import gradcheck, layer_cases
 from npgpt.layers import adamw, gelu
 
 CASES = {case[0]: case for case in layer_cases(layers, np.random.default_rng(0))}

@@ -80,7 +80,7 @@ def test_a_float64_model_computes_in_float64(rng):
     assert model.forward(tokens).dtype == np.float64
     model.forward_backward(tokens, targets)
     model.update(1e-3)
-    assert model.grads.flat.dtype == model.m.flat.dtype == np.float64
+    assert model.grads.flat.dtype == model.optimizer.m.flat.dtype == np.float64
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_the_head_in_chunks_equals_the_head_at_once(model, batches, monkeypatch)
     loss = model.forward_backward(tokens, targets)
     grads = model.grads.flat.copy()
     assert model.loss(tokens, targets) == loss
-    monkeypatch.setattr("npgpt.model.gpt2.HEAD_ROWS", 5)
+    monkeypatch.setattr("npgpt.model.passes.HEAD_ROWS", 5)
     assert model.forward_backward(tokens, targets) == pytest.approx(loss, rel=1e-6)
     np.testing.assert_allclose(model.grads.flat, grads, atol=1e-6)
 

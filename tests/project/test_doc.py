@@ -2,48 +2,15 @@
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from helpers import ROOT, blocks_as_script, run_blocks
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(ROOT.glob("doc/*/*.md"))
 LINKING = [*ROOT.glob("*.md"), *ROOT.glob("doc/**/*.md"), *ROOT.glob("notebooks/*.[im]*")]
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-
-
-def run(script, *arguments, options=(), path=(), **env):
-    """Run a script as a reader does; the folders in path come first in what it can import."""
-    path = os.pathsep.join(map(str, [*path, ROOT]))
-    return subprocess.run(
-        [sys.executable, *options, script, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path, "NUMBA_DISABLE_JIT": "0", **env},
-    )
-
-
-def blocks_as_script(text):
-    """The Python blocks of a page, each on its own lines, so that errors name the line."""
-    lines, inside = [], False
-    for line in text.splitlines():
-        fence = line.startswith("```")
-        lines.append(line if inside and not fence else "")
-        inside = line == "```python" or (inside and not fence)
-    return "\n".join(lines) + "\n"
-
-
-def run_blocks(text, folder):
-    script = folder / "page.py"
-    script.write_text(blocks_as_script(text), encoding="utf-8")
-    return run(script, options=["-W", "error"])
 
 
 def gradient_rows(text):
@@ -146,7 +113,7 @@ def test_it_includes_code_that_is_there(page):
 
 
 def test_an_include_of_what_is_not_there_is_caught():
-    source = ROOT / "npgpt" / "gpt2.py"
+    source = ROOT / "npgpt" / "model" / "gpt2.py"
     assert what_is_wrong(source, {"pyobject": "GPT2.loss", "start-at": "def loss"}) == []
     assert what_is_wrong(source, {"pyobject": "block_sideways"}) == [
         f"no block_sideways in {source}"

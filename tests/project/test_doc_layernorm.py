@@ -4,7 +4,7 @@ import importlib.util
 
 import numpy as np
 import pytest
-from test_doc import ROOT, run, run_blocks
+from helpers import ROOT, run, run_blocks
 
 DOC = ROOT / "doc" / "layernorm"
 THIRD_TERM = "    - xhat * (dxhat * xhat).mean(-1, keepdims=True)  # (B, T, C)\n"

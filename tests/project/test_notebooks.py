@@ -4,9 +4,9 @@ import ast
 import os
 import re
 import resource
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 why = "the notebooks run with the extra `notebooks`: pip install -e '.[notebooks]'"
 nbformat = pytest.importorskip("nbformat", reason=why)
@@ -15,7 +15,6 @@ ipython = pytest.importorskip("IPython.core.inputtransformer2", reason=why)
 pytest.importorskip("ipykernel", reason=why)
 pytest.importorskip("matplotlib", reason=why)
 
-ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SECONDS = 120
 

@@ -5,15 +5,14 @@ import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from helpers import ROOT
 
 for module in ("sphinx", "myst_nb", "furo", "latex2mathml"):
     pytest.importorskip(module, reason="needs the extra `doc`")
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [
     *ROOT.glob("doc/*/*.md"),
     *(ROOT / "doc" / name for name in ("guide.md", "figures.md")),

@@ -2,16 +2,16 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
 from npgpt import GPT2, layers, read_checkpoint, read_debug_state, write_checkpoint
 from npgpt.formats.debug_state import write_debug_state
 from npgpt.test_gpt2 import main
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train_gpt2.py"
+SCRIPT = ROOT / "scripts" / "train_gpt2.py"
 ODD = "--n-layer 3 --n-head 3 --n-embd 21 --vocab-size 133 --block-size 11 -B 3 -T 7".split()
 
 
@@ -85,7 +85,7 @@ class TestWithPyTorch:
         torch.manual_seed(1)
         theirs = transformers.GPT2LMHeadModel(config)
         theirs.save_pretrained(tmp_path / "folder")
-        weights = ["--weights", str(tmp_path / "folder"), "-B", "2"]
+        weights = ["--weight-format", str(tmp_path / "folder"), "-B", "2"]
         done = reference(tmp_path, *weights, "-T", "12", status=2)
         assert done.stderr.endswith("error: T 12 must be at most the block_size, 11\n")
         reference(tmp_path, *weights, "-T", "9")
@@ -130,7 +130,7 @@ class TestWithPyTorch:
             (["--n-head", "2"], "n_embd 21 must be divisible by n_head 2"),
             (["--tokens", "none.bin"], "none.bin: No such file or directory"),
             (["--tokens", str(SCRIPT.parent)], "Is a directory"),
-            (["--weights", "/none"], "/none: cannot be had"),
+            (["--weight-format", "/none"], "/none: cannot be had"),
         ],
     )
     def test_bad_usage_is_one_sentence(self, args, message, tmp_path):

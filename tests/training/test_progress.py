@@ -2,7 +2,7 @@
 
 import sys
 
-from npgpt.training.progress import Reports, clock
+from npgpt.training.progress import Progress, clock
 from npgpt.training.trainer import Update
 
 
@@ -11,10 +11,10 @@ def update(step, skipped=False):
 
 
 def test_without_a_terminal_there_are_about_100_lines(capsys):
-    reports = Reports(0, 1000, tokens=50)
+    progress = Progress(0, 1000, tokens=50)
     for step in range(1, 1001):
-        reports.update(update(step))
-    reports.close()
+        progress.update(update(step))
+    progress.close()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 101
     assert lines[0] == ("step 1/1000: loss 2.5000, lr 1.00e-03, norm 0.50, 100 tok/s, 0:08:20 left")
@@ -22,16 +22,16 @@ def test_without_a_terminal_there_are_about_100_lines(capsys):
 
 
 def test_an_update_that_was_skipped_is_told(capsys):
-    Reports(0, 1000, tokens=50).update(update(7, skipped=True))
+    Progress(0, 1000, tokens=50).update(update(7, skipped=True))
     assert capsys.readouterr().out.startswith("step 7: skipped, an outlier: loss 2.5000")
 
 
 def test_on_a_terminal_there_is_a_bar(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    reports = Reports(4, 10, tokens=50)
-    reports.update(update(5))
-    reports.say("a line above it")
-    reports.close()
+    progress = Progress(4, 10, tokens=50)
+    progress.update(update(5))
+    progress.say("a line above it")
+    progress.close()
     shown = capsys.readouterr()
     assert "5/10" in shown.err and "loss 2.5000" in shown.err
     assert shown.out == "a line above it\n"

@@ -9,7 +9,9 @@ import pytest
 
 import npgpt
 from npgpt.errors import ArgumentError, FileError
-from npgpt.training.run import Run, best_step, checkpoint_steps
+from npgpt.formats.run_checkpoint import best_step, checkpoint_steps
+from npgpt.model.optimizer import AdamW
+from npgpt.training.run import Run
 from npgpt.training.settings import Settings
 from npgpt.training.trainer import Update
 
@@ -27,8 +29,9 @@ def run(settings):
 
 
 def saved(run, params, step, val_loss):
-    state = {"step": step, "val_loss": val_loss}
     model = npgpt.GPT2(params.config, params=params, backend="numpy")
+    moments = AdamW(model.backend).state(params.config)
+    state = {"step": step, "val_loss": val_loss, **moments}
     run.save(SimpleNamespace(step=step, model=model, state=lambda: state))
 
 

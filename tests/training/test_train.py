@@ -1,5 +1,6 @@
 """Whole runs from Python: what they leave, how they go on, what stops them."""
 
+import itertools
 import json
 import os
 import signal
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 
 import npgpt
-from npgpt import loop, training
 from npgpt.data.token_files import write_tokens
 from npgpt.data.tokenizer import write_tokenizer
 from npgpt.errors import ArgumentError, FileError, TrainingError
-from npgpt.training.run import checkpoint_steps
+from npgpt.formats import run_checkpoint
+from npgpt.formats.run_checkpoint import checkpoint_steps
+from npgpt.training import loop
 from npgpt.training.train import train
+from npgpt.training.trainer import Trainer
 
 SIZES = {"n_layer": 1, "n_head": 2, "n_embd": 8, "B": 2, "T": 8}
 
@@ -50,7 +53,7 @@ def test_a_run_leaves_all_of_it_in_its_folder(tmp_path, tokens):
     )  # fmt: skip
     assert (trained.step, trained.signal, trained.folder) == (12, 0, tmp_path / "run")
     assert checkpoint_steps(trained.folder)[-2:] == [10, 12]
-    assert trained.val_loss < np.log(257) - 0.1
+    assert trained.best_val_loss < np.log(257) - 0.1
     lines = content(trained.folder)["log.jsonl"]
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
     assert [line["step"] for line in lines if "val_loss" in line] == [0, 6, 12]
@@ -65,7 +68,7 @@ def test_a_run_leaves_all_of_it_in_its_folder(tmp_path, tokens):
 
 def test_without_validation_tokens_nothing_is_validated(tmp_path, tokens):
     trained = train(run=str(tmp_path / "run"), train=tokens["train"], **SIZES, steps=2)
-    assert trained.val_loss is None
+    assert trained.best_val_loss is None
     assert b"tel" not in content(trained.folder)["main.log"]
 
 
@@ -97,7 +100,7 @@ def test_a_run_goes_on_bit_for_bit(tmp_path, tokens, order, monkeypatch):
     if order == "one batch":
         settings |= {"order": "shuffle", "overfit_one_batch": True, "skip_norm_z": 0.0}
     whole = train(run=str(tmp_path / "whole"), **settings)
-    update = training.Trainer.update
+    update = Trainer.update
 
     def dies(trainer):
         if trainer.step == 13:
@@ -105,7 +108,7 @@ def test_a_run_goes_on_bit_for_bit(tmp_path, tokens, order, monkeypatch):
         return update(trainer)
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(training.Trainer, "update", dies)
+        patch.setattr(Trainer, "update", dies)
         train(run=str(tmp_path / "parts"), **settings)
     parts = train(resume=tmp_path / "parts")
     assert content(parts.folder) == content(whole.folder)
@@ -121,49 +124,52 @@ def killed(tokens, folder, at):
     settings = {**SETTINGS, **tokens, "run": str(folder)}
     code = f"""
 import os, signal
-from npgpt import run, training, training_state, trainer
+from npgpt.formats import run_checkpoint
+from npgpt.training import run
+from npgpt.training.train import train
+from npgpt.training.trainer import Trainer
 def kill(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 {at}
-training.train(**{settings!r})
+train(**{settings!r})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 IN_AN_UPDATE = """
-right = training.Trainer.validate
+right = Trainer.validate
 def validate(self):
     if self.step == 14:
         kill()
     return right(self)
-training.Trainer.validate = validate
+Trainer.validate = validate
 """
 WHILE_WRITING = """
-right = training_state.write_moments
-def write_moments(path, model):
-    right(path, model)
+right = run_checkpoint.write_moments
+def write_moments(path, moments):
+    right(path, moments)
     if "00000010" in str(path):
         with open(path, "r+b") as file:
             file.truncate(2000)
         kill()
-training_state.write_moments = write_moments
+run_checkpoint.write_moments = write_moments
 """
 BEFORE_RENAMING = """
-right = training_state.sync
+right = run_checkpoint.sync
 def sync(folder):
     if "00000015" in str(folder):
         kill()
-training_state.sync = sync
+run_checkpoint.sync = sync
 """
 WHILE_REMOVING = """
-training_state.shutil.rmtree = lambda *args, **kwargs: None
-right = training_state.remove
+run_checkpoint.shutil.rmtree = lambda *args, **kwargs: None
+right = run.remove
 def remove(folder):
     right(folder)
     if "00000005" in str(folder):
         kill()
-training_state.remove = remove
+run.remove = remove
 """
 
 
@@ -185,7 +191,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, tokens):
 
 def test_a_run_that_had_no_checkpoint_yet_begins_again(tmp_path, tokens, monkeypatch):
     whole = train(run=str(tmp_path / "whole"), **tokens, **SETTINGS)
-    monkeypatch.setattr(training.Trainer, "update", lambda trainer: 1 / 0)
+    monkeypatch.setattr(Trainer, "update", lambda trainer: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(run=str(tmp_path / "parts"), **tokens, **SETTINGS)
     monkeypatch.undo()
@@ -211,14 +217,14 @@ def test_other_tokens_than_the_run_began_with_are_refused(tmp_path, tokens):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_step_and_the_run_goes_on(tmp_path, tokens, monkeypatch, number):
     whole = train(run=str(tmp_path / "whole"), **tokens, **SETTINGS)
-    update = training.Trainer.update
+    update = Trainer.update
 
     def signalled(trainer):
         if trainer.step == 8:
             os.kill(os.getpid(), number)
         return update(trainer)
 
-    monkeypatch.setattr(training.Trainer, "update", signalled)
+    monkeypatch.setattr(Trainer, "update", signalled)
     handler = signal.getsignal(number)
     stopped = train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
     assert (stopped.step, stopped.signal) == (9, number)
@@ -234,7 +240,7 @@ def test_a_second_signal_ends_at_once_but_not_the_same_one_twice(monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.01)
     assert stopped == [signal.SIGTERM]
-    monkeypatch.setattr(loop, "TWICE", 0.0)
+    monkeypatch.setattr(loop, "SAME_SIGNAL", 0.0)
     with loop.signals() as stopped, pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)  # until Python has called the handler
@@ -251,14 +257,14 @@ def test_a_run_that_diverges_keeps_its_last_good_state(
     tmp_path, tokens, monkeypatch, method, words, good
 ):
     """A loss is that of the weights before the update, so these are good with a norm of nan."""
-    update = training.Trainer.update
+    update = Trainer.update
 
     def diverges(trainer):
         if trainer.step == 8:
             monkeypatch.setattr(trainer.model, method, lambda *a, **k: float("nan"))
         return update(trainer)
 
-    monkeypatch.setattr(training.Trainer, "update", diverges)
+    monkeypatch.setattr(Trainer, "update", diverges)
     with pytest.raises(TrainingError) as caught:
         train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
     folder = tmp_path / "run" / "checkpoints" / f"step_{good:08d}"
@@ -270,10 +276,8 @@ def test_a_run_that_diverges_keeps_its_last_good_state(
 
 
 def test_a_validation_loss_that_is_no_number_is_never_the_best(tmp_path, tokens, monkeypatch):
-    monkeypatch.setattr(
-        "npgpt.training.trainer.mean_loss",
-        lambda model, *rest: float("nan") if model.step == 14 else 3.0,
-    )
+    losses = iter([3.0, 3.0, float("nan")])  # after the steps 0, 7 and 14
+    monkeypatch.setattr("npgpt.training.trainer.mean_loss", lambda *args: next(losses))
     with pytest.raises(TrainingError, match="validation loss is nan after step 14; the last good"):
         train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
     assert checkpoint_steps(tmp_path / "run")[-1] == 10
@@ -289,7 +293,7 @@ def test_a_run_keeps_the_tokenizer_of_its_model(tmp_path, tokens):
     assert longer.model.tokenizer.name == "bytes"
     assert (run.folder / "samples" / "step_00000006.txt").exists()
     write_tokenizer(tmp_path / "plain.bin", {"name": "chars", "characters": "abc"})
-    with pytest.raises(ArgumentError, match="plain.bin is of the tokenizer chars, but .* of bytes"):
+    with pytest.raises(ArgumentError, match="plain.bin: the tokenizer is chars, but .* has bytes"):
         train(resume=run.folder, steps=8)
 
 
@@ -301,9 +305,10 @@ def test_samples_show_tokens_beyond_the_tokenizer(tmp_path, tokens):
 
 
 def test_patience_ends_a_run(tmp_path, tokens, monkeypatch):
-    monkeypatch.setattr("npgpt.training.trainer.mean_loss", lambda model, *rest: 1.0 + model.step)
+    losses = itertools.count(1.0)
+    monkeypatch.setattr("npgpt.training.trainer.mean_loss", lambda *args: next(losses))
     trained = train(run=str(tmp_path / "run"), **tokens, **{**SETTINGS, "patience": 2})
-    assert (trained.step, trained.early, trained.val_loss) == (14, True, 1.0)
+    assert (trained.step, trained.early, trained.best_val_loss) == (14, True, 1.0)
 
 
 def test_fewer_steps_than_are_done_are_refused_and_change_nothing(tmp_path, tokens):
@@ -336,14 +341,14 @@ def test_a_state_without_all_that_it_needs_is_one_sentence(tmp_path, tokens):
 
 
 def test_weights_that_are_no_numbers_are_not_kept(tmp_path, tokens, monkeypatch):
-    update = training.Trainer.update
+    update = Trainer.update
 
     def diverges(trainer):
         if trainer.step == 8:
             trainer.model.params.wte[:] = np.nan
         return update(trainer)
 
-    monkeypatch.setattr(training.Trainer, "update", diverges)
+    monkeypatch.setattr(Trainer, "update", diverges)
     with pytest.raises(TrainingError, match="the last good state is .*step_00000007"):
         train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
     assert checkpoint_steps(tmp_path / "run")[-1] == 7
@@ -353,15 +358,59 @@ def test_a_full_disk_loses_nothing(tmp_path, tokens, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    write = training.training_state.write_moments
-    monkeypatch.setattr(
-        training.training_state,
-        "write_moments",
-        lambda path, model: full() if model.step > 6 else write(path, model),
-    )
+    def write_moments(path, moments, right=run_checkpoint.write_moments):
+        full() if int(path.parent.name[5:13]) > 6 else right(path, moments)
+
+    monkeypatch.setattr(run_checkpoint, "write_moments", write_moments)
     with pytest.raises(FileError, match="step_00000007: cannot be written: No space left"):
         train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
     monkeypatch.undo()
     assert os.listdir(tmp_path / "run" / "checkpoints") == ["step_00000005"]
     whole = train(run=str(tmp_path / "whole"), **tokens, **SETTINGS)
     assert content(train(resume=tmp_path / "run").folder) == content(whole.folder)
+
+
+OF_AN_OLD_RUN = {  # how settings.toml said it in 0.1.0, and what it left unsaid
+    "final_lr_fraction = 0.1\n": "final_lr = 0.1\n", 'decayed_params = "all"\n': 'decay = "all"\n',
+    "min_lr = 0.0\n": "", 'optimizer = "adamw"\n': "",
+}  # fmt: skip
+
+
+def test_a_run_with_settings_of_an_earlier_version_goes_on_bit_for_bit(
+    tmp_path, tokens, monkeypatch
+):
+    settings = {**SETTINGS, **tokens, "final_lr_fraction": 0.1, "decayed_params": "all"}
+    whole = train(run=str(tmp_path / "whole"), **settings)
+    update = Trainer.update
+
+    def dies(trainer):
+        if trainer.step == 13:
+            raise RuntimeError("power cut")
+        return update(trainer)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(Trainer, "update", dies)
+        train(run=str(tmp_path / "old"), **settings)
+    path = tmp_path / "old" / "settings.toml"
+    text = path.read_text()
+    for new, old in OF_AN_OLD_RUN.items():
+        assert text.count(new) == 1
+        text = text.replace(new, old)
+    path.write_text(text)
+    assert content(train(resume=tmp_path / "old").folder) == content(whole.folder)
+    assert {*OF_AN_OLD_RUN} <= {*path.read_text().splitlines(keepends=True)}  # in today's words
+    for name, other in (
+        ("final", {"final_lr_fraction": 0.5}),
+        ("decay", {"decayed_params": "matrices"}),
+    ):
+        lost = train(run=str(tmp_path / name), **{**settings, **other})
+        assert content(lost.folder) != content(whole.folder)  # and both of them count
+
+
+def test_a_key_that_no_version_had_is_refused_in_a_run_too(tmp_path, tokens):
+    train(run=str(tmp_path / "run"), **tokens, **{**SETTINGS, "steps": 1})
+    path = tmp_path / "run" / "settings.toml"
+    text = path.read_text()
+    path.write_text(text + "final = 0.1\n")
+    with pytest.raises(ArgumentError, match=r"settings.toml: there is no setting final; "):
+        train(resume=tmp_path / "run", steps=2)
