@@ -55,7 +55,7 @@ def memory_speed(count=1 << 26):
     """
     from numba import prange
 
-    from npgpt.kernels.jit import jit
+    from npgpt.kernels.codegen.jit import jit
     from npgpt.threads import threads
 
     x, y = np.ones(count, np.float32), np.ones(count, np.float32)

@@ -78,7 +78,7 @@ def limit():
     from numba import prange
 
     from npgpt import GPT2Config
-    from npgpt.kernels.jit import jit
+    from npgpt.kernels.codegen.jit import jit
     from npgpt.parameters import count_parameters
     from npgpt.threads import threads
 

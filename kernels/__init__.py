@@ -31,3 +31,5 @@ __all__ = [
     "matmul_forward",
     "residual_add",
 ]
+
+from npgpt.kernels import old_names  # noqa: E402, F401

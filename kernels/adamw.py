@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numba import prange
 
-from npgpt.kernels.jit import jit
+from npgpt.kernels.codegen.jit import jit
 
 BLOCK = 1 << 15
 

@@ -11,11 +11,10 @@ from functools import cache
 import numpy as np
 from numba import from_dtype, get_num_threads, prange, types
 
-from npgpt.kernels.address import address_of
-from npgpt.kernels.attention_bf16 import backward_bf16, forward_bf16
-from npgpt.kernels.buffers import empty
-from npgpt.kernels.gemm import SCRATCH, gemm_at, gemm_for
-from npgpt.kernels.heads import (
+from npgpt.kernels.codegen.function_pointers import address_of
+from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.heads.bf16 import backward_bf16, forward_bf16
+from npgpt.kernels.heads.rows import (
     causal_softmax,
     causal_softmax_backward,
     dot,
@@ -24,9 +23,10 @@ from npgpt.kernels.heads import (
     softmax,
     turn,
 )
-from npgpt.kernels.jit import jit
 from npgpt.kernels.matmul import FEW, dots
-from npgpt.kernels.precision import bf16_parts
+from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.products.gemm import SCRATCH, gemm_at, gemm_for
+from npgpt.kernels.products.precision import bf16_parts
 from npgpt.layers.attention import split_heads
 
 ROWS = 96  # twice the columns of a tile of gemm in AVX-512

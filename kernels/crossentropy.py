@@ -3,10 +3,10 @@
 import numpy as np
 from numba import prange
 
-from npgpt.kernels.buffers import empty
-from npgpt.kernels.exponential import exp, largest
-from npgpt.kernels.jit import jit
+from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.matmul import product
+from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.exponential import exp, largest
 from npgpt.layers.crossentropy import IGNORED
 
 LINE = 16  # numbers in a cache line, in float32

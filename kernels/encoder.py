@@ -3,8 +3,8 @@
 import numpy as np
 from numba import get_num_threads, prange
 
-from npgpt.kernels.buffers import empty
-from npgpt.kernels.jit import jit
+from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.memory.buffers import empty
 
 
 def encoder_forward(tokens, wte, wpe):

@@ -5,9 +5,9 @@
 
 from numba import prange
 
-from npgpt.kernels.buffers import empty
-from npgpt.kernels.exponential import exp
-from npgpt.kernels.jit import jit
+from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.exponential import exp
 from npgpt.layers.gelu import CUBIC, SCALE
 
 BLOCK = 1 << 13

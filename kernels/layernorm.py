@@ -3,8 +3,8 @@
 import numpy as np
 from numba import prange
 
-from npgpt.kernels.buffers import empty
-from npgpt.kernels.jit import jit
+from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.memory.buffers import empty
 from npgpt.layers.layernorm import EPS
 
 GROUP = 16  # rows that one thread takes at a time; the same for any number of threads

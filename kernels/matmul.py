@@ -5,14 +5,14 @@ from functools import cache
 import numpy as np
 from numba import get_num_threads, prange, types
 
-from npgpt.kernels.address import address_of
-from npgpt.kernels.buffers import empty
-from npgpt.kernels.gemm import SCRATCH, gemm_at, gemm_signature
-from npgpt.kernels.halves import number
-from npgpt.kernels.int8 import Scaled
-from npgpt.kernels.jit import jit
-from npgpt.kernels.precision import bf16_parts, current_gemm
-from npgpt.kernels.strips_bf16 import product_in_strips
+from npgpt.kernels.codegen.function_pointers import address_of
+from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.bfloat16 import number
+from npgpt.kernels.numerics.int8 import Scaled
+from npgpt.kernels.products.gemm import SCRATCH, gemm_at, gemm_signature
+from npgpt.kernels.products.precision import bf16_parts, current_gemm
+from npgpt.kernels.products.shared_pack_bf16 import product_in_strips
 
 FEW = 8  # rows of x up to which few_rows is faster than gemm, which would pack all of w for them
 MANY = 256  # rows of x for each thread; with more, in bf16, all threads share what they pack of y

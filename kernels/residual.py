@@ -2,8 +2,8 @@
 
 from numba import prange
 
-from npgpt.kernels.buffers import empty
-from npgpt.kernels.jit import jit
+from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.memory.buffers import empty
 
 BLOCK = 1 << 13  # elements of each array: small enough to spread over many threads
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import npgpt
-from npgpt.kernels import amx, dots_bf16
+from npgpt.kernels.products import amx, avx512_bf16
 from npgpt.precision import granted
 
 TINY_MODEL = files("npgpt") / "data" / "tiny.bin"
@@ -41,7 +41,7 @@ def multiply_by(units, monkeypatch):
         if not amx.granted():
             pytest.skip("this CPU or system has no AMX tiles for bf16")
         return
-    if not dots_bf16.granted():
+    if not avx512_bf16.granted():
         pytest.skip("this CPU has no AVX-512 instructions for bf16")
     monkeypatch.setattr(amx, "granted", lambda: False)
 

@@ -23,7 +23,7 @@ from numba import prange
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
 
 from npgpt import kernels, layers
-from npgpt.kernels.jit import jit
+from npgpt.kernels.codegen.jit import jit
 from npgpt.parameters import aligned_zeros
 from npgpt.threads import threads
 

@@ -10,12 +10,12 @@ import time
 import numpy as np
 from numba import njit
 
-from npgpt.kernels import amx
-from npgpt.kernels.amx import begin, end, fetch_to_write, load, multiply, store, zero
-from npgpt.kernels.buffers import empty
-from npgpt.kernels.gemm import SCRATCH, gemm_for
-from npgpt.kernels.gemm_bf16 import gemm_bf16_for
 from npgpt.kernels.matmul import product
+from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.products import amx
+from npgpt.kernels.products.amx import begin, end, fetch_to_write, load, multiply, store, zero
+from npgpt.kernels.products.gemm import SCRATCH, gemm_for
+from npgpt.kernels.products.gemm_bf16 import gemm_bf16_for
 from npgpt.precision import computing_in
 from npgpt.threads import threads
 

@@ -7,13 +7,13 @@ import numpy as np
 from numba import njit
 from steps import show_in_turn
 
-from npgpt.kernels import amx, dots_bf16
-from npgpt.kernels.buffers import empty
-from npgpt.kernels.dots_bf16 import dots
-from npgpt.kernels.gemm import SCRATCH, gemm_for
-from npgpt.kernels.gemm_bf16 import gemm_bf16_for
 from npgpt.kernels.matmul import product
-from npgpt.kernels.pack_bf16 import NR
+from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.products import amx, avx512_bf16
+from npgpt.kernels.products.avx512_bf16 import dots
+from npgpt.kernels.products.gemm import SCRATCH, gemm_for
+from npgpt.kernels.products.gemm_bf16 import gemm_bf16_for
+from npgpt.kernels.products.pack_bf16 import NR
 from npgpt.precision import computing_in
 from npgpt.threads import threads
 
@@ -29,7 +29,7 @@ def packed(a, b, c, start, coming):
 
 
 def main():
-    if not dots_bf16.granted():
+    if not avx512_bf16.granted():
         print("this CPU has no AVX-512 instructions for bf16")
         return
     amx.granted = lambda: False  # as on a CPU without tiles

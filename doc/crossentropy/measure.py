@@ -26,9 +26,9 @@ from numba import prange
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
 
 from npgpt import kernels
+from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.crossentropy import softmax_rows
-from npgpt.kernels.exponential import largest
-from npgpt.kernels.jit import jit
+from npgpt.kernels.numerics.exponential import largest
 from npgpt.threads import threads
 
 rng = np.random.default_rng(0)

@@ -18,10 +18,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npgpt.kernels.gemm import KC, MR, SCRATCH, gemm_for, pack
-from npgpt.kernels.jit import SETTINGS
+from npgpt.kernels.codegen.jit import SETTINGS
+from npgpt.kernels.codegen.vectors import VECTOR, Matrix, integer, shuffle
 from npgpt.kernels.matmul import product
-from npgpt.kernels.vectors import VECTOR, Matrix, integer, shuffle
+from npgpt.kernels.products.gemm import KC, MR, SCRATCH, gemm_for, pack
 
 M, K, N, ROUNDS = 256, 768, 768, 31
 ALONE = 1 << 17  # k of the tiles that are measured alone
