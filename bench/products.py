@@ -29,7 +29,7 @@ def numpy_product(x, y, out):
 
 
 def npgpt_product(x, y, out, precision="fp32"):
-    from npgpt.kernels.matmul import product
+    from npgpt.kernels.products.product import product
     from npgpt.threads import threads
 
     check_precision(precision)

@@ -1,7 +1,8 @@
-"""The modules under the names that they had, until npgpt/ imports them from where they are."""
+"""The modules and functions under the names that they had, until npgpt/ uses the new ones."""
 
 import sys
 
+from npgpt.kernels import matmul
 from npgpt.kernels.decode import blocks
 from npgpt.kernels.memory import buffers
 from npgpt.kernels.numerics import bfloat16, int8
@@ -18,3 +19,9 @@ old = {
 for name, module in old.items():
     sys.modules[f"npgpt.kernels.{name}"] = module
     setattr(sys.modules["npgpt.kernels"], name, module)
+
+matmul.FEW = matmul.GEMV_MAX_ROWS
+amx.granted = lambda: amx.available()
+avx512_bf16.granted = lambda: avx512_bf16.available()
+bfloat16.to_halves = bfloat16.to_bf16
+blocks.blocks_of, blocks.blocks_step = blocks.decode_params, blocks.decode_blocks

@@ -18,7 +18,7 @@ def test_every_system_computes_the_product(system, kind, request):
     if "PyTorch" in system:
         pytest.importorskip("torch")
     if "npgpt, bf16" in system:
-        request.getfixturevalue("bf16_units")
+        request.getfixturevalue("bf16_hardware")
     x, y, out = operands(kind, 33, 40, 50)
     result = bench.SYSTEMS[system](x, y, out)()
     result = result.float().numpy() if "PyTorch" in system else out
@@ -39,7 +39,7 @@ def test_the_table_has_speeds_their_ratios_and_the_sum_of_a_step(monkeypatch):
 
 
 def test_the_systems_take_turns_and_what_they_did_is_written(
-    monkeypatch, capsys, tmp_path, bf16_units
+    monkeypatch, capsys, tmp_path, bf16_hardware
 ):
     order = []
 

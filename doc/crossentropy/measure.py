@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not b
 from npgpt import kernels
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.crossentropy import softmax_rows
-from npgpt.kernels.numerics.exponential import largest
+from npgpt.kernels.numerics.exponential import row_max
 from npgpt.threads import threads
 
 rng = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def maxima(logits, out):
 def kernel_maxima(logits, out):
     """As the kernel finds them: logits (N, V) -> out (N,)."""
     for i in prange(out.size):
-        out[i] = largest(logits[i])
+        out[i] = row_max(logits[i])
 
 
 def rows(rounds, N=256, V=50257):

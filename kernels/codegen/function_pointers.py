@@ -1,4 +1,4 @@
-"""How a compiled kernel is given another one to call: by the number of its address.
+"""Function pointers: a compiled kernel is given the address of another one to call.
 
 Numba can pass the kernel itself, but takes longer for that than for a product of small matrices.
 """
@@ -13,17 +13,17 @@ from numba.extending import intrinsic, overload
 
 @cache
 def address_of(kernel):
-    """Of a kernel that is compiled for one signature, or the kernel itself where nothing is."""
+    """The address of a kernel compiled for one signature; the kernel itself if it is not."""
     if not hasattr(kernel, "overloads"):  # NUMBA_DISABLE_JIT
         return kernel
     (compiled,) = kernel.overloads.values()
     address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    assert address, "a kernel that is not there"
+    assert address, "the kernel has no address"
     return address
 
 
 def kernel_at(signature):
-    """A function for compiled kernels: address -> the kernel there, of this signature."""
+    """A function for compiled kernels: address -> the kernel at that address."""
     kind = types.FunctionType(signature)
 
     def at(address):

@@ -1,4 +1,4 @@
-"""The one set of settings that every kernel is compiled with, and what a user sees of compiling."""
+"""How every kernel is compiled: one set of flags, a cache on disk, a message while it happens."""
 
 import hashlib
 import sys
@@ -42,7 +42,7 @@ def jit(kernel=None, *, parallel=False, signature=None):
         stamp_cache(compiled)
     kernels.append(compiled)
     if signature is not None and not numba.config.DISABLE_JIT:
-        with warnings.catch_warnings():  # of kernels that call another one by its address
+        with warnings.catch_warnings():  # about kernels that call another one by its address
             warnings.simplefilter("ignore", NumbaExperimentalFeatureWarning)
             compiled.compile(signature)
         compiled.disable_compile()

@@ -1,4 +1,4 @@
-"""What kernels write vector instructions with, where compilers do not find them: LLVM's code."""
+"""What a kernel writes vector instructions with, in LLVM's IR, where compilers do not find them."""
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -23,16 +23,17 @@ class Matrix:
             for i in range(array_type.ndim)
         ]
 
-    def at(self, i, j):
+    def pointer(self, i, j):
+        """The address of the element at i, j; rows are contiguous."""
         row = self.builder.mul(self.strides[0], i)
         return self.builder.gep(self.data, [self.builder.add(row, j)])
 
-    def places(self, m, n, tile):
-        """Where each (i, j) of a tile at m, n begins, j counting vectors."""
-        corner = self.at(m, n)
-        steps = {i: self.builder.mul(self.strides[0], integer(i)) for i, _ in tile}
+    def pointers(self, m, n, tile):
+        """The address of each (i, j) of a tile at m, n, where j counts vectors."""
+        corner = self.pointer(m, n)
+        rows = {i: self.builder.mul(self.strides[0], integer(i)) for i, _ in tile}
         return {
-            (i, j): self.builder.gep(corner, [self.builder.add(steps[i], integer(j * self.lanes))])
+            (i, j): self.builder.gep(corner, [self.builder.add(rows[i], integer(j * self.lanes))])
             for i, j in tile
         }
 
@@ -46,8 +47,8 @@ class Matrix:
         pointer = self.builder.bitcast(pointer, value.type.as_pointer())
         self.builder.store(value, pointer).align = self.itemsize
 
-    def fetch(self, pointer, write):
-        """Ask for the cache line at pointer before it is needed."""
+    def prefetch(self, pointer, write):
+        """Prefetch the cache line at pointer, to read or to write it."""
         byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
         prefetch = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
@@ -66,10 +67,16 @@ def shuffle(builder, x, y, lanes):
     )
 
 
-def transpose_rows(builder, rows):
-    """Transpose a list of vectors, as many as each has lanes, where they are.
+def broadcast(builder, value, vector):
+    """A vector of this type with the scalar value in every lane."""
+    x = builder.insert_element(ir.Constant(vector, ir.Undefined), value, integer(0))
+    return shuffle(builder, x, x, [0] * vector.count)
 
-    Halves, quarters, ... of the rows change places.
+
+def transpose_rows(builder, rows):
+    """Transpose a list of vectors in place; there are as many as each has lanes.
+
+    Off-diagonal blocks of halves, quarters, ... of the rows are swapped.
     """
     n = len(rows)
     half = n // 2
@@ -84,26 +91,27 @@ def transpose_rows(builder, rows):
         half //= 2
 
 
-def keep_rolled(branch):
-    """Of the branch that closes a loop: LLVM shall not make two rounds of it into one.
+def disable_unrolling(branch):
+    """Forbid LLVM to unroll the loop that this branch closes.
 
-    It found no registers for all of avx512_bf16.py's sums then, and the loop took twice the time.
+    Unrolled, products/avx512_bf16.py's loop has not enough registers for all of its sums, and takes
+    twice the time.
     """
     module = branch.function.module
     no_unroll = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
     loop = ir.values.MDValue(module, [], name=str(len(module.metadata)))
-    loop.operands = loop, no_unroll  # that it names itself makes it this loop's
+    loop.operands = loop, no_unroll  # a loop's metadata names itself first
     branch.set_metadata("llvm.loop", loop)
 
 
-def add_tile(builder, c, start, m, n, totals):
-    """The tile of c at m, n = start's + totals, vectors by (i, j); an empty start is zeros."""
-    where = c.places(m, n, totals)
-    with builder.if_else(cgutils.is_true(builder, start.size)) as (adding, writing):
+def add_tile(builder, c, c_init, m, n, sums):
+    """The tile of c at m, n = c_init's + sums, vectors by (i, j); an empty c_init is zeros."""
+    out = c.pointers(m, n, sums)
+    with builder.if_else(cgutils.is_true(builder, c_init.size)) as (adding, writing):
         with adding:
-            begun = start.places(m, n, totals)
-            for ij, total in totals.items():
-                c.store(builder.fadd(start.load(begun[ij], c.lanes), total), where[ij])
+            init = c_init.pointers(m, n, sums)
+            for ij, total in sums.items():
+                c.store(builder.fadd(c_init.load(init[ij], c.lanes), total), out[ij])
         with writing:
-            for ij, total in totals.items():
-                c.store(total, where[ij])
+            for ij, total in sums.items():
+                c.store(total, out[ij])

@@ -13,8 +13,8 @@ from collections import defaultdict
 
 import numpy as np
 
-SMALL = 1 << 16  # bytes; below it NumPy's own allocation is as quick
-SPARE = 1 << 26  # bytes of idle blocks that are always kept: a forward pass holds hardly any array
+MIN_BYTES = 1 << 16  # below it NumPy's own allocation is as quick
+MIN_IDLE_BYTES = 1 << 26  # always kept in idle blocks: a forward pass holds hardly any array
 
 idle = defaultdict(list)  # size in bytes -> the blocks that no array uses
 in_use = {}  # id of a weak reference -> the reference and the block that its array uses
@@ -25,13 +25,13 @@ def empty(shape, dtype):
     dtype = np.dtype(dtype)
     count = math.prod(shape)
     size = count * dtype.itemsize
-    if size < SMALL:
+    if size < MIN_BYTES:
         return np.empty(shape, dtype)
     try:
         block = idle[size].pop()
     except IndexError:
         # Other sizes are wanted than before: a new batch's.
-        if idle_bytes() > max(SPARE, used_bytes()):
+        if idle_bytes() > max(MIN_IDLE_BYTES, used_bytes()):
             free()
         block = new_block(size)
     array = np.frombuffer(block, dtype, count)  # the base of every view: the last to go
@@ -41,7 +41,7 @@ def empty(shape, dtype):
 
 
 def new_block(size):
-    """Memory of the operating system's, in large pages where there are some."""
+    """Memory from the operating system, in huge pages where there are some."""
     if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
         return mmap.mmap(-1, size)
     block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -50,7 +50,7 @@ def new_block(size):
     return block
 
 
-def give_back(reference, in_use=in_use, idle=idle):  # bound: it may come as the program ends
+def give_back(reference, in_use=in_use, idle=idle):  # bound: it may be called at interpreter exit
     _, block = in_use.pop(id(reference))
     idle[len(block)].append(block)
 

@@ -1,28 +1,29 @@
-"""Asking memory, while a product is made, for the factor that will be packed next.
+"""Where to prefetch, while one block is multiplied, the operand that will be packed next.
 
-Packing reads a little of one row after another, and rows are far apart. A CPU foresees where a
-program reads on in a row, and in some 16 rows at the same time. What it does not foresee, the core
-would wait for. So avx512_bf16.py asks for a line with each pair of k that it multiplies. (In
-float32, where a product takes twice as long, that brought nothing; on tiles it was not tried.)
+Packing reads a little of many rows that are far apart. The hardware prefetcher follows some 16
+streams at a time; beyond these the core would wait. So avx512_bf16.py prefetches one cache line
+with each pair of k that it multiplies. (In float32, where a product takes twice as long, that
+brought nothing; on AMX tiles it was not tried.)
 """
 
 from npgpt.kernels.codegen.jit import jit
 
 
 @jit
-def lines(x, call, count):
-    """The places in x (n, K) that a call, counted from 0, fetches: the first, and how far apart.
+def prefetch_range(x, call, count):
+    """The offset of the first element of x (n, K) that a call prefetches, and the stride to others.
 
-    There are `count` of them; places are in elements. Where rows are dense a call fetches a row;
+    Each call, counted from 0, prefetches `count` of them. Where rows are contiguous that is a row;
     where columns are, a cache line of each of `count` k. The calls after those that had all of x
-    fetch its first place, which costs nothing.
+    prefetch its first element, which costs nothing.
     """
     n, K = x.shape
     line, pieces = 64 // x.itemsize, (K + count - 1) // count
-    down, along = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
-    if along == 1 and call < n:
-        return down * call, min(line, pieces)
-    across = (n + line - 1) // line
-    if along != 1 and call < across * pieces:
-        return down * line * (call % across) + along * count * (call // across), along
+    row_stride, column_stride = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
+    if column_stride == 1 and call < n:
+        return row_stride * call, min(line, pieces)
+    lines = (n + line - 1) // line
+    if column_stride != 1 and call < lines * pieces:
+        offset = row_stride * line * (call % lines) + column_stride * count * (call // lines)
+        return offset, column_stride
     return 0, 0

@@ -6,29 +6,29 @@ from numba.extending import overload
 
 from npgpt.kernels.codegen.jit import jit
 
-BLOCK = 1 << 15
+BLOCK = 1 << 15  # elements that one thread rounds at a time
 
 
-def to_halves(x):
-    """x of any shape, float32 and contiguous -> the nearest bf16 of each element, as uint16."""
-    halves = np.empty(x.shape, np.uint16)
-    round_blocks(x.reshape(-1), halves.reshape(-1))
-    return halves
+def to_bf16(x):
+    """x of any shape, float32 and contiguous -> the bits of each element's nearest bf16, uint16."""
+    bits = np.empty(x.shape, np.uint16)
+    round_blocks(x.reshape(-1), bits.reshape(-1))
+    return bits
 
 
 @jit(parallel=True)
-def round_blocks(x, halves):
-    """Fills halves (N,)."""
+def round_blocks(x, bits):
+    """Fills bits (N,)."""
     for block in prange((x.size + BLOCK - 1) // BLOCK):
-        part = slice(block * BLOCK, (block + 1) * BLOCK)
-        xi, hi = x[part], halves[part]
+        span = slice(block * BLOCK, (block + 1) * BLOCK)
+        xi, hi = x[span], bits[span]
         for i in range(xi.size):
-            hi[i] = nearest(xi[i])
+            hi[i] = bf16_bits(xi[i])
 
 
 @jit
-def nearest(x):
-    """The bits of the bf16 nearest to a float32; of two, the even one; nan stays nan."""
+def bf16_bits(x):
+    """The bits of the bf16 nearest to a float32; ties go to the even one; nan stays nan."""
     bits = np.float32(x).view(np.uint32)
     even = (bits >> np.uint32(16)) & np.uint32(1)
     up = (bits + np.uint32(0x7FFF) + even) >> np.uint32(16)
@@ -36,22 +36,22 @@ def nearest(x):
 
 
 @jit
-def widened(half):
-    """The float32 that a bf16 is the upper half of."""
-    return np.uint32(np.uint32(half) << np.uint32(16)).view(np.float32)
+def bf16_value(bits):
+    """The float32 that the bits of a bf16 are the upper half of."""
+    return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
 
 
-def number(x):
-    """The float32 that x, of int8 or the bits of bf16 in uint16, stands for; another as it is."""
+def as_float(x):
+    """The float32 that an int8, or the bits of a bf16 in a uint16, stand for; another as it is."""
     if isinstance(x, np.int8):
         return np.float32(x)
-    return widened(x) if isinstance(x, np.uint16) else x
+    return bf16_value(x) if isinstance(x, np.uint16) else x
 
 
-@overload(number)
+@overload(as_float)
 def _(x):
     if x == types.uint16:
-        return lambda x: widened(x)
+        return lambda x: bf16_value(x)
     if x == types.int8:
         return lambda x: np.float32(x)
     return lambda x: x

@@ -1,4 +1,4 @@
-"""What a softmax takes: exp, in float32 by vector instructions, and the largest of a row."""
+"""What a softmax takes: exp, vectorised in float32, and the maximum of a row."""
 
 import numpy as np
 from llvmlite import ir
@@ -11,8 +11,8 @@ from npgpt.kernels.codegen.jit import jit
 LOG2E = np.float32(1.44269504)
 LN2 = np.float32(0.69314718)
 LOWEST, HIGHEST = np.float32(-87.3), np.float32(88.3)  # of x, where n is within -126 and 127
-TERMS = [np.float32(1 / np.prod(np.arange(1.0, k + 1))) for k in range(8)]  # 1/k!
-T2, T3, T4, T5, T6, T7 = TERMS[2:]
+COEFFICIENTS = [np.float32(1 / np.prod(np.arange(1.0, k + 1))) for k in range(8)]  # 1/k!
+T2, T3, T4, T5, T6, T7 = COEFFICIENTS[2:]
 HALF, ONE = np.float32(0.5), np.float32(1)
 
 
@@ -36,19 +36,19 @@ def exp_float32(x):
     return s * power.view(np.float32)
 
 
-def larger(x, y):
+def maximum(x, y):
     """The larger of two numbers; of a NaN and a number it may be either."""
     return max(x, y)
 
 
-@overload(larger)
+@overload(maximum)
 def _(x, y):
-    return lambda x, y: larger_number(x, y)
+    return lambda x, y: maxnum(x, y)
 
 
 @intrinsic
-def larger_number(typing_context, x, y):
-    """LLVM's own, for a reduction by comparisons keeps the order of its elements, one by one."""
+def maxnum(typing_context, x, y):
+    """LLVM's maxnum: a reduction by comparisons would keep the order of elements, and be scalar."""
 
     def generate(context, builder, signature, arguments):
         kind = arguments[0].type
@@ -61,9 +61,9 @@ def larger_number(typing_context, x, y):
 
 
 @jit
-def largest(row):
-    """The largest of row (N,), which a NaN among them leaves open."""
+def row_max(row):
+    """The maximum of row (N,); which one it is when there is a NaN is not specified."""
     highest = row[0]
     for i in range(row.size):
-        highest = larger(highest, row[i])
+        highest = maximum(highest, row[i])
     return highest

@@ -1,12 +1,12 @@
-"""The product that a GPT-2 spends its time in, c = start + a @ b, of matrices of any strides.
+"""GEMM, c = c_init + a @ b, in float32 and float64, of matrices of any strides.
 
-Blocked for the caches as Goto and van de Geijn 2008: a block of b is packed into panels of NR
-columns that stay in the second-level cache, a panel of MR rows of a into the first. What is left
-is `tile`, MR x NR sums that stay in the CPU's registers from the first k to the last: the only
-place that has to say itself which vector instructions it wants, for compilers do not find them.
+Blocked for the caches as in Goto and van de Geijn 2008: a block of b is packed into panels of NR
+columns that stay in L2, a panel of MR rows of a into L1. The microkernel, `tile`, keeps MR x NR
+sums in registers from the first k to the last. It alone is written in vector instructions, which
+compilers do not find for it.
 
-It is a kernel of its own because that is faster than NumPy's BLAS at a training step's shapes, and
-because it leaves Numba's threads alone in the house: two pools that spin cost a factor of two.
+At the shapes of a training step this is faster than NumPy's BLAS, and it leaves Numba's thread pool
+the only one: two pools whose threads spin cost a factor of two.
 """
 
 from functools import cache
@@ -24,41 +24,41 @@ from npgpt.kernels.codegen.vectors import (
     VECTOR,
     Matrix,
     add_tile,
+    broadcast,
     integer,
-    shuffle,
     transpose_rows,
 )
 
-# A tile is MR x 3 vectors: with one row of b (3 vectors) and one element of a beside it, that fills
-# the 32 registers of AVX-512 (512 bits each), the 16 of AVX2 (256) and the 32 of ARM (128).
+# A tile is MR x 3 vectors: with one row of b (3 vectors) and one element of a, that fills the 32
+# registers of AVX-512 (512 bits each), the 16 of AVX2 (256) and the 32 of ARM (128).
 MR = 8 if AVX512 else 4
 KC = 256  # a panel of b, KC x NR, is 48 KiB
-NC = 768  # a block of b, KC x NC, is 768 KiB of float32: it stays in a second-level cache of 1 MiB
-AHEAD = 8  # rows of b that are fetched from the second-level cache before their turn
+NC = 768  # a block of b, KC x NC, is 768 KiB of float32: it stays in an L2 of 1 MiB
+PREFETCH_ROWS = 8  # how many rows of b ahead of the multiplication are prefetched from L2
 
-SCRATCH = 220_000  # elements of room that a product needs besides its arguments
-assert SCRATCH >= MR * (3 * VECTOR // 4 + KC) + NC * KC
+SCRATCH_SIZE = 220_000  # elements of workspace that a product needs, for packed panels
+assert SCRATCH_SIZE >= MR * (3 * VECTOR // 4 + KC) + NC * KC
 
 
-def tile(a, b, K, c, start, m, n):
-    """The tile of c at m, n (MR, NR) = start's + a[:K].T @ b[:K], packed panels; as in gemm."""
+def tile(a, b, K, c, c_init, m, n):
+    """The tile of c at m, n (MR, NR) = c_init's + a[:K].T @ b[:K], packed panels; as in gemm."""
     where = slice(m, m + a.shape[1]), slice(n, n + b.shape[1])
-    c[where] = a[:K].T @ b[:K] + (start[where] if start.size else 0)
+    c[where] = a[:K].T @ b[:K] + (c_init[where] if c_init.size else 0)
 
 
 def transpose(x, i, j, out, m, n):
-    """The MR x MR block of out at m, n = that of x at i, j, transposed; the rows of both dense."""
+    """The MR x MR block of out at m, n = that of x at i, j, transposed; rows are contiguous."""
     out[m : m + MR, n : n + MR] = x[i : i + MR, j : j + MR].T
 
 
 def copy(x, i, j, out, m, n):
-    """The MR x MR block of out at m, n = that of x at i, j; the rows of both are dense."""
+    """The MR x MR block of out at m, n = that of x at i, j; rows are contiguous."""
     out[m : m + MR, n : n + MR] = x[i : i + MR, j : j + MR]
 
 
 @overload(tile)
-def _(a, b, K, c, start, m, n):
-    return lambda a, b, K, c, start, m, n: tile_vectors(a, b, K, c, start, m, n)
+def _(a, b, K, c, c_init, m, n):
+    return lambda a, b, K, c, c_init, m, n: tile_vectors(a, b, K, c, c_init, m, n)
 
 
 @overload(transpose)
@@ -72,11 +72,11 @@ def _(x, i, j, out, m, n):
 
 
 @intrinsic
-def tile_vectors(typing_context, a, b, K, c, start, m, n):
+def tile_vectors(typing_context, a, b, K, c, c_init, m, n):
     """The vector instructions of `tile`: a loop over k around MR x 3 sums in registers."""
 
     def generate(context, builder, signature, arguments):
-        a, b, c, start = (
+        a, b, c, c_init = (
             Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 3, 4)
         )
         K, m, n = arguments[2], arguments[5], arguments[6]
@@ -88,8 +88,8 @@ def tile_vectors(typing_context, a, b, K, c, start, m, n):
             f"llvm.fma.v{W}f{8 * c.itemsize}",
         )
         tile = [(i, j) for i in range(MR) for j in range(3)]
-        for pointer in c.places(m, n, tile).values():
-            c.fetch(pointer, write=True)
+        for pointer in c.pointers(m, n, tile).values():
+            c.prefetch(pointer, write=True)
         before, loop = builder.block, builder.append_basic_block("k")
         builder.branch(loop)
         builder.position_at_end(loop)
@@ -97,14 +97,12 @@ def tile_vectors(typing_context, a, b, K, c, start, m, n):
         sums = {ij: builder.phi(vector) for ij in tile}
         bk = builder.gep(b.data, [builder.mul(k, integer(3 * W))])
         for j in range(3):
-            b.fetch(builder.gep(bk, [integer((3 * AHEAD + j) * W)]), write=False)
+            b.prefetch(builder.gep(bk, [integer((3 * PREFETCH_ROWS + j) * W)]), write=False)
         row = [b.load(builder.gep(bk, [integer(j * W)]), W) for j in range(3)]
         ak = builder.gep(a.data, [builder.mul(k, integer(MR))])
         totals = {}
         for i in range(MR):
-            x = builder.load(builder.gep(ak, [integer(i)]))
-            x = builder.insert_element(ir.Constant(vector, ir.Undefined), x, integer(0))
-            x = shuffle(builder, x, x, [0] * W)
+            x = broadcast(builder, builder.load(builder.gep(ak, [integer(i)])), vector)
             for j in range(3):
                 totals[i, j] = builder.call(fma, [x, row[j], sums[i, j]])
         following = builder.add(k, integer(1))
@@ -116,10 +114,10 @@ def tile_vectors(typing_context, a, b, K, c, start, m, n):
         done = builder.append_basic_block("done")
         builder.cbranch(builder.icmp_signed("<", following, K), loop, done)
         builder.position_at_end(done)
-        add_tile(builder, c, start, m, n, totals)
+        add_tile(builder, c, c_init, m, n, totals)
         return context.get_dummy_value()
 
-    return types.void(a, b, K, c, start, m, n), generate
+    return types.void(a, b, K, c, c_init, m, n), generate
 
 
 @intrinsic
@@ -149,19 +147,19 @@ def copy_vectors(typing_context, x, i, j, out, m, n):
 
 
 def block(context, builder, signature, arguments):
-    """For copy and transpose: the rows of x's block as vectors, and where those of out's are."""
+    """For copy and transpose: the rows of x's block as vectors, and pointers to those of out's."""
     x = Matrix(context, builder, signature.args[0], arguments[0])
     out = Matrix(context, builder, signature.args[3], arguments[3])
     i, j, m, n = (arguments[k] for k in (1, 2, 4, 5))
     vector = ir.VectorType(x.element, MR).as_pointer()
-    rows = [x.load(x.at(builder.add(i, integer(r)), j), MR) for r in range(MR)]
-    pointers = [out.at(builder.add(m, integer(r)), n) for r in range(MR)]
+    rows = [x.load(x.pointer(builder.add(i, integer(r)), j), MR) for r in range(MR)]
+    pointers = [out.pointer(builder.add(m, integer(r)), n) for r in range(MR)]
     return rows, [builder.bitcast(pointer, vector) for pointer in pointers]
 
 
 @jit
 def pack(x, panels):
-    """x (n, K) -> panels (ceil(n / P), K, P): every P rows of x side by side, 0 beyond the last."""
+    """x (n, K) -> panels (ceil(n / P), K, P), each P rows of x side by side, padded with zeros."""
     n, K = x.shape
     P = panels.shape[2]
     blocks, whole = n // P * P, K // MR * MR
@@ -188,15 +186,15 @@ def pack(x, panels):
 
 @cache
 def gemm_for(dtype):
-    """gemm, compiled once for all strides: other kernels are given its address.
+    """gemm, compiled once for all strides.
 
-    Were it a part of them, each would take seconds more to compile.
+    Other kernels call it by its address: inlined, it would add seconds to the compilation of each.
     """
     return jit(gemm, signature=gemm_signature(dtype))
 
 
 def gemm_at(address, like):
-    """The gemm at an address (address.py), for matrices of the dtype of like."""
+    """The gemm at an address (codegen/function_pointers.py), for matrices of the dtype of like."""
     return address
 
 
@@ -208,17 +206,17 @@ def _(address, like):
 
 def gemm_signature(dtype):
     real = from_dtype(dtype)
-    factor, result = types.Array(real, 2, "A", readonly=True), types.Array(real, 2, "A")
-    return types.void(factor, factor, result, factor, real[::1])
+    operand, result = types.Array(real, 2, "A", readonly=True), types.Array(real, 2, "A")
+    return types.void(operand, operand, result, operand, real[::1])
 
 
-def gemm(a, b, c, start, scratch):
-    """c (M, N) = start + a (M, K) @ b (K, N).
+def gemm(a, b, c, c_init, scratch):
+    """c (M, N) = c_init + a (M, K) @ b (K, N).
 
-    start (M, N) is c to add to what is there, or else has no memory in common with it: a bias in
-    every row (by np.broadcast_to), or empty, for zeros. The rows of c and start are dense. scratch
-    (SCRATCH,) is room for the panels, which a thread has of its own: memory that came and went with
-    each call would cost a tenth of its time.
+    c_init (M, N) is c itself, to accumulate; or it shares no memory with c: a bias in every row (by
+    np.broadcast_to), or empty, for zeros. The rows of c and c_init are contiguous. scratch
+    (SCRATCH_SIZE,) holds the packed panels. Each thread keeps one: to allocate it in every call
+    would cost a tenth of the time.
     """
     M, K = a.shape
     N = b.shape[1]
@@ -227,30 +225,32 @@ def gemm(a, b, c, start, scratch):
     apanels = scratch[MR * NR : MR * (NR + KC)].reshape(1, KC, MR)
     bpanels = scratch[MR * (NR + KC) : MR * (NR + KC) + NC * KC].reshape(NC // NR, KC, NR)
     if K == 0:
-        fill(c, start)
+        fill(c, c_init)
     for n0 in range(0, N, NC):
         n1 = min(n0 + NC, N)
         for k0 in range(0, K, KC):
             k1 = min(k0 + KC, K)
-            begun = c if k0 else start
+            block_init = c if k0 else c_init
             pack(b[k0:k1, n0:n1].T, bpanels)
             for m in range(0, M, MR):
                 pack(a[m : m + MR, k0:k1], apanels)
                 for n in range(n0, n1, NR):
                     bpanel = bpanels[(n - n0) // NR]
                     if m + MR <= M and n + NR <= n1:
-                        tile(apanels[0], bpanel, k1 - k0, c, begun, m, n)
+                        tile(apanels[0], bpanel, k1 - k0, c, block_init, m, n)
                     else:
-                        tile(apanels[0], bpanel, k1 - k0, edge, begun[:0], 0, 0)
+                        tile(apanels[0], bpanel, k1 - k0, edge, block_init[:0], 0, 0)
                         for i in range(min(MR, M - m)):
                             for j in range(min(NR, n1 - n)):
-                                old = begun[m + i, n + j] if begun.size else c.dtype.type(0)
+                                old = (
+                                    block_init[m + i, n + j] if block_init.size else c.dtype.type(0)
+                                )
                                 c[m + i, n + j] = old + edge[i, j]
 
 
 @jit
-def fill(c, start):
-    """c = start, or zeros where that is empty."""
+def fill(c, c_init):
+    """c = c_init, or zeros where that is empty."""
     for i in range(len(c)):
         for j in range(c.shape[1]):
-            c[i, j] = start[i, j] if start.size else 0
+            c[i, j] = c_init[i, j] if c_init.size else 0

@@ -1,7 +1,7 @@
-"""What gemm_bf16 does with its factors first: bf16, in the order in which the units want them.
+"""Packing for the products in bf16: rounded operands, in the order that the hardware multiplies in.
 
-They multiply pairs of k. So both factors are packed as pairs, 32 bits each, in squares of 16 rows
-(or columns) by 16 pairs: a's squares are [row, pair], b's [pair, column].
+It multiplies pairs of k. So both operands are packed as pairs, 32 bits each, in tiles of 16 rows
+(or columns) by 16 pairs: a's tiles are [row, pair], b's are [pair, column].
 """
 
 import numpy as np
@@ -12,145 +12,149 @@ from numba.extending import intrinsic
 
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.codegen.vectors import Matrix, integer, shuffle, transpose_rows
-from npgpt.kernels.numerics.bfloat16 import nearest, widened
+from npgpt.kernels.numerics.bfloat16 import bf16_bits, bf16_value
 
-SIDE = 16  # of a square
-SQUARE = SIDE * SIDE  # pairs
-ACROSS = 3  # squares of b side by side
-NR = ACROSS * SIDE
+TILE_ROWS = 16  # rows, or columns, or pairs of k
+TILE_PAIRS = TILE_ROWS * TILE_ROWS
+TILE_K = 2 * TILE_ROWS
+PANEL_TILES = 3  # tiles of b side by side in a panel
+NR = PANEL_TILES * TILE_ROWS  # columns of a panel of b
 
 
 @jit
-def pack(x, panels, turned, parts, across):
-    """x (n, K) -> its panels, one after the other; squares are [row, pair] or, turned, [pair, row].
+def pack(x, panels, transposed, n_terms, panel_tiles):
+    """x (n, K) -> its panels, one by one; tiles are [row, pair] or, transposed, [pair, row].
 
-    A panel is 16 * across rows of x. What is beyond x counts as 0. A panel of two parts has all of
-    the high one, then the low one.
+    A panel is 16 * panel_tiles rows of x, padded with zeros. With two terms it has all of the high
+    one, then all of the low one.
     """
     n, K = x.shape
-    wide = SIDE * across
-    if x.strides[1] != x.itemsize and x.strides[0] == x.itemsize:  # columns are dense
-        for k in range(0, K, 32):
-            for i in range(0, n, wide):
-                for j in range(across):
-                    pack_square(x, i, j, k, panels, turned, parts, across)
-    else:  # along 16 rows at a time, not all of a panel's: see fetch.py
-        for i in range(0, n, wide):
-            for j in range(across):
-                for k in range(0, K, 32):
-                    pack_square(x, i, j, k, panels, turned, parts, across)
+    panel_rows = TILE_ROWS * panel_tiles
+    if x.strides[1] != x.itemsize and x.strides[0] == x.itemsize:  # columns are contiguous
+        for k in range(0, K, TILE_K):
+            for i in range(0, n, panel_rows):
+                for j in range(panel_tiles):
+                    pack_tile(x, i, j, k, panels, transposed, n_terms, panel_tiles)
+    else:  # along 16 rows at a time, not all of a panel's: see memory/prefetch.py
+        for i in range(0, n, panel_rows):
+            for j in range(panel_tiles):
+                for k in range(0, K, TILE_K):
+                    pack_tile(x, i, j, k, panels, transposed, n_terms, panel_tiles)
 
 
 @jit
-def pack_square(x, i, j, k, panels, turned, parts, across):
-    """The j-th square of the panel that begins with row i, of x[:, k : k + 32], to its place."""
+def pack_tile(x, i, j, k, panels, transposed, n_terms, panel_tiles):
+    """Pack x[:, k : k + 32] of the j-th 16 rows of the panel that begins with row i."""
     n, K = x.shape
-    dense_rows, dense_columns = x.strides[1] == x.itemsize, x.strides[0] == x.itemsize
-    steps, row = (K + 31) // 32, i + SIDE * j
-    for part in range(parts):
-        at = SQUARE * (steps * (i // SIDE * parts + part * across) + k // 32 * across + j)
-        if not (dense_rows or dense_columns) or row + SIDE > n or k + 32 > K:
-            convert(x, row, k, panels[at : at + SQUARE], turned, part)
-        elif dense_rows:
-            convert_rows(x, row, k, panels, at, turned, part)
+    rows_contiguous, columns_contiguous = x.strides[1] == x.itemsize, x.strides[0] == x.itemsize
+    k_tiles, row = (K + TILE_K - 1) // TILE_K, i + TILE_ROWS * j
+    for term in range(n_terms):
+        panel = k_tiles * (i // TILE_ROWS * n_terms + term * panel_tiles)  # counted in tiles
+        offset = TILE_PAIRS * (panel + k // TILE_K * panel_tiles + j)
+        contiguous = rows_contiguous or columns_contiguous
+        if not contiguous or row + TILE_ROWS > n or k + TILE_K > K:
+            convert(x, row, k, panels[offset : offset + TILE_PAIRS], transposed, term)
+        elif rows_contiguous:
+            convert_rows(x, row, k, panels, offset, transposed, term)
         else:
-            convert_columns(x, row, k, panels, at, turned, part)
+            convert_columns(x, row, k, panels, offset, transposed, term)
 
 
 @jit
-def convert(x, i, k, square, turned, part):
-    """The square of x[i : i + 16, k : k + 32], or what there is of it, an element at a time."""
-    square[:] = 0
-    halves = square.view(np.uint16)
-    for r in range(min(SIDE, x.shape[0] - i)):
-        for p in range(min(2 * SIDE, x.shape[1] - k)):
-            at = 2 * SIDE * (p // 2) + 2 * r + p % 2 if turned else 2 * SIDE * r + p
-            halves[at] = bf16(x[i + r, k + p], part)
+def convert(x, i, k, tile, transposed, term):
+    """The tile of x[i : i + 16, k : k + 32], padded with zeros, an element at a time."""
+    tile[:] = 0
+    bits = tile.view(np.uint16)
+    for r in range(min(TILE_ROWS, x.shape[0] - i)):
+        for p in range(min(TILE_K, x.shape[1] - k)):
+            at = TILE_K * (p // 2) + 2 * r + p % 2 if transposed else TILE_K * r + p
+            bits[at] = bf16_term(x[i + r, k + p], term)
 
 
 @jit
-def bf16(x, part):
-    """The bits of the bf16 nearest to x or, for part 1, to what part 0 leaves of x."""
-    if part == 1:
-        x -= widened(nearest(x))
-    return nearest(x)
+def bf16_term(x, term):
+    """The bits of the bf16 nearest to x or, for term 1, to what term 0 leaves of x."""
+    if term == 1:
+        x -= bf16_value(bf16_bits(x))
+    return bf16_bits(x)
 
 
 @jit
-def convert_rows(x, i, k, squares, at, turned, part):
-    """As convert, of all of x[i : i + 16, k : k + 32], whose rows are dense, to squares[at:]."""
-    if turned and part:
-        row_vectors(x, i, k, squares, at, 1, 1)
-    elif turned:
-        row_vectors(x, i, k, squares, at, 1, 0)
-    elif part:
-        row_vectors(x, i, k, squares, at, 0, 1)
+def convert_rows(x, i, k, tiles, offset, transposed, term):
+    """As convert, of all of x[i : i + 16, k : k + 32], with contiguous rows, to tiles[offset:]."""
+    if transposed and term:
+        row_vectors(x, i, k, tiles, offset, 1, 1)
+    elif transposed:
+        row_vectors(x, i, k, tiles, offset, 1, 0)
+    elif term:
+        row_vectors(x, i, k, tiles, offset, 0, 1)
     else:
-        row_vectors(x, i, k, squares, at, 0, 0)
+        row_vectors(x, i, k, tiles, offset, 0, 0)
 
 
 @jit
-def convert_columns(x, i, k, squares, at, turned, part):
-    """As convert, of all of x[i : i + 16, k : k + 32], whose columns are dense, to squares[at:]."""
-    if turned and part:
-        pair_vectors(x.T, k, i, squares, at, 0, 1)
-    elif turned:
-        pair_vectors(x.T, k, i, squares, at, 0, 0)
-    elif part:
-        pair_vectors(x.T, k, i, squares, at, 1, 1)
+def convert_columns(x, i, k, tiles, offset, transposed, term):
+    """As convert_rows, with contiguous columns."""
+    if transposed and term:
+        pair_vectors(x.T, k, i, tiles, offset, 0, 1)
+    elif transposed:
+        pair_vectors(x.T, k, i, tiles, offset, 0, 0)
+    elif term:
+        pair_vectors(x.T, k, i, tiles, offset, 1, 1)
     else:
-        pair_vectors(x.T, k, i, squares, at, 1, 0)
+        pair_vectors(x.T, k, i, tiles, offset, 1, 0)
 
 
 @intrinsic(prefer_literal=True)
-def row_vectors(typing_context, x, i, k, squares, at, turned, part):
-    """Square [row, pair] or, turned, [pair, row] of x[i : i + 16, k : k + 32], by vectors."""
+def row_vectors(typing_context, x, i, k, tiles, offset, transposed, term):
+    """Tile [row, pair] or, transposed, [pair, row] of x[i : i + 16, k : k + 32], vectorised."""
 
     def generate(context, builder, signature, arguments):
-        x, i, k, squares, at = operands(context, builder, signature, arguments)
+        x, i, k, tiles, offset = operands(context, builder, signature, arguments)
         rows = []
-        for row in range(SIDE):
-            start = x.at(builder.add(i, integer(row)), k)
-            halves = [builder.gep(start, [integer(SIDE * half)]) for half in (0, 1)]
-            rows.append(to_bf16(builder, *(x.load(half, SIDE) for half in halves), part))
-        store_square(builder, rows, squares, at, turned)
+        for row in range(TILE_ROWS):
+            start = x.pointer(builder.add(i, integer(row)), k)
+            halves = [builder.gep(start, [integer(TILE_ROWS * half)]) for half in (0, 1)]
+            rows.append(round_vectors(builder, *(x.load(half, TILE_ROWS) for half in halves), term))
+        store_tile(builder, rows, tiles, offset, transposed)
         return context.get_dummy_value()
 
-    return types.void(x, i, k, squares, at, turned, part), generate
+    return types.void(x, i, k, tiles, offset, transposed, term), generate
 
 
 @intrinsic(prefer_literal=True)
-def pair_vectors(typing_context, x, k, i, squares, at, turned, part):
-    """Square [pair, column] or, turned, [column, pair] of x[k : k + 32, i : i + 16], by vectors."""
+def pair_vectors(typing_context, x, k, i, tiles, offset, transposed, term):
+    """Tile [pair, column] or, transposed, [column, pair] of x[k : k + 32, i : i + 16]."""
 
     def generate(context, builder, signature, arguments):
-        x, k, i, squares, at = operands(context, builder, signature, arguments)
-        alternate = [SIDE * (lane % 2) + lane // 2 for lane in range(2 * SIDE)]
+        x, k, i, tiles, offset = operands(context, builder, signature, arguments)
+        interleaved = [TILE_ROWS * (lane % 2) + lane // 2 for lane in range(TILE_K)]
         rows = []
-        for pair in range(SIDE):
-            both = [x.at(builder.add(k, integer(2 * pair + one)), i) for one in (0, 1)]
-            halves = to_bf16(builder, *(x.load(one, SIDE) for one in both), part)
-            rows.append(shuffle(builder, halves, halves, alternate))
-        store_square(builder, rows, squares, at, turned)
+        for pair in range(TILE_ROWS):
+            both = [x.pointer(builder.add(k, integer(2 * pair + one)), i) for one in (0, 1)]
+            bits = round_vectors(builder, *(x.load(one, TILE_ROWS) for one in both), term)
+            rows.append(shuffle(builder, bits, bits, interleaved))
+        store_tile(builder, rows, tiles, offset, transposed)
         return context.get_dummy_value()
 
-    return types.void(x, k, i, squares, at, turned, part), generate
+    return types.void(x, k, i, tiles, offset, transposed, term), generate
 
 
 def operands(context, builder, signature, arguments):
-    x, i, k, squares, at, *_ = arguments
+    x, i, k, tiles, offset, *_ = arguments
     x = Matrix(context, builder, signature.args[0], x)
-    return x, i, k, Matrix(context, builder, signature.args[3], squares), at
+    return x, i, k, Matrix(context, builder, signature.args[3], tiles), offset
 
 
-def store_square(builder, rows, squares, at, turned):
-    """16 vectors of 32 bf16 become the square at `at`; turned: its pairs' columns."""
-    pairs = ir.VectorType(ir.IntType(32), SIDE)
+def store_tile(builder, rows, tiles, offset, transposed):
+    """16 vectors of 32 bf16 become the rows of the tile at offset or, transposed, its columns."""
+    pairs = ir.VectorType(ir.IntType(32), TILE_ROWS)
     rows = [builder.bitcast(row, pairs) for row in rows]
-    if turned.literal_value:
+    if transposed.literal_value:
         transpose_rows(builder, rows)
     for i, row in enumerate(rows):
-        squares.store(row, builder.gep(squares.data, [builder.add(at, integer(SIDE * i))]))
+        at = builder.add(offset, integer(TILE_ROWS * i))
+        tiles.store(row, builder.gep(tiles.data, [at]))
 
 
 class Bfloat(ir.Type):
@@ -166,23 +170,23 @@ class Bfloat(ir.Type):
         return hash(Bfloat)
 
 
-def to_bf16(builder, low, high, part):
-    """Two vectors of 16 float32 -> one of 32 bf16, low first, by an instruction for just that."""
+def round_vectors(builder, low, high, term):
+    """Two vectors of 16 float32 -> one of 32 bf16, low first, by one instruction."""
 
     def rounded(high, low):
-        kind = ir.FunctionType(ir.VectorType(Bfloat(), 2 * SIDE), [high.type, low.type])
+        kind = ir.FunctionType(ir.VectorType(Bfloat(), TILE_K), [high.type, low.type])
         name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
         made = builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [high, low])
-        return builder.bitcast(made, halves)
+        return builder.bitcast(made, bits)
 
-    halves = ir.VectorType(ir.IntType(16), 2 * SIDE)
-    zeros = ir.Constant(halves, [0] * 2 * SIDE)
+    bits = ir.VectorType(ir.IntType(16), TILE_K)
+    zeros = ir.Constant(bits, [0] * TILE_K)
     both = rounded(high, low)
-    if not part.literal_value:
+    if not term.literal_value:
         return both
     rests = []
     for i, x in enumerate((low, high)):
-        lanes = [2 * SIDE if lane % 2 == 0 else SIDE * i + lane // 2 for lane in range(2 * SIDE)]
+        lanes = [TILE_K if lane % 2 == 0 else TILE_ROWS * i + lane // 2 for lane in range(TILE_K)]
         widened = shuffle(builder, both, zeros, lanes)  # each bf16 the upper half of 32 bits
         rests.append(builder.fsub(x, builder.bitcast(widened, x.type)))
     return rounded(*rests[::-1])

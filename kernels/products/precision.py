@@ -1,25 +1,18 @@
-"""The product that other kernels multiply matrices with, in the precision that counts now."""
+"""Which matrix product the kernels use in the current precision: the one place that asks for it."""
 
 import numpy as np
 
 from npgpt.kernels.products import amx
-from npgpt.kernels.products.gemm import gemm_for
-from npgpt.kernels.products.gemm_bf16 import gemm_bf16_for
 from npgpt.precision import current_precision
 
-PARTS = {"fp32": 0, "int8": 0, "bf16": 1, "bf16x3": 2}
+N_TERMS = {"fp32": 0, "int8": 0, "bf16": 1, "bf16x3": 2}
 
 
-def current_gemm(dtype):
-    """A compiled gemm for matrices of this dtype; float64 is always multiplied as it is."""
-    parts = bf16_parts(dtype)
-    return gemm_bf16_for(split=parts == 2) if parts else gemm_for(dtype)
+def current_n_terms(dtype):
+    """How many bf16 terms an operand's elements are made of; 0: they are multiplied as they are.
 
-
-def bf16_parts(dtype):
-    """How many bf16 stand for an element of a factor; 0: it is multiplied as it is.
-
-    Without tiles bf16x3 is float32, which is more exact, and faster then than three products.
+    float64 always is. Without AMX two terms are float32, which is more exact, and faster then than
+    three products.
     """
-    parts = PARTS[current_precision()] if dtype == np.float32 else 0
-    return 0 if parts == 2 and not amx.granted() else parts
+    n_terms = N_TERMS[current_precision()] if dtype == np.float32 else 0
+    return 0 if n_terms == 2 and not amx.available() else n_terms

@@ -1,7 +1,7 @@
-"""gemm_bf16 for many rows: b is packed once for all threads, a strip of it at a time.
+"""GEMM in bf16 for many rows: b is packed once for all threads, a block of its columns at a time.
 
-Each thread would pack all of b for itself, and again for every block of its rows: of products with
-thousands of rows that was a quarter of their time.
+In gemm_bf16.py each thread packs all of b for itself, and again for every block of its rows: of
+products with thousands of rows that was a quarter of their time.
 """
 
 from functools import cache
@@ -15,106 +15,108 @@ from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.products import amx
 from npgpt.kernels.products.gemm import fill, gemm_signature
 from npgpt.kernels.products.gemm_bf16 import (
-    DOTS,
+    AMX,
+    AVX512,
     KC,
-    TILES,
+    block_rows,
     multiply_block,
     panel_size,
-    rows_at_once,
 )
-from npgpt.kernels.products.pack_bf16 import ACROSS, NR, SIDE, pack
+from npgpt.kernels.products.pack_bf16 import NR, PANEL_TILES, TILE_ROWS, pack
 
-NC = 64 * NR  # of a strip, KC x NC: 4.5 MiB, which is read from the third-level cache, in order
+NC = 64 * NR  # columns packed at a time, KC x NC: 4.5 MiB, read from L3 in order
 
-FACTOR, _, RESULT, START, SCRATCH = gemm_signature(np.dtype("f4")).args
-STRIP = types.uint32[::1]
-PACKING = types.void(FACTOR, STRIP, types.intp)
-MULTIPLYING = types.void(FACTOR, FACTOR, STRIP, RESULT, START, SCRATCH, types.intp)
-packing_at, multiplying_at = kernel_at(PACKING), kernel_at(MULTIPLYING)
+# The types of the kernels' arguments.
+OPERAND, _, RESULT, INIT, SCRATCH = gemm_signature(np.dtype("f4")).args
+PACKED = types.uint32[::1]
+PACK = types.void(OPERAND, PACKED, types.intp)
+MULTIPLY = types.void(OPERAND, OPERAND, PACKED, RESULT, INIT, SCRATCH, types.intp)
+pack_at, multiply_at = kernel_at(PACK), kernel_at(MULTIPLY)
 
 
-def product_in_strips(a, b, c, start, scratch, parts):
-    """c (M, N) = start + a (M, K) @ b (K, N), of `parts` bf16 an element; scratch a row a thread.
+def product_shared_pack(a, b, c, c_init, scratch, n_terms):
+    """c (M, N) = c_init + a (M, K) @ b (K, N), of n_terms bf16 an element; a scratch per thread.
 
-    start is c, a bias in every row, or empty, as in gemm.
+    c_init is c, a bias in every row, or empty, as in gemm.
     """
-    strip = empty((NC * KC // 2,), np.uint32)
-    pack_columns, multiply_rows, multiply_strips = kernels_for(amx.granted())
+    packed_b = empty((NC * KC // 2,), np.uint32)
+    pack_columns, multiply_rows, multiply_shared = kernels_for(amx.available())
     addresses = address_of(pack_columns), address_of(multiply_rows)
-    multiply_strips(*addresses, a, b, c, start, strip, scratch, parts)
+    multiply_shared(*addresses, a, b, c, c_init, packed_b, scratch, n_terms)
 
 
 @cache
-def kernels_for(on_tiles):
-    """The compiled pack_columns, multiply_rows and multiply_strips.
+def kernels_for(use_amx):
+    """The compiled pack_columns, multiply_rows and multiply_shared.
 
-    The last is given the addresses of the other two: were they a part of it, it would take seconds
-    more to compile.
+    The last calls the other two by their addresses: inlined, they would add seconds to its
+    compilation.
     """
-    matrices = FACTOR, FACTOR, RESULT, START, STRIP, SCRATCH.dtype[:, ::1]
+    matrices = OPERAND, OPERAND, RESULT, INIT, PACKED, SCRATCH.dtype[:, ::1]
     whole = types.void(types.intp, types.intp, *matrices, types.intp)
     return (
-        jit(pack_columns, signature=PACKING),
-        jit(rows_on_tiles if on_tiles else rows_by_dots, signature=MULTIPLYING),
-        jit(multiply_strips, parallel=True, signature=whole),
+        jit(pack_columns, signature=PACK),
+        jit(multiply_rows_amx if use_amx else multiply_rows_avx512, signature=MULTIPLY),
+        jit(multiply_shared, parallel=True, signature=whole),
     )
 
 
-def multiply_strips(packing, multiplying, a, b, c, start, strip, scratch, parts):
-    """Of each strip, every thread packs some panels, and then multiplies some rows of a by it."""
-    pack_columns, multiply_rows = packing_at(packing), multiplying_at(multiplying)
-    (M, K), N, threads = a.shape, b.shape[1], len(scratch)
+def multiply_shared(pack_address, multiply_address, a, b, c, c_init, packed_b, scratch, n_terms):
+    """All threads pack some columns of b, wait, and multiply their own rows of a by all of them."""
+    pack_columns, multiply_rows = pack_at(pack_address), multiply_at(multiply_address)
+    (M, K), N, n_threads = a.shape, b.shape[1], len(scratch)
     if K == 0:
-        fill(c, start)
-    for k0 in range(0, K, KC // parts):
-        k1 = min(k0 + KC // parts, K)
-        size = panel_size(k1 - k0, parts) * ACROSS
-        begun = c if k0 else start
+        fill(c, c_init)
+    for k0 in range(0, K, KC // n_terms):
+        k1 = min(k0 + KC // n_terms, K)
+        size = panel_size(k1 - k0, n_terms) * PANEL_TILES
+        init = c if k0 else c_init
         for n0 in range(0, N, NC):
             n1 = min(n0 + NC, N)
-            for thread in prange(threads):
-                lo, hi = share(n1 - n0, NR, thread, threads)
-                pack_columns(b[k0:k1, n0 + lo : n0 + hi], strip[lo // NR * size :], parts)
-            for thread in prange(threads):  # when all of the strip is there
-                lo, hi = share(M, SIDE, thread, threads)
-                own = c[lo:hi, n0:n1], begun[lo:hi, n0:n1], scratch[thread]
-                coming = a[lo:hi, k1 : k1 + KC // parts] if n1 == N else a[lo:hi, k0:k1]
-                multiply_rows(a[lo:hi, k0:k1], coming, strip, *own, parts)
+            for thread in prange(n_threads):
+                lo, hi = thread_range(n1 - n0, NR, thread, n_threads)
+                pack_columns(b[k0:k1, n0 + lo : n0 + hi], packed_b[lo // NR * size :], n_terms)
+            for thread in prange(n_threads):  # when all columns are packed
+                lo, hi = thread_range(M, TILE_ROWS, thread, n_threads)
+                own = c[lo:hi, n0:n1], init[lo:hi, n0:n1], scratch[thread]
+                next_a = a[lo:hi, k1 : k1 + KC // n_terms] if n1 == N else a[lo:hi, k0:k1]
+                multiply_rows(a[lo:hi, k0:k1], next_a, packed_b, *own, n_terms)
 
 
 @jit
-def share(n, size, thread, threads):
-    """From where to where a thread has n things that are whole in groups of this size."""
+def thread_range(n, size, thread, n_threads):
+    """The range of 0 to n that is a thread's, in whole groups of this size."""
     groups = (n + size - 1) // size
-    return groups * thread // threads * size, min(groups * (thread + 1) // threads * size, n)
+    return groups * thread // n_threads * size, min(groups * (thread + 1) // n_threads * size, n)
 
 
-def pack_columns(b, strip, parts):
-    """Fills strip with the panels of b (K, N)."""
-    pack(b.T, strip, True, parts, ACROSS)
+def pack_columns(b, packed_b, n_terms):
+    """Fills packed_b with the panels of b (K, N)."""
+    pack(b.T, packed_b, True, n_terms, PANEL_TILES)
 
 
-def rows_on_tiles(a, coming, strip, c, start, scratch, parts):
-    """c (M, N) = start + a (M, K) @ the strip; coming is the next call's a, which dots fetches."""
-    multiply_blocks(a, coming, strip, c, start, scratch, parts, TILES)
+def multiply_rows_amx(a, next_a, packed_b, c, c_init, scratch, n_terms):
+    """c (M, N) = c_init + a (M, K) @ packed_b; next_a is the next call's a, to be prefetched."""
+    multiply_rows(a, next_a, packed_b, c, c_init, scratch, n_terms, AMX)
 
 
-def rows_by_dots(a, coming, strip, c, start, scratch, parts):
-    """rows_on_tiles without tiles."""
-    multiply_blocks(a, coming, strip, c, start, scratch, parts, DOTS)
+def multiply_rows_avx512(a, next_a, packed_b, c, c_init, scratch, n_terms):
+    """multiply_rows_amx without AMX."""
+    multiply_rows(a, next_a, packed_b, c, c_init, scratch, n_terms, AVX512)
 
 
 @jit
-def multiply_blocks(a, coming, strip, c, start, scratch, parts, units):
-    """c (M, N) = start + a (M, K) @ the strip, a block of a after the other."""
+def multiply_rows(a, next_a, packed_b, c, c_init, scratch, n_terms, hardware):
+    """c (M, N) = c_init + a (M, K) @ packed_b, a block of a after the other."""
     (M, K), N = a.shape, c.shape[1]
-    room, size = scratch.view(np.uint32), panel_size(K, parts) * ACROSS
-    rows = rows_at_once(M, K, parts, room)
+    workspace, size = scratch.view(np.uint32), panel_size(K, n_terms) * PANEL_TILES
+    rows = block_rows(M, K, n_terms, workspace)
     for m0 in range(0, M, rows):
         m1 = min(m0 + rows, M)
-        pack(a[m0:m1], room, False, parts, 1)
-        block = a[m1 : m1 + rows] if m1 < M else coming[:rows]  # the next one
+        pack(a[m0:m1], workspace, False, n_terms, 1)
+        next_block = a[m1 : m1 + rows] if m1 < M else next_a[:rows]
         for n in range(0, N, NR):
-            some = block[rows * n // N : rows * (n + NR) // N]  # fetched during this panel
-            panel = strip[n // NR * size :]
-            multiply_block(room, panel, K, c, start, m0, m1, n, parts, units, some)
+            # Each panel prefetches its share of the next block.
+            share = next_block[rows * n // N : rows * (n + NR) // N]
+            panel = packed_b[n // NR * size :]
+            multiply_block(workspace, panel, K, c, c_init, m0, m1, n, n_terms, hardware, share)

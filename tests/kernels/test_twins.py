@@ -14,8 +14,9 @@ from npgpt import kernels, layers
 from npgpt.gradcheck import gradcheck
 from npgpt.kernels.codegen.function_pointers import address_of, kernel_at
 from npgpt.kernels.codegen.jit import jit
-from npgpt.kernels.matmul import FEW, product
 from npgpt.kernels.numerics.exponential import exp
+from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
+from npgpt.kernels.products.product import product
 
 ROOT = Path(__file__).parents[2]
 PAIRS = ["encoder", "layernorm", "matmul", "attention", "gelu", "crossentropy"]
@@ -136,7 +137,17 @@ def test_single_functions_equal_their_textbook(dtype, N, count, rng):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("B", "NH", "hs"), [(1, 1, 1), (2, 3, 16), (1, 2, 64), (3, 5, 9)])
 @pytest.mark.parametrize(
-    ("N", "at"), [(1, 0), (1, 1), (1, 144), (2, 6), (FEW, 0), (FEW + 1, 0), (200, 0), (FEW + 1, 5)]
+    ("N", "at"),
+    [
+        (1, 0),
+        (1, 1),
+        (1, 144),
+        (2, 6),
+        (GEMV_MAX_ROWS, 0),
+        (GEMV_MAX_ROWS + 1, 0),
+        (200, 0),
+        (GEMV_MAX_ROWS + 1, 5),
+    ],
 )
 def test_attention_step_equals_its_textbook(dtype, B, NH, hs, N, at, count, rng):
     rtol = 3e-5 if dtype == np.float32 else 1e-13
@@ -149,10 +160,10 @@ def test_attention_step_equals_its_textbook(dtype, B, NH, hs, N, at, count, rng)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("M", range(1, FEW + 2))
+@pytest.mark.parametrize("M", range(1, GEMV_MAX_ROWS + 2))
 @pytest.mark.parametrize("N", [1, 2, 3, 5, 16, 1001])
 @pytest.mark.parametrize("K", [1, 130])
-def test_few_rows_equal_their_textbook_on_any_number_of_threads(dtype, M, N, K, rng):
+def test_gemv_rows_equal_their_textbook_on_any_number_of_threads(dtype, M, N, K, rng):
     x, w = rng.standard_normal((M, 1, K)).astype(dtype), rng.standard_normal((N, K)).astype(dtype)
     b, results = rng.standard_normal(N).astype(dtype), []
     for threads in (1, 2):
@@ -182,7 +193,7 @@ def test_steps_take_what_is_not_contiguous_or_not_writable(rng):
     np.testing.assert_allclose(kernels.attention_step(qkv, kv, 0), expected)
 
 
-@pytest.mark.parametrize("N", [1, FEW + 1])
+@pytest.mark.parametrize("N", [1, GEMV_MAX_ROWS + 1])
 def test_nan_goes_through_a_step(N):
     qkv, kv = np.ones((1, N, 24), np.float32), np.zeros((2, 1, 2, 9, 4), np.float32)
     qkv[0, 0, 1] = np.nan

@@ -8,8 +8,8 @@ import pytest
 
 from npgpt import GPT2, GPT2Config, Parameters, layers
 from npgpt.generate import forward_step, parameters_for_few
-from npgpt.kernels.decode.blocks import blocks_step
-from npgpt.kernels.matmul import FEW
+from npgpt.kernels.decode.blocks import decode_blocks
+from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
 from npgpt.parameters import BLOCK_NAMES, MATRICES
 
 L, NH, V, C = 3, 4, 29, 32
@@ -47,7 +47,7 @@ def textbook(few, params):
 @pytest.fixture(params=KINDS)
 def precision(request):
     if request.param == "bf16":
-        request.getfixturevalue("bf16_units")
+        request.getfixturevalue("bf16_hardware")
     return request.param
 
 
@@ -66,12 +66,12 @@ def test_matrices_alone_are_rounded(precision):
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_a_model_of_float64_is_not_rounded(precision, request):
     if precision == "bf16":
-        request.getfixturevalue("bf16_units")
+        request.getfixturevalue("bf16_hardware")
     few = parameters_for_few(model_in(precision, np.float64))
     assert few.blocks.fcw.values.dtype == few.head.dtype == np.float64
 
 
-@pytest.mark.parametrize("B, N", [(1, 1), (1, FEW), (3, 2), (FEW, 1)])
+@pytest.mark.parametrize("B, N", [(1, 1), (1, GEMV_MAX_ROWS), (3, 2), (GEMV_MAX_ROWS, 1)])
 def test_positions_one_after_the_other_are_the_textbooks(B, N, precision, rng):
     model = model_in(precision)
     few = parameters_for_few(model)
@@ -91,7 +91,7 @@ def test_positions_one_after_the_other_are_the_textbooks(B, N, precision, rng):
 
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
-@pytest.mark.parametrize("B", [1, 5, FEW])
+@pytest.mark.parametrize("B", [1, 5, GEMV_MAX_ROWS])
 def test_one_thread_and_two_give_the_same_bits(B, precision, rng):
     model, tokens = model_in(precision), rng.integers(0, V, (B, 1))
     kvs, logits = np.zeros((2, L, 2, B, NH, 1, C // NH), np.float32), []
@@ -116,12 +116,12 @@ def test_it_is_taken_for_few_positions_alone(precision, monkeypatch, rng):
         return forward_step(tokens, kv, at, p, layers)
 
     monkeypatch.setattr("npgpt.generate.forward_step", spied)
-    for B, T in ((1, 1), (1, FEW), (1, FEW + 1), (FEW + 1, 1)):
+    for B, T in ((1, 1), (1, GEMV_MAX_ROWS), (1, GEMV_MAX_ROWS + 1), (GEMV_MAX_ROWS + 1, 1)):
         model.generate(rng.integers(0, V, (B, T)), 2)
     few, many = False, True
     assert seen == [
-        (1, few), (1, few), (FEW, few), (1, few), (FEW + 1, many), (1, few),
-        (FEW + 1, many), (FEW + 1, many),
+        (1, few), (1, few), (GEMV_MAX_ROWS, few), (1, few), (GEMV_MAX_ROWS + 1, many), (1, few),
+        (GEMV_MAX_ROWS + 1, many), (GEMV_MAX_ROWS + 1, many),
     ]  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def test_what_it_is_given_stays_as_it_is(rng):
     few = parameters_for_few(model)
     x = rng.standard_normal((2, 1, C)).astype("f4")
     before, weights = x.copy(), model.params.flat.copy()
-    out = blocks_step(x, few.blocks, np.zeros((L, 2, 2, NH, 4, C // NH), "f4"), 0)
+    out = decode_blocks(x, few.blocks, np.zeros((L, 2, 2, NH, 4, C // NH), "f4"), 0)
     assert out.shape == x.shape and np.abs(out - x).max() > 0.1
     np.testing.assert_array_equal(x, before)
     np.testing.assert_array_equal(model.params.flat, weights)

@@ -1,23 +1,23 @@
-"""Attention on the units for bf16, against the textbook in float64."""
+"""Attention on bf16 hardware, against the textbook in float64."""
 
 import numba
 import numpy as np
 import pytest
 
 from npgpt import kernels, layers
-from npgpt.kernels.heads.bf16 import ROWS
+from npgpt.kernels.heads.bf16 import BLOCK_ROWS
 from npgpt.precision import computing_in
 
 BOUNDS = {"bf16x3": (1e-7, 2e-5), "bf16": (5e-4, 1e-2)}  # of the relative error in the L2 norm
 SHAPES = [  # B, T, NH, hs
     (1, 1, 1, 64),
     (2, 5, 3, 16),
-    (1, ROWS, 2, 64),
-    (2, ROWS + 1, 2, 20),
-    (1, 2 * ROWS + 3, 1, 100),
-    (1, 3 * ROWS - 7, 5, 48),
-    (1, 2 * ROWS, 1, ROWS),
-    (1, ROWS + 1, 1, 200),
+    (1, BLOCK_ROWS, 2, 64),
+    (2, BLOCK_ROWS + 1, 2, 20),
+    (1, 2 * BLOCK_ROWS + 3, 1, 100),
+    (1, 3 * BLOCK_ROWS - 7, 5, 48),
+    (1, 2 * BLOCK_ROWS, 1, BLOCK_ROWS),
+    (1, BLOCK_ROWS + 1, 1, 200),
 ]
 
 
@@ -44,23 +44,26 @@ def test_it_is_near_the_textbook(B, T, NH, hs, coarse, rng):
 
 @pytest.mark.parametrize("B, T, NH, hs", SHAPES)
 def test_it_stays_within_its_room(B, T, NH, hs, coarse, monkeypatch, rng):
-    guard, rooms = 1000, []
+    guard, workspaces = 1000, []
 
     def guarded(shape, dtype):
         size = int(np.prod(shape))
-        rooms.append(np.full(size + guard, 7, dtype))
-        return rooms[-1][:size].reshape(shape)
+        workspaces.append(np.full(size + guard, 7, dtype))
+        return workspaces[-1][:size].reshape(shape)
 
     monkeypatch.setattr("npgpt.kernels.heads.bf16.empty", guarded)
     qkv, dout = operands(rng, B, T, NH, hs)
     with computing_in(coarse):
         both_ways(kernels, qkv, dout, NH)
-    assert len(rooms) == 9
-    assert all((room[-guard:] == 7).all() and (room[:-guard] != 7).any() for room in rooms)
+    assert len(workspaces) == 9
+    assert all(
+        (workspace[-guard:] == 7).all() and (workspace[:-guard] != 7).any()
+        for workspace in workspaces
+    )
 
 
 def test_the_past_knows_nothing_of_the_future(coarse, rng):
-    T, t = 2 * ROWS, ROWS + 30
+    T, t = 2 * BLOCK_ROWS, BLOCK_ROWS + 30
     qkv, dout = operands(rng, 1, T, 2, 64)
     dout[:, t:] = 0
     with computing_in(coarse):
@@ -73,17 +76,17 @@ def test_the_past_knows_nothing_of_the_future(coarse, rng):
 
 
 def test_a_number_that_is_none_goes_through(coarse, rng):
-    qkv, dout = operands(rng, 1, ROWS + 1, 1, 16)
-    qkv[0, ROWS, 0] = np.nan
+    qkv, dout = operands(rng, 1, BLOCK_ROWS + 1, 1, 16)
+    qkv[0, BLOCK_ROWS, 0] = np.nan
     with computing_in(coarse):
         out, dqkv = both_ways(kernels, qkv, dout, 1)
-    assert np.isnan(out[0, ROWS]).all() and np.isfinite(out[0, :ROWS]).all()
+    assert np.isnan(out[0, BLOCK_ROWS]).all() and np.isfinite(out[0, :BLOCK_ROWS]).all()
     assert np.isnan(dqkv).any()
 
 
-@pytest.mark.usefixtures("units")
+@pytest.mark.usefixtures("hardware")
 def test_it_is_the_same_on_any_number_of_threads(rng, numba_threads):
-    qkv, dout = operands(rng, 1, ROWS + 30, 3, 64)
+    qkv, dout = operands(rng, 1, BLOCK_ROWS + 30, 3, 64)
     results = []
     for count in (1, 2):
         numba_threads(count)

@@ -40,7 +40,7 @@ def test_arrays_are_of_the_shape_and_dtype_asked_for_and_can_be_written():
 
 
 def test_another_size_lets_go_of_what_lies_idle(monkeypatch):
-    monkeypatch.setattr(buffers, "SPARE", 399_999)
+    monkeypatch.setattr(buffers, "MIN_IDLE_BYTES", 399_999)
     del_me = buffers.empty(SHAPE, np.float32)
     del del_me
     assert buffers.idle_bytes() == 400_000

@@ -1,17 +1,17 @@
-"""The places that calls ask memory for are all of a matrix, and no others."""
+"""The cache lines that calls prefetch are all of a matrix, and no others."""
 
 import numpy as np
 import pytest
 
-from npgpt.kernels.memory.prefetch import lines
+from npgpt.kernels.memory.prefetch import prefetch_range
 
 
-def fetched(x, calls, count):
-    """The cache lines of x's memory that so many calls ask for, counted from its first element."""
+def prefetched(x, calls, count):
+    """The cache lines of x's memory that so many calls prefetch, counted from its first element."""
     places = set()
     for call in range(calls):
-        first, apart = lines(x, call, count)
-        places |= {(first + apart * i) * x.itemsize // 64 for i in range(count)}
+        first, stride = prefetch_range(x, call, count)
+        places |= {(first + stride * i) * x.itemsize // 64 for i in range(count)}
     return places
 
 
@@ -23,25 +23,25 @@ def needed(x):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n, K, count", [(48, 768, 384), (64, 256, 256), (16, 384, 384)])
-def test_enough_calls_fetch_all_of_it_and_nothing_else(n, K, count, dtype):
+def test_enough_calls_prefetch_all_of_it_and_nothing_else(n, K, count, dtype):
     rows, columns = np.zeros((n, 3 * K), dtype)[:, :K], np.zeros((K, 4 * n), dtype)[:, :n].T
     across = n * rows.itemsize // 64
     for x, enough in ((rows, n), (columns, across * K // count)):
-        assert fetched(x, enough, count) == fetched(x, enough + 3, count) == needed(x)
-        assert fetched(x, enough - 1, count) < needed(x)
+        assert prefetched(x, enough, count) == prefetched(x, enough + 3, count) == needed(x)
+        assert prefetched(x, enough - 1, count) < needed(x)
 
 
-def test_of_a_row_that_is_too_long_it_fetches_the_first_part():
+def test_of_a_row_that_is_too_long_it_prefetches_the_first_part():
     x = np.zeros((3, 1024), np.float32)
-    assert fetched(x, 1, 5) == set(range(5)) < needed(x[:1])
+    assert prefetched(x, 1, 5) == set(range(5)) < needed(x[:1])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 40), (40, 3), (17, 33)])
-def test_little_of_it_is_fetched_whole(shape):
+def test_little_of_it_is_prefetched_whole(shape):
     for x in (np.zeros(shape, np.float32), np.zeros(shape[::-1], np.float32).T):
-        assert fetched(x, 100, 16) >= needed(x)
+        assert prefetched(x, 100, 16) >= needed(x)
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0)])
 def test_there_may_be_nothing(shape):
-    assert fetched(np.zeros(shape, np.float32), 100, 16) == {0}
+    assert prefetched(np.zeros(shape, np.float32), 100, 16) == {0}

@@ -1,19 +1,19 @@
-"""bf16 weights: rounded to the nearest, read by the product for few rows, and sampled with."""
+"""bf16 weights: rounded to the nearest, read by gemv_rows, and sampled with."""
 
 import numpy as np
 import pytest
 
 from npgpt import GPT2, GPT2Config, Parameters, kernels, layers, sample, write_checkpoint
 from npgpt.generate import parameters_for_few as few
-from npgpt.kernels.numerics.bfloat16 import BLOCK, number, to_halves
+from npgpt.kernels.numerics.bfloat16 import BLOCK, as_float, to_bf16
 from npgpt.parameters import MATRICES
 from npgpt.tokenizer import write_tokenizer
 
 CONFIG = GPT2Config(block_size=9, vocab_size=13, n_layer=2, n_head=3, n_embd=12)
 
 
-def widened(halves):
-    return (halves.astype(np.uint32) << 16).view(np.float32)
+def widened(bits):
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def floats(*bits):
@@ -23,11 +23,11 @@ def floats(*bits):
 def test_each_element_becomes_the_nearest_bf16(rng):
     x = rng.standard_normal((3, BLOCK // 2 + 5)) * 10.0 ** rng.integers(-30, 30, (3, 1))
     x = x.astype(np.float32)
-    halves = to_halves(x)
-    assert halves.shape == x.shape and halves.dtype == np.uint16
-    error = np.abs(widened(halves).astype(float) - x)
+    bits = to_bf16(x)
+    assert bits.shape == x.shape and bits.dtype == np.uint16
+    error = np.abs(widened(bits).astype(float) - x)
     for neighbour in (-1, 1):
-        beside = widened((halves.astype(int) + neighbour).astype(np.uint16))
+        beside = widened((bits.astype(int) + neighbour).astype(np.uint16))
         assert (error <= np.abs(beside.astype(float) - x)).all()
     assert error.any()
 
@@ -45,23 +45,23 @@ def test_each_element_becomes_the_nearest_bf16(rng):
     ],
 )
 def test_ties_and_the_ends_of_the_range(bits, half):
-    assert to_halves(floats(bits))[0] == half
+    assert to_bf16(floats(bits))[0] == half
 
 
 def test_nan_stays_nan():
-    assert np.isnan(widened(to_halves(floats(0x7FC00000, 0xFFFFFFFF, 0x7F800001)))).all()
+    assert np.isnan(widened(to_bf16(floats(0x7FC00000, 0xFFFFFFFF, 0x7F800001)))).all()
 
 
 def test_a_number_is_itself_or_what_its_bits_stand_for():
-    assert number(np.float32(1.5)) == 1.5
-    assert number(np.uint16(0x3FC0)) == 1.5
+    assert as_float(np.float32(1.5)) == 1.5
+    assert as_float(np.uint16(0x3FC0)) == 1.5
 
 
-@pytest.mark.parametrize("M", [1, 3, kernels.matmul.FEW])
+@pytest.mark.parametrize("M", [1, 3, kernels.matmul.GEMV_MAX_ROWS])
 @pytest.mark.parametrize("N, K", [(1, 1), (7, 50), (64, 48)])
-def test_few_rows_of_the_linear_layer_take_weights_in_halves(M, N, K, rng):
+def test_gemv_rows_of_the_linear_layer_take_weights_in_bf16(M, N, K, rng):
     x, b = rng.standard_normal((1, M, K)).astype("f4"), rng.standard_normal(N).astype("f4")
-    w = to_halves(rng.standard_normal((N, K)).astype("f4"))
+    w = to_bf16(rng.standard_normal((N, K)).astype("f4"))
     out, _ = kernels.matmul_forward(x, w, b)
     expected, _ = layers.matmul_forward(x.astype(float), widened(w).astype(float), b.astype(float))
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
@@ -76,7 +76,7 @@ def speaking():
     return params
 
 
-@pytest.mark.usefixtures("bf16_units")
+@pytest.mark.usefixtures("bf16_hardware")
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("B, T", [(1, 1), (1, 30), (3, 2)])
 def test_sampling_in_bf16_says_nearly_what_float32_says(B, T, cache, rng):
@@ -91,7 +91,7 @@ def test_sampling_in_bf16_says_nearly_what_float32_says(B, T, cache, rng):
     assert len(np.unique(exact[:, T:])) > 2
 
 
-@pytest.mark.usefixtures("bf16_units")
+@pytest.mark.usefixtures("bf16_hardware")
 def test_the_program_samples_in_bf16(tmp_path, capsys, monkeypatch):
     path = str(tmp_path / "model.bin")
     write_checkpoint(path, Parameters.init(GPT2Config(16, 257, 1, 1, 8)))

@@ -1,4 +1,4 @@
-"""Weights in 8 bits: rounded to the nearest, read by the product for few rows, sampled with."""
+"""Weights in int8: rounded to the nearest, read by gemv_rows, and sampled with."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from npgpt import (
 )
 from npgpt.dataset import write_tokens
 from npgpt.generate import parameters_for_few as few
-from npgpt.kernels.numerics.int8 import LARGEST, Scaled, to_int8
+from npgpt.kernels.numerics.int8 import QMAX, Scaled, to_int8
 from npgpt.parameters import MATRICES
 from npgpt.tokenizer import write_tokenizer
 
@@ -30,7 +30,7 @@ def widened(w):
 
 def by_hand(w):
     """to_int8 and back, in float64 by NumPy."""
-    scale = np.abs(w.astype(float)).max(-1, keepdims=True) / LARGEST
+    scale = np.abs(w.astype(float)).max(-1, keepdims=True) / QMAX
     return np.rint(w / scale) * scale
 
 
@@ -57,7 +57,7 @@ def test_each_row_is_rounded_to_the_nearest_of_its_own_scale(shape, rng):
     w = to_int8(x.astype(np.float32))
     assert w.values.shape == shape and w.values.dtype == np.int8
     assert w.scale.shape == shape[:-1] and w.scale.dtype == np.float32
-    assert (np.abs(w.values).max(-1) == LARGEST).all()
+    assert (np.abs(w.values).max(-1) == QMAX).all()
     assert (np.abs(widened(w) - x) <= 0.5001 * w.scale[..., None]).all()
     again = to_int8(widened(w).astype(np.float32))
     assert (again.values == w.values).all()
@@ -80,10 +80,10 @@ def test_what_is_not_finite_makes_a_result_that_is_not(bad, rng):
     assert np.isfinite(np.delete(out, 3, axis=-1)).all()
 
 
-@pytest.mark.parametrize("M", [1, 3, kernels.matmul.FEW])
+@pytest.mark.parametrize("M", [1, 3, kernels.matmul.GEMV_MAX_ROWS])
 @pytest.mark.parametrize("N, K", [(1, 1), (7, 50), (64, 48)])
 @pytest.mark.parametrize("with_b", [True, False])
-def test_few_rows_of_the_linear_layer_take_weights_in_int8(M, N, K, with_b, rng):
+def test_gemv_rows_of_the_linear_layer_take_weights_in_int8(M, N, K, with_b, rng):
     x, b = rng.standard_normal((1, M, K)).astype("f4"), rng.standard_normal(N).astype("f4")
     w = to_int8(rng.standard_normal((N, K)).astype("f4"))
     out, _ = kernels.matmul_forward(x, w, b if with_b else None)
@@ -102,7 +102,7 @@ def test_sampling_in_int8_says_nearly_what_float32_says(B, T, params, rng):
     assert len(np.unique(exact[:, T:])) > 2
 
 
-def test_it_takes_no_units_for_bf16(params, monkeypatch, rng):
+def test_it_needs_no_bf16_hardware(params, monkeypatch, rng):
     monkeypatch.setattr("npgpt.precision.granted", lambda: False)
     tokens = rng.integers(0, 257, (1, 3))
     assert GPT2(CONFIG, params=params, precision="int8").generate(tokens, 5).shape == (1, 8)

@@ -1,4 +1,4 @@
-"""The products in bf16, against those of the rounded factors in float64."""
+"""The products in bf16, against those of the rounded operands in float64."""
 
 import contextlib
 
@@ -9,30 +9,33 @@ import pytest
 import npgpt
 from npgpt.errors import ArgumentError
 from npgpt.generate import forward_step
-from npgpt.kernels.matmul import FEW, MANY, product
 from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.products import amx, avx512_bf16
-from npgpt.kernels.products.gemm import SCRATCH
-from npgpt.kernels.products.gemm_bf16 import EDGE, KC, gemm_bf16_for
-from npgpt.kernels.products.pack_bf16 import ACROSS, NR, SIDE, SQUARE, pack
-from npgpt.kernels.products.shared_pack_bf16 import NC, product_in_strips
+from npgpt.kernels.products.gemm import SCRATCH_SIZE
+from npgpt.kernels.products.gemm_bf16 import EDGE_SIZE, KC, gemm_bf16_for
+from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
+from npgpt.kernels.products.pack_bf16 import NR, PANEL_TILES, TILE_PAIRS, TILE_ROWS, pack
+from npgpt.kernels.products.product import SHARED_PACK_MIN_ROWS, product
+from npgpt.kernels.products.shared_pack_bf16 import NC, product_shared_pack
 from npgpt.precision import computing_in, finer
 
-needs_units = pytest.mark.usefixtures("units")
-NOTHING = np.empty((0, 0), np.float32)  # that a product starts from
+needs_bf16 = pytest.mark.usefixtures("hardware")
+NO_INIT = np.empty((0, 0), np.float32)
 SPLIT_ERROR = 2e-5  # of bf16x3, root mean square, as a part of the result's own spread
 
 
 @pytest.fixture(params=[False, True])
-def strips(request, monkeypatch):
-    """Without and with strips, however many rows there are."""
-    monkeypatch.setattr("npgpt.kernels.matmul.MANY", 0 if request.param else 1 << 40)
+def shared_pack(request, monkeypatch):
+    """Each thread packs b for itself, or all share it, however many rows there are."""
+    monkeypatch.setattr(
+        "npgpt.kernels.products.product.SHARED_PACK_MIN_ROWS", 0 if request.param else 1 << 40
+    )
     return request.param
 
 
-def test_what_the_cpu_has_is_what_multiplies(units, request):
-    name = gemm_bf16_for(split=False).py_func.__name__
-    assert name.endswith("_dots") == ("dots" in request.node.name)
+def test_what_the_cpu_has_is_what_multiplies(hardware, request):
+    name = gemm_bf16_for(1).py_func.__name__
+    assert name.endswith("_avx512") == ("avx512" in request.node.name)
 
 
 def rounded(x):
@@ -42,7 +45,7 @@ def rounded(x):
     return (bits + 0x7FFF + even >> 16 << 16).astype(np.uint32).view(np.float32)
 
 
-def factors(rng, layout, M, K, N):
+def operands(rng, layout, M, K, N):
     x = rng.standard_normal((M, K), np.float32)
     y = rng.standard_normal((K, N), np.float32)
     x = np.asfortranarray(x) if "X" in layout else x
@@ -50,15 +53,15 @@ def factors(rng, layout, M, K, N):
     return x, y
 
 
-@needs_units
+@needs_bf16
 @pytest.mark.parametrize("add", [False, True])
 @pytest.mark.parametrize("layout", ["xy", "Xy", "xY", "XY"])  # a capital letter: transposed
 @pytest.mark.parametrize(
     "M, K, N",
     [(1, 1, 1), (32, 32, 32), (33, 50, 70), (300, 1000, 100), (16, 3, 2000), (20, 40, NC + 50)],
 )
-def test_a_product_is_that_of_the_rounded_factors(M, K, N, layout, add, strips, rng):
-    x, y = factors(rng, layout, M, K, N)
+def test_a_product_is_that_of_the_rounded_operands(M, K, N, layout, add, shared_pack, rng):
+    x, y = operands(rng, layout, M, K, N)
     out = np.full((M, N + 3), 7.0, np.float32)
     with computing_in("bf16"):
         product(x, y, out[:, :N], add=add)
@@ -67,11 +70,11 @@ def test_a_product_is_that_of_the_rounded_factors(M, K, N, layout, add, strips, 
     assert (out[:, N:] == 7).all()
 
 
-@needs_units
-def test_strips_are_for_many_rows_a_thread(monkeypatch):
-    rows, most = [], MANY * numba.get_num_threads()
+@needs_bf16
+def test_a_shared_pack_is_for_many_rows_a_thread(monkeypatch):
+    rows, most = [], SHARED_PACK_MIN_ROWS * numba.get_num_threads()
     monkeypatch.setattr(
-        "npgpt.kernels.matmul.product_in_strips", lambda x, *others: rows.append(len(x))
+        "npgpt.kernels.products.product.product_shared_pack", lambda x, *others: rows.append(len(x))
     )
     for name in ("fp32", "bf16"):
         for M in (most, most + 1):
@@ -81,10 +84,10 @@ def test_strips_are_for_many_rows_a_thread(monkeypatch):
     assert rows == [most + 1]
 
 
-@needs_units
+@needs_bf16
 @pytest.mark.parametrize("K", [0, 70, KC + 5])  # of 0, 1 and 2 blocks
-def test_a_bias_is_in_every_row(K, strips, rng):
-    x, y = factors(rng, "xY", 19, K, 100)
+def test_a_bias_is_in_every_row(K, shared_pack, rng):
+    x, y = operands(rng, "xY", 19, K, 100)
     b, plain, out = rng.standard_normal(100, np.float32), *np.empty((2, 19, 100), np.float32)
     with computing_in("bf16"):
         product(x, y, plain)
@@ -92,65 +95,67 @@ def test_a_bias_is_in_every_row(K, strips, rng):
     np.testing.assert_allclose(out, plain + b, rtol=1e-5, atol=1e-5)
 
 
-@needs_units
-def test_nothing_is_added_to_what_is_there(strips):
+@needs_bf16
+def test_nothing_is_added_to_what_is_there(shared_pack):
     out = np.full((19, 100), 7, np.float32)
     with computing_in("bf16"):
         product(np.empty((19, 0), "f4"), np.empty((0, 100), "f4"), out, add=True)
     assert (out == 7).all()
 
 
-def test_a_product_stays_within_its_room(coarse, strips, rng):
+def test_a_product_stays_within_its_workspace(coarse, shared_pack, rng):
     """With one panel more than fit into one, two, ... blocks, and with just as many."""
     split = coarse == "bf16x3"
     K, guard = KC // (1 + split), 1000
-    room = SCRATCH - EDGE - (0 if strips else NR * KC // 2)  # pairs, of blocks of a
-    fitting = room // (KC * SIDE // 2)
+    workspace = (
+        SCRATCH_SIZE - EDGE_SIZE - (0 if shared_pack else NR * KC // 2)
+    )  # pairs, of blocks of a
+    fitting = workspace // (KC * TILE_ROWS // 2)
     for panels in (fitting, fitting + 1, 2 * fitting, 2 * fitting + 1, 3 * fitting + 1):
-        a, b = factors(rng, "xy", SIDE * panels - 3, K, 50)
-        scratch, c = empty((SCRATCH + guard,), np.float32), np.empty((len(a), 50), np.float32)
+        a, b = operands(rng, "xy", TILE_ROWS * panels - 3, K, 50)
+        scratch, c = empty((SCRATCH_SIZE + guard,), np.float32), np.empty((len(a), 50), np.float32)
         scratch[-guard:] = 7
-        if strips:
-            product_in_strips(a, b, c, NOTHING, scratch[None, :-guard], 1 + split)
+        if shared_pack:
+            product_shared_pack(a, b, c, NO_INIT, scratch[None, :-guard], 1 + split)
         else:
-            gemm_bf16_for(split)(a, b, c, NOTHING, scratch[:-guard])
+            gemm_bf16_for(1 + split)(a, b, c, NO_INIT, scratch[:-guard])
         assert (scratch[-guard:] == 7).all(), panels
         expected = a.astype(float) @ b if split else rounded(a).astype(float) @ rounded(b)
         np.testing.assert_allclose(c, expected, rtol=1e-3, atol=5e-3)
 
 
-def test_strips_stay_within_their_room(coarse, monkeypatch, rng):
+def test_a_shared_pack_stays_within_its_workspace(coarse, monkeypatch, rng):
     """As wide as they can be, and two of them."""
-    parts = 1 + (coarse == "bf16x3")
-    guard, rooms = 1000, []
+    n_terms = 1 + (coarse == "bf16x3")
+    guard, workspaces = 1000, []
 
     def guarded(shape, dtype):
-        rooms.append(np.full(shape[0] + guard, 7, dtype))
-        return rooms[-1][:-guard]
+        workspaces.append(np.full(shape[0] + guard, 7, dtype))
+        return workspaces[-1][:-guard]
 
     monkeypatch.setattr("npgpt.kernels.products.shared_pack_bf16.empty", guarded)
-    a, b = factors(rng, "xY", 20, KC // parts + 1, NC + 1)
-    c, scratch = np.empty((20, NC + 1), np.float32), empty((2, SCRATCH), np.float32)
-    product_in_strips(a, b, c, NOTHING, scratch, parts)
-    assert len(rooms) == 1 and (rooms[0][-guard:] == 7).all()
-    assert (rooms[0][:-guard] != 7).any()
+    a, b = operands(rng, "xY", 20, KC // n_terms + 1, NC + 1)
+    c, scratch = np.empty((20, NC + 1), np.float32), empty((2, SCRATCH_SIZE), np.float32)
+    product_shared_pack(a, b, c, NO_INIT, scratch, n_terms)
+    assert len(workspaces) == 1 and (workspaces[0][-guard:] == 7).all()
+    assert (workspaces[0][:-guard] != 7).any()
     np.testing.assert_allclose(c, a.astype(float) @ b, rtol=3e-2, atol=0.5)
 
 
-@needs_units
+@needs_bf16
 @pytest.mark.parametrize("M, K, N", [(0, 5, 3), (4, 0, 3), (4, 5, 0), (17, 5, 49)])
 def test_a_thread_may_have_nothing_to_do(M, K, N):
-    c, scratch = np.full((M, N), 7, np.float32), empty((SCRATCH,), np.float32)
+    c, scratch = np.full((M, N), 7, np.float32), empty((SCRATCH_SIZE,), np.float32)
     a, b = np.ones((M, K), "f4"), np.ones((K, N), "f4")
-    gemm_bf16_for(False)(a, b, c, NOTHING, scratch)
+    gemm_bf16_for(1)(a, b, c, NO_INIT, scratch)
     assert (c == K).all()
     c[:] = 7
-    product_in_strips(a, b, c, NOTHING, empty((5, SCRATCH), np.float32), 1)
+    product_shared_pack(a, b, c, NO_INIT, empty((5, SCRATCH_SIZE), np.float32), 1)
     assert (c == K).all()
 
 
-@needs_units
-def test_factors_need_not_be_dense(rng):
+@needs_bf16
+def test_operands_need_not_be_dense(rng):
     x, y = rng.standard_normal((40, 140), np.float32), rng.standard_normal((140, 100), np.float32)
     x, y, out = x[:, ::2], y[::2, ::2], np.empty((40, 50), np.float32)
     with computing_in("bf16"):
@@ -161,10 +166,10 @@ def test_factors_need_not_be_dense(rng):
 
 @pytest.mark.parametrize("layout", ["xy", "Xy", "xY", "XY"])
 @pytest.mark.parametrize("M, K, N", [(33, 50, 70), (300, 3072, 100)])
-@pytest.mark.parametrize("units", ["tiles"], indirect=True)
-@needs_units
-def test_split_factors_are_nearly_as_exact_as_float32(M, K, N, layout, strips, rng):
-    x, y = factors(rng, layout, M, K, N)
+@pytest.mark.parametrize("hardware", ["amx"], indirect=True)
+@needs_bf16
+def test_split_operands_are_nearly_as_exact_as_float32(M, K, N, layout, shared_pack, rng):
+    x, y = operands(rng, layout, M, K, N)
     out, expected = np.empty((M, N), np.float32), x.astype(float) @ y.astype(float)
     with computing_in("bf16x3"):
         product(x, y, out)
@@ -176,7 +181,7 @@ def test_split_factors_are_nearly_as_exact_as_float32(M, K, N, layout, strips, r
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_shows_in_its_row_alone(coarse, bad, rng):
-    x, y = factors(rng, "xy", 40, 50, 60)
+    x, y = operands(rng, "xy", 40, 50, 60)
     x[3, 5] = bad
     out = np.empty((40, 60), np.float32)
     with computing_in(coarse):
@@ -185,9 +190,11 @@ def test_what_is_not_finite_shows_in_its_row_alone(coarse, bad, rng):
     assert np.isfinite(np.delete(out, 3, 0)).all()
 
 
-@pytest.mark.parametrize("rows", [MANY - 56, MANY + 44, 2 * MANY + 188])
+@pytest.mark.parametrize(
+    "rows", [SHARED_PACK_MIN_ROWS - 56, SHARED_PACK_MIN_ROWS + 44, 2 * SHARED_PACK_MIN_ROWS + 188]
+)
 def test_a_product_is_the_same_on_any_number_of_threads(coarse, rows, rng, numba_threads):
-    x, y = factors(rng, "xY", rows, 800, 700)
+    x, y = operands(rng, "xY", rows, 800, 700)
     results = []
     for count in (1, 2):
         numba_threads(count)
@@ -198,8 +205,8 @@ def test_a_product_is_the_same_on_any_number_of_threads(coarse, rows, rng, numba
     np.testing.assert_array_equal(*results)
 
 
-@pytest.mark.parametrize("units", ["dots"], indirect=True)
-@needs_units
+@pytest.mark.parametrize("hardware", ["avx512"], indirect=True)
+@needs_bf16
 def test_without_tiles_bf16x3_is_float32(params, state):
     def gradients(precision):
         model = npgpt.GPT2(params.config, params=params, precision=precision)
@@ -210,32 +217,34 @@ def test_without_tiles_bf16x3_is_float32(params, state):
     assert (gradients("bf16x3") != gradients("bf16")).any()
 
 
-@pytest.mark.usefixtures("bf16_units")
+@pytest.mark.usefixtures("bf16_hardware")
 @pytest.mark.parametrize("layout", ["x", "X"])
 @pytest.mark.parametrize("n, K", [(16, 32), (48, 64), (50, 70), (7, 5)])
-@pytest.mark.parametrize("turned, across", [(False, 1), (True, ACROSS)])
-@pytest.mark.parametrize("parts", [1, 2])
-def test_panels_have_every_element_in_its_place(n, K, layout, turned, across, parts, rng):
-    x, _ = factors(rng, layout.replace("x", "xy"), n, K, 1)
-    wide, steps = SIDE * across, -(-K // 32)
-    panels = np.full(-(-n // wide) * steps * SQUARE * across * parts, 7, np.uint32)
-    pack(x, panels, turned, parts, across)
-    squares = panels.view(np.uint16).reshape(-1, parts, steps, across, SIDE, SIDE, 2)
-    if turned:  # [pair, row] -> [row, pair]
-        squares = squares.swapaxes(4, 5)
-    # panel, part, step, square, row, pair, half -> part; panel, square, row; step, pair, half
-    bits = squares.transpose(1, 0, 3, 4, 2, 5, 6).reshape(parts, -1, 32 * steps)
+@pytest.mark.parametrize("transposed, panel_tiles", [(False, 1), (True, PANEL_TILES)])
+@pytest.mark.parametrize("n_terms", [1, 2])
+def test_panels_have_every_element_in_its_place(
+    n, K, layout, transposed, panel_tiles, n_terms, rng
+):
+    x, _ = operands(rng, layout.replace("x", "xy"), n, K, 1)
+    wide, steps = TILE_ROWS * panel_tiles, -(-K // 32)
+    panels = np.full(-(-n // wide) * steps * TILE_PAIRS * panel_tiles * n_terms, 7, np.uint32)
+    pack(x, panels, transposed, n_terms, panel_tiles)
+    tiles = panels.view(np.uint16).reshape(-1, n_terms, steps, panel_tiles, TILE_ROWS, TILE_ROWS, 2)
+    if transposed:  # [pair, row] -> [row, pair]
+        tiles = tiles.swapaxes(4, 5)
+    # panel, term, step, tile, row, pair, half -> term; panel, tile, row; step, pair, half
+    bits = tiles.transpose(1, 0, 3, 4, 2, 5, 6).reshape(n_terms, -1, 32 * steps)
     values = (bits.astype(np.uint32) << 16).view(np.float32)
     rest = x.copy()
-    for part in values:
-        np.testing.assert_array_equal(part[:n, :K], rounded(rest.copy()))
-        rest -= part[:n, :K]
-        assert not part[n:].any() and not part[:, K:].any()
+    for term in values:
+        np.testing.assert_array_equal(term[:n, :K], rounded(rest.copy()))
+        rest -= term[:n, :K]
+        assert not term[n:].any() and not term[:, K:].any()
 
 
-@needs_units
+@needs_bf16
 def test_what_must_be_finer_than_bf16_is_bf16x3(rng):
-    x, y = factors(rng, "xy", 40, 50, 60)
+    x, y = operands(rng, "xy", 40, 50, 60)
 
     def result(*contexts):
         out = np.empty((40, 60), np.float32)
@@ -250,10 +259,10 @@ def test_what_must_be_finer_than_bf16_is_bf16x3(rng):
     np.testing.assert_array_equal(result(computing_in("bf16x3"), finer()), split)
     np.testing.assert_array_equal(result(finer()), result(computing_in("fp32")))
     assert (split != result(computing_in("bf16"))).any()
-    assert (split != result(computing_in("fp32"))).any() == amx.granted()
+    assert (split != result(computing_in("fp32"))).any() == amx.available()
 
 
-@needs_units
+@needs_bf16
 def test_queries_and_keys_are_finer_than_bf16(monkeypatch, params, state):
     """Without that, the loss in bf16 is another one."""
     model = npgpt.GPT2(params.config, params=params, precision="bf16")
@@ -262,11 +271,11 @@ def test_queries_and_keys_are_finer_than_bf16(monkeypatch, params, state):
     assert model.loss(state.x, state.y) != loss
 
 
-@needs_units
+@needs_bf16
 def test_queries_and_keys_of_a_prompt_are_finer_than_bf16(monkeypatch, params, state):
     model = npgpt.GPT2(params.config, params=params, precision="bf16")
     L, NH, C = params.config.n_layer, params.config.n_head, params.config.n_embd
-    prompt = np.tile(state.x[:1], FEW)[:, : FEW + 1]  # (1, N)
+    prompt = np.tile(state.x[:1], GEMV_MAX_ROWS)[:, : GEMV_MAX_ROWS + 1]  # (1, N)
 
     def logits():
         kv = np.zeros((L, 2, 1, NH, prompt.shape[1], C // NH), np.float32)
@@ -291,9 +300,9 @@ def test_gradients_are_near_those_of_float32(coarse, params, state):
     assert 1e-7 < error < bound
 
 
-def test_a_machine_without_the_units_refuses_them_in_a_sentence(monkeypatch, params):
-    monkeypatch.setattr(amx, "granted", lambda: False)
-    monkeypatch.setattr(avx512_bf16, "granted", lambda: False)
+def test_a_machine_without_bf16_hardware_refuses_it_in_a_sentence(monkeypatch, params):
+    monkeypatch.setattr(amx, "available", lambda: False)
+    monkeypatch.setattr(avx512_bf16, "available", lambda: False)
     with pytest.raises(ArgumentError, match="precision bf16 takes a CPU with AMX tiles or AVX-512"):
         npgpt.GPT2(params.config, precision="bf16")
     npgpt.GPT2(params.config, precision="fp32")
