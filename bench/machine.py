@@ -70,7 +70,7 @@ def memory_speed(count=1 << 26):
 
 
 def products(B, T, L=12, C=768, V=50257):
-    """M, K, N and how often, of every product of a step but attention's; the layout of its factors.
+    """M, K, N and how often, of every product of a step but attention's; its operands' layout.
 
     Each matmul layer has three: out = x @ w.T, dx = dout @ w, dw = dout.T @ x.
     """
@@ -87,7 +87,7 @@ def products(B, T, L=12, C=768, V=50257):
 
 
 def operands(kind, M, K, N):
-    """Random factors in the layout that a step has them in, and a place for the product."""
+    """Random operands in the layout that a step has them in, and a place for the product."""
     rng = np.random.default_rng(0)
 
     def normal(*shape):

@@ -3,8 +3,8 @@
     python -m bench.products [--batch 4] [--length 64] [--rounds 3]
 
 Each system has a process of its own in every round. In bf16, npgpt takes and gives float32, and
-rounds as it goes; PyTorch's factors and result are bf16 already or, in the row "and casts", float32
-too, as they are in a training step.
+rounds as it goes; PyTorch's operands and result are bf16 already or, in the row "and casts",
+float32 too, as they are in a training step.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 Only a block's scores exist at any time, never all of att. In its place the cache has out and each
 row's log of the sum of its exponentials, from which the backward pass recomputes att (for scores in
 the thousands to 1e-4, in float32). After Dao et al. 2022, but without a running softmax: a CPU's
-caches hold whole rows. The rooms of kernels/heads make the heads.
+caches hold whole rows. The heads themselves are in heads/.
 """
 
 import numpy as np

@@ -75,7 +75,7 @@ def test_bad_settings_are_refused(words, message, monkeypatch, capsys, tmp_path)
     assert message in capsys.readouterr().err
 
 
-def test_a_cpu_without_units_for_bf16_is_refused_in_a_sentence(monkeypatch, capsys, tmp_path):
+def test_a_cpu_without_bf16_hardware_is_refused_in_a_sentence(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["bench.products", "--out", str(tmp_path)])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     monkeypatch.setattr("npgpt.precision.granted", lambda: False)

@@ -91,7 +91,7 @@ def five_tiles(a, b, c, count):
     release()
 
 
-def storing(fetch):
+def storing(prefetch):
     """five_tiles, of all of c (M, N), with each tile stored where it belongs."""
 
     @njit
@@ -103,7 +103,7 @@ def storing(fetch):
                 zero(1)
                 zero(2)
                 for step in range(STEPS):
-                    if fetch and step < 8:
+                    if prefetch and step < 8:
                         for j in range(n, n + 48, 16):
                             prefetch_for_write(c, m + 16 + 2 * step, j)
                             prefetch_for_write(c, m + 17 + 2 * step, j)
@@ -152,7 +152,7 @@ def main():
     a[:] = b[:] = 0
     whole = M * N * K // 8192  # multiplications, of 8,192 products each
     small = (a, b, c, whole // 8)
-    plain, ahead = storing(fetch=False), storing(fetch=True)
+    plain, ahead = storing(prefetch=False), storing(prefetch=True)
 
     def everything(precision):
         with threads(), computing_in(precision):
@@ -169,7 +169,7 @@ def main():
         "32 x 32 in four, with the operands eight tiles": (lambda: eight_tiles(*small), 8),
         "16 x 48 in three, with the operands five tiles": (lambda: five_tiles(*small), 8),
         "the same for all of c, which is stored": (lambda: plain(a, b, c, whole), 1),
-        "and fetched before it is stored": (lambda: ahead(a, b, c, whole), 1),
+        "and prefetched before it is stored": (lambda: ahead(a, b, c, whole), 1),
         "and both operands packed: gemm_bf16": (lambda: one_core("bf16"), 1),
         "gemm, in float32": (lambda: one_core("fp32"), 1),
         "all cores, bf16": (lambda: everything("bf16"), 1),
