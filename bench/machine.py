@@ -70,7 +70,7 @@ def memory_speed(count=1 << 26):
     from numba import prange
 
     from npgpt.core.threads import threads
-    from npgpt.kernels.jit import jit
+    from npgpt.kernels.codegen.jit import jit
 
     x, y = np.ones(count, np.float32), np.ones(count, np.float32)
 

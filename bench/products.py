@@ -31,7 +31,7 @@ def numpy_product(x, y, out):
 
 def npgpt_product(x, y, out, precision="fp32"):
     from npgpt.core.threads import threads
-    from npgpt.kernels.matmul import product
+    from npgpt.kernels.products.product import product
 
     make_backend("numba", precision)
 

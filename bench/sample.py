@@ -80,7 +80,7 @@ def limit():
     from npgpt import GPT2Config
     from npgpt.core.parameters import count_parameters
     from npgpt.core.threads import threads
-    from npgpt.kernels.jit import jit
+    from npgpt.kernels.codegen.jit import jit
 
     weights = np.ones((4, count_parameters(GPT2Config()) // 4), np.float32)
 

@@ -3,23 +3,23 @@
 import numpy as np
 from numba import prange
 
-from npgpt.kernels.buffers import empty
-from npgpt.kernels.exponential import exp, largest
-from npgpt.kernels.jit import jit
-from npgpt.kernels.matmul import product
+from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.exponential import exp, row_max
+from npgpt.kernels.products.product import product
 from npgpt.layers.crossentropy import IGNORED
 
-LINE = 16  # numbers in a cache line, in float32
+CACHE_LINE = 16  # float32 in a cache line
 
 
 def crossentropy_forward(x, wte, targets):
     """x (B, T, C), wte (V, C), targets (B, T) integers -> loss (a scalar), cache.
 
-    A target of -1 does not count: it adds nothing to the loss and has no gradient. One at least
-    has to count.
+    A target of -1 is ignored: it adds nothing to the loss and has no gradient. At least one has to
+    count.
     """
     V, C = wte.shape
-    rows = empty((targets.size, -(-V // LINE) * LINE), x.dtype)  # of whole cache lines
+    rows = empty((targets.size, -(-V // CACHE_LINE) * CACHE_LINE), x.dtype)  # of whole cache lines
     probs = rows[:, :V]  # (B*T, V)
     product(x.reshape(-1, C), wte.T, probs)
     counted = np.flatnonzero(targets != IGNORED)  # (n,): the positions that have a target
@@ -56,7 +56,7 @@ def softmax_rows(logits, V, targets, losses):
     real = logits.dtype.type
     for i in prange(len(logits)):
         row = logits[i, :V]
-        highest = largest(row)
+        highest = row_max(row)
         target_logit = row[targets[i]] if targets[i] >= 0 else highest
         total = real(0)
         for v in range(V):

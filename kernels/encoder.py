@@ -3,8 +3,8 @@
 import numpy as np
 from numba import get_num_threads, prange
 
-from npgpt.kernels.buffers import empty
-from npgpt.kernels.jit import jit
+from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.memory.buffers import empty
 
 
 def encoder_forward(tokens, wte, wpe):
@@ -37,11 +37,11 @@ def embed(tokens, wte, wpe, out):
 
 
 @jit(parallel=True)
-def scatter(tokens, dout, dwte, dwpe, add, parts):
+def scatter(tokens, dout, dwte, dwpe, add, n_threads):
     """Fills or adds to dwte (V, C) and dwpe (maxT, C); each thread has columns of its own."""
     B, T, C = dout.shape
-    for part in prange(parts):
-        columns = slice(C * part // parts, C * (part + 1) // parts)
+    for thread in prange(n_threads):
+        columns = slice(C * thread // n_threads, C * (thread + 1) // n_threads)
         if not add:
             dwte[:, columns] = 0
             dwpe[:, columns] = 0

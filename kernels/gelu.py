@@ -5,18 +5,18 @@
 
 from numba import prange
 
-from npgpt.kernels.buffers import empty
-from npgpt.kernels.exponential import exp
-from npgpt.kernels.jit import jit
+from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.exponential import exp
 from npgpt.layers.gelu import CUBIC, SCALE
 
-BLOCK = 1 << 13
+BLOCK = 1 << 13  # elements that one thread takes at a time
 
 
 def gelu_forward(x):
     """x of any shape -> out of the same shape, cache."""
     out = empty(x.shape, x.dtype)
-    forward = forward_block if x.size <= BLOCK else forward_blocks  # one needs no other thread
+    forward = forward_block if x.size <= BLOCK else forward_blocks  # one block needs one thread
     forward(x.reshape(-1), out.reshape(-1))
     return out, x
 
@@ -43,8 +43,8 @@ def forward_block(x, out):
 def forward_blocks(x, out):
     """Fills out (N,)."""
     for block in prange((x.size + BLOCK - 1) // BLOCK):
-        part = slice(block * BLOCK, (block + 1) * BLOCK)
-        forward_block(x[part], out[part])
+        span = slice(block * BLOCK, (block + 1) * BLOCK)
+        forward_block(x[span], out[span])
 
 
 @jit(parallel=True)
@@ -53,8 +53,8 @@ def backward_blocks(dout, x, dx):
     real = x.dtype.type
     scale, cubic, one = real(-2 * SCALE), real(CUBIC), real(1)
     for block in prange((x.size + BLOCK - 1) // BLOCK):
-        part = slice(block * BLOCK, (block + 1) * BLOCK)
-        di, xi, dxi = dout[part], x[part], dx[part]
+        span = slice(block * BLOCK, (block + 1) * BLOCK)
+        di, xi, dxi = dout[span], x[span], dx[span]
         for i in range(xi.size):
             z = xi[i]
             e = exp(scale * abs(z + cubic * z * z * z))  # at most 1: no product overflows

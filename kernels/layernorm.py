@@ -3,8 +3,8 @@
 import numpy as np
 from numba import prange
 
-from npgpt.kernels.buffers import empty
-from npgpt.kernels.jit import jit
+from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.memory.buffers import empty
 from npgpt.layers.layernorm import EPS
 
 GROUP = 16  # rows that one thread takes at a time; the same for any number of threads
@@ -16,7 +16,7 @@ def layernorm_forward(x, w, b):
     mean, rstd = np.empty((2, *x.shape[:-1], 1), x.dtype)  # each (B, T, 1)
     C = x.shape[-1]
     rows = (out.reshape(-1, C), mean.reshape(-1), rstd.reshape(-1))
-    forward = forward_group if mean.size <= GROUP else forward_groups  # one needs no other thread
+    forward = forward_group if mean.size <= GROUP else forward_groups  # one group needs one thread
     forward(x.reshape(-1, C), w, b, x.dtype.type(EPS), *rows)
     return out, (x, w, mean, rstd)
 
@@ -31,9 +31,9 @@ def layernorm_backward(dout, cache, out=None, add=False):
     dx = empty(x.shape, x.dtype)  # (B, T, C)
     dw, db = out or (np.empty_like(w), np.empty_like(w))
     rows = (dout.reshape(-1, C), x.reshape(-1, C), w, mean.reshape(-1), rstd.reshape(-1))
-    parts = np.zeros((-(-mean.size // GROUP), 2, C), x.dtype)  # each group's share of dw and db
-    backward_rows(*rows, dx.reshape(-1, C), parts)
-    sum_parts(parts, dw, db, add)
+    partial_sums = np.zeros((-(-mean.size // GROUP), 2, C), x.dtype)  # of dw and db, by group
+    backward_rows(*rows, dx.reshape(-1, C), partial_sums)
+    add_partial_sums(partial_sums, dw, db, add)
     return dx, dw, db
 
 
@@ -70,12 +70,12 @@ def forward_group(x, w, b, eps, out, mean, rstd):
 
 
 @jit(parallel=True)
-def backward_rows(dout, x, w, mean, rstd, dx, parts):
-    """dout and x (N, C), w (C,), mean and rstd (N,): fills dx (N, C), adds to parts (G, 2, C)."""
+def backward_rows(dout, x, w, mean, rstd, dx, partial_sums):
+    """dout and x (N, C), w (C,), mean and rstd (N,): fills dx (N, C), partial_sums (G, 2, C)."""
     N, C = x.shape
     real = x.dtype.type
-    for group in prange(len(parts)):
-        dw, db = parts[group, 0], parts[group, 1]
+    for group in prange(len(partial_sums)):
+        dw, db = partial_sums[group, 0], partial_sums[group, 1]
         for i in range(group * GROUP, min((group + 1) * GROUP, N)):
             dxhat_sum = real(0)
             dxhat_xhat_sum = real(0)
@@ -95,12 +95,12 @@ def backward_rows(dout, x, w, mean, rstd, dx, parts):
 
 
 @jit
-def sum_parts(parts, dw, db, add):
-    """dw and db (C,) = or += the groups' shares (G, 2, C), in the order of the groups."""
+def add_partial_sums(partial_sums, dw, db, add):
+    """dw and db (C,) = or += the groups' partial sums (G, 2, C), in the order of the groups."""
     if not add:
         dw[:] = 0
         db[:] = 0
-    for group in range(len(parts)):
+    for group in range(len(partial_sums)):
         for c in range(dw.size):
-            dw[c] += parts[group, 0, c]
-            db[c] += parts[group, 1, c]
+            dw[c] += partial_sums[group, 0, c]
+            db[c] += partial_sums[group, 1, c]

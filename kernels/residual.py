@@ -2,16 +2,16 @@
 
 from numba import prange
 
-from npgpt.kernels.buffers import empty
-from npgpt.kernels.jit import jit
+from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.memory.buffers import empty
 
-BLOCK = 1 << 13  # elements of each array: small enough to spread over many threads
+BLOCK = 1 << 13  # elements that one thread takes at a time
 
 
 def residual_add(x, y):
     """x and y of any one shape -> x + y."""
     out = empty(x.shape, x.dtype)
-    add = add_block if x.size <= BLOCK else add_blocks  # one block alone needs no other thread
+    add = add_block if x.size <= BLOCK else add_blocks  # one block needs one thread
     add(x.reshape(-1), y.reshape(-1), out.reshape(-1))
     return out
 
@@ -27,5 +27,5 @@ def add_block(x, y, out):
 def add_blocks(x, y, out):
     """Fills out (N,)."""
     for block in prange((x.size + BLOCK - 1) // BLOCK):
-        part = slice(block * BLOCK, (block + 1) * BLOCK)
-        add_block(x[part], y[part], out[part])
+        span = slice(block * BLOCK, (block + 1) * BLOCK)
+        add_block(x[span], y[span], out[span])

@@ -1,4 +1,4 @@
-"""The fixtures that several test files share: the tiny pair, units for bf16, the real text."""
+"""The fixtures that several test files share: the tiny pair, bf16 hardware, the real text."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,8 @@ import pytest
 from helpers import ROOT, TINY_MODEL, TINY_STATE
 
 import npgpt
-from npgpt.kernels import amx, dots_bf16
-from npgpt.kernels.precision import has_bf16_hardware
+from npgpt.kernels.products import amx, avx512_bf16
+from npgpt.kernels.products.precision import has_bf16_hardware
 
 
 def pytest_addoption(parser):
@@ -26,34 +26,34 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture
-def bf16_units():
-    """Skips the test where the CPU or the system has no units for bf16."""
+def bf16_hardware():
+    """Skips the test where the CPU or the system has no bf16 hardware."""
     if not has_bf16_hardware():
         pytest.skip("this CPU or system has neither AMX tiles nor AVX-512 instructions for bf16")
 
 
-def multiply_by(units, monkeypatch):
-    """On tiles, or by dots as without tiles; where the CPU has not got them, skip the test."""
-    if units == "tiles":
-        if not amx.granted():
+def multiply_by(hardware, monkeypatch):
+    """On AMX tiles, or without them by AVX-512; skip the test where there are none."""
+    if hardware == "amx":
+        if not amx.available():
             pytest.skip("this CPU or system has no AMX tiles for bf16")
         return
-    if not dots_bf16.granted():
+    if not avx512_bf16.available():
         pytest.skip("this CPU has no AVX-512 instructions for bf16")
-    monkeypatch.setattr(amx, "granted", lambda: False)
+    monkeypatch.setattr(amx, "available", lambda: False)
 
 
-@pytest.fixture(params=["tiles", "dots"])
-def units(request, monkeypatch):
+@pytest.fixture(params=["amx", "avx512"])
+def hardware(request, monkeypatch):
     """Both ways to multiply in bf16."""
     multiply_by(request.param, monkeypatch)
 
 
-@pytest.fixture(params=["bf16 on tiles", "bf16x3 on tiles", "bf16 by dots"])
+@pytest.fixture(params=["bf16 on amx", "bf16x3 on amx", "bf16 on avx512"])
 def coarse(request, monkeypatch):
-    """The precisions that are not float32, in each way to multiply; bf16x3 by dots would be."""
-    name, _, units = request.param.split()
-    multiply_by(units, monkeypatch)
+    """The precisions that are not float32, on each hardware; bf16x3 by AVX-512 would be."""
+    name, _, hardware = request.param.split()
+    multiply_by(hardware, monkeypatch)
     return name
 
 

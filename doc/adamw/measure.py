@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not b
 from npgpt import kernels, layers
 from npgpt.core.parameters import aligned_zeros
 from npgpt.core.threads import threads
-from npgpt.kernels.jit import jit
+from npgpt.kernels.codegen.jit import jit
 
 NUMBERS = (1, 1e-4, 0.9, 0.999, 1e-8, 0.1)  # t, lr, beta1, beta2, eps, weight_decay
 

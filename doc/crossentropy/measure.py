@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not b
 
 from npgpt import kernels
 from npgpt.core.threads import threads
+from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.crossentropy import softmax_rows
-from npgpt.kernels.exponential import largest
-from npgpt.kernels.jit import jit
+from npgpt.kernels.numerics.exponential import row_max
 
 rng = np.random.default_rng(0)
 
@@ -87,7 +87,7 @@ def maxima(logits, out):
 def kernel_maxima(logits, out):
     """As the kernel finds them: logits (N, V) -> out (N,)."""
     for i in prange(out.size):
-        out[i] = largest(logits[i])
+        out[i] = row_max(logits[i])
 
 
 def rows(rounds, N=256, V=50257):

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from npgpt.kernels.exponential import exp
-from npgpt.kernels.jit import jit
+from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.numerics.exponential import exp
 from npgpt.layers import gelu_backward, gelu_forward
 from npgpt.training.curves import COLOURS, LINES
 

@@ -14,8 +14,8 @@ import numba
 import numpy as np
 
 from npgpt import kernels, layers
-from npgpt.kernels.exponential import exp
-from npgpt.kernels.jit import SETTINGS
+from npgpt.kernels.codegen.jit import SETTINGS
+from npgpt.kernels.numerics.exponential import exp
 from npgpt.layers import gelu as textbook
 from npgpt.layers.gelu import CUBIC, SCALE
 

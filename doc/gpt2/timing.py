@@ -35,7 +35,7 @@ def memory():
     x, y = rng.standard_normal((2, 4, 1024, 768), dtype=np.float32)  # each (B, T, C)
 
     def on_new_memory():
-        kernels.buffers.free()
+        kernels.memory.buffers.free()
         kernels.residual_add(x, y)
 
     print("a sum of two arrays (4, 1024, 768)")

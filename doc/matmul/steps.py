@@ -18,10 +18,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npgpt.kernels.gemm import KC, MR, SCRATCH, gemm_for, pack
-from npgpt.kernels.jit import SETTINGS
-from npgpt.kernels.matmul import product
-from npgpt.kernels.vectors import VECTOR, Matrix, integer, shuffle
+from npgpt.kernels.codegen.jit import SETTINGS
+from npgpt.kernels.codegen.vectors import VECTOR, Matrix, integer, shuffle
+from npgpt.kernels.products.gemm import KC, MR, SCRATCH_SIZE, gemm_for, pack
+from npgpt.kernels.products.product import product
 
 M, K, N, ROUNDS = 256, 768, 768, 31
 ALONE = 1 << 17  # k of the tiles that are measured alone
@@ -101,7 +101,7 @@ def tile_of(rows):
         def generate(context, builder, signature, arguments):
             a, b, c = (Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 3))
             sums = emit_sums(builder, rows, a, b, arguments[2])
-            where = {(i, j): c.at(integer(i), integer(j * c.lanes)) for i, j in sums}
+            where = {(i, j): c.pointer(integer(i), integer(j * c.lanes)) for i, j in sums}
             adds = cgutils.is_true(builder, arguments[4])
             with builder.if_else(adds) as (adding, writing):
                 with adding:
@@ -129,7 +129,7 @@ def emit_sums(builder, rows, a, b, K):
     builder.position_at_end(loop)
     k = builder.phi(ir.IntType(64))
     sums = {(i, j): builder.phi(vector) for i in range(rows) for j in range(3)}
-    bk = [b.load(b.at(k, integer(j * W)), W) for j in range(3)]
+    bk = [b.load(b.pointer(k, integer(j * W)), W) for j in range(3)]
     totals = {}
     for i in range(rows):
         at = builder.add(builder.mul(a.strides[0], k), builder.mul(a.strides[1], integer(i)))
@@ -204,7 +204,7 @@ def read(x):
 
 
 def own_gemm():
-    gemm, scratch = gemm_for(np.dtype(np.float32)), np.empty(SCRATCH, np.float32)
+    gemm, scratch = gemm_for(np.dtype(np.float32)), np.empty(SCRATCH_SIZE, np.float32)
     nothing = np.empty((0, 0), np.float32)  # to begin with
     return lambda a, b, c: gemm(a, b, c, nothing, scratch)
 

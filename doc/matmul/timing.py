@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from npgpt import kernels, layers
-from npgpt.kernels.matmul import product
+from npgpt.kernels.products.product import product
 
 C, OC, ROUNDS = 768, 3072, 15
 WEIGHTS = 32  # sets of weights for few positions, 302 MB, so that no cache holds the next one

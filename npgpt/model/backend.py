@@ -58,7 +58,7 @@ class NumbaBackend(NumpyBackend):
 
     def check(self, precision, weight_format):
         """Raise ArgumentError unless this machine can multiply in this precision."""
-        from npgpt.kernels.precision import has_bf16_hardware
+        from npgpt.kernels.products.precision import has_bf16_hardware
 
         if PRECISIONS[precision].bf16_terms and not has_bf16_hardware():
             raise ArgumentError(f"precision {precision} {NEEDS_BF16_HARDWARE}")
@@ -77,7 +77,7 @@ class NumbaBackend(NumpyBackend):
 
     def free_memory(self):
         """Return to the operating system the buffers that the kernels keep, for all models."""
-        from npgpt.kernels import buffers
+        from npgpt.kernels.memory import buffers
 
         buffers.free()
 

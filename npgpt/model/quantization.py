@@ -17,16 +17,16 @@ from npgpt.errors import ArgumentError
 
 def quantize_to_bf16(w):
     """Round w (..., N, K) float32 in place to the nearest bf16 -> its bits, uint16."""
-    from npgpt.kernels.halves import to_halves
+    from npgpt.kernels.numerics.bfloat16 import to_bf16
 
-    quantized = to_halves(w)
+    quantized = to_bf16(w)
     np.left_shift(quantized, 16, out=w.view(np.uint32), dtype=np.uint32)
     return quantized
 
 
 def quantize_to_int8(w):
     """Round w (..., N, K) float32 in place to 8 bits with one scale per row -> these, Scaled."""
-    from npgpt.kernels.int8 import to_int8
+    from npgpt.kernels.numerics.int8 import to_int8
 
     quantized = to_int8(w)
     np.multiply(quantized.values, quantized.scale[..., None], out=w)

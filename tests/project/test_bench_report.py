@@ -265,7 +265,7 @@ def test_the_accuracy_of_the_tiny_pair_is_written(tmp_path, capsys, monkeypatch)
 
 def test_a_wrong_gradient_shows_in_the_accuracy(params, state):
     import npgpt
-    from npgpt.reference_losses import ReferenceLosses
+    from npgpt.formats.reference_losses import ReferenceLosses
 
     state.grads.wpe[0, 0] += 1
     model = npgpt.GPT2(params.config, params=params)

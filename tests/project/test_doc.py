@@ -135,7 +135,7 @@ def test_its_pictures_are_there_and_made_by_a_script_beside_it(page):
 
 
 @pytest.mark.parametrize("script, section", [("steps.py", 0), ("steps_dots.py", 1)])
-def test_the_steps_of_the_units_are_named_as_the_script_names_them(script, section):
+def test_the_steps_of_bf16_hardware_are_named_as_the_script_names_them(script, section):
     folder = ROOT / "doc" / "amx"
     parts = re.split("## Without tiles|## One row", (folder / "amx.md").read_text("utf-8"))
     shown = re.findall(r"^\| (.+) \| \d+ \| \d+ to \d+ \|$", parts[section], re.M)

@@ -1,0 +1,90 @@
+"""How every kernel is compiled: one set of flags, a cache on disk, a message while it happens."""
+
+import hashlib
+import sys
+import warnings
+from pathlib import Path
+
+import numba
+from numba.core import event
+from numba.core.errors import NumbaExperimentalFeatureWarning
+
+from npgpt import layers
+
+# fastmath without nnan and ninf, which would make isnan false and hide a run that has diverged;
+# error_model="numpy", or the check for a division by zero keeps a loop from being vectorised.
+SETTINGS = {
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "contract", "arcp", "nsz"},
+    "nogil": True,
+}
+KERNELS = Path(__file__).parents[1]
+SOURCES = sorted([*KERNELS.rglob("*.py"), *Path(layers.__file__).parent.glob("*.py")])
+STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
+
+kernels = []
+
+
+def jit(kernel=None, *, parallel=False, signature=None):
+    """Compile a kernel at its first call, and keep the result on disk where there is a place.
+
+    With parallel, its pranges are spread over the threads. Given a signature, compile it now, for
+    that alone: other arguments are converted to it.
+    """
+    if kernel is None:
+        return lambda kernel: jit(kernel, parallel=parallel, signature=signature)
+    settings = {**SETTINGS, "parallel": parallel}
+    try:
+        compiled = numba.njit(cache=True, **settings)(kernel)
+    except RuntimeError:  # neither the package's folder nor the user's can be written
+        compiled = numba.njit(**settings)(kernel)
+    else:
+        stamp_cache(compiled)
+    kernels.append(compiled)
+    if signature is not None and not numba.config.DISABLE_JIT:
+        with warnings.catch_warnings():  # about kernels that call another one by its address
+            warnings.simplefilter("ignore", NumbaExperimentalFeatureWarning)
+            compiled.compile(signature)
+        compiled.disable_compile()
+    return compiled
+
+
+def stamp_cache(compiled):
+    """Make what is on disk valid for these sources only.
+
+    Numba itself looks at the file that a kernel is in, not at those of the helpers it calls.
+    """
+    cache_file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if cache_file is not None:
+        cache_file._source_stamp = (cache_file._source_stamp, STAMP)
+
+
+class Announcement(event.Listener):
+    """Says on stderr that kernels are being compiled: on a terminal which, elsewhere once."""
+
+    def __init__(self):
+        self.count = self.depth = 0
+
+    def on_start(self, event):
+        if is_ours(event) and sys.stderr:
+            self.count += 1
+            self.depth += 1
+            name = event.data["dispatcher"].py_func.__name__
+            if sys.stderr.isatty():
+                text = f"compiling kernels for this machine: {self.count}, {name}"
+                print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+            elif self.count == 1:
+                print("compiling kernels for this machine ...", file=sys.stderr, flush=True)
+
+    def on_end(self, event):
+        if is_ours(event) and sys.stderr:
+            self.depth -= 1
+            if not self.depth and sys.stderr.isatty():
+                print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def is_ours(event):
+    return any(event.data["dispatcher"] is kernel for kernel in kernels)
+
+
+event.register("numba:compile", Announcement())

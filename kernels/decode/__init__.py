@@ -1,0 +1,1 @@
+"""A token through all blocks in one kernel, for sampling: it calls the twins of the layers."""

@@ -1,0 +1,1 @@
+"""One head of attention, forward, backward and for a single position, in each precision."""

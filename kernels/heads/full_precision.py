@@ -1,0 +1,137 @@
+"""Attention's heads in float32 and float64, BLOCK_ROWS queries of a head at a time.
+
+hs is 64 in every GPT-2, and a tile of gemm 48 columns wide. So the products whose result is as wide
+as a head are made transposed, in yT, dqT, dkT and dvT, where hs counts the rows.
+"""
+
+from functools import cache
+
+import numpy as np
+from numba import from_dtype, get_num_threads, prange, types
+
+from npgpt.kernels.codegen.function_pointers import address_of
+from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.heads.layout import head, queries_keys_values, transpose_into
+from npgpt.kernels.heads.softmax import causal_softmax, causal_softmax_backward, dot
+from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.products.gemm import SCRATCH_SIZE, gemm_at, gemm_for
+
+BLOCK_ROWS = 96  # twice the columns of a tile of gemm in AVX-512
+
+
+def forward_full_precision(qkv, out, logsums):
+    """Fills out (B, T, C) and logsums (B, NH, T)."""
+    forward, _ = kernels_for(qkv.dtype)
+    gemm = address_of(gemm_for(qkv.dtype))
+    forward(gemm, qkv, out, logsums, *workspace(qkv, logsums.shape[1], 1, 0))
+
+
+def backward_full_precision(dout, out, qkv, logsums, dqkv):
+    """Fills dqkv (B, T, 3C)."""
+    _, backward = kernels_for(qkv.dtype)
+    gemm = address_of(gemm_for(qkv.dtype))
+    backward(gemm, dout, out, qkv, logsums, dqkv, *workspace(qkv, logsums.shape[1], 2, 2))
+
+
+def workspace(qkv, NH, n_scores, n_grads):
+    """For each thread: gemm's scratch, n_scores (BLOCK_ROWS, T), n_grads (hs, T), (hs, BLOCK_ROWS).
+
+    Rows of T are an odd number of cache lines apart, in float32. Were it a power of two, those of
+    a tile would compete for the same few sets of L1.
+    """
+    n_threads, (_, T, C3) = get_num_threads(), qkv.shape
+    hs = C3 // 3 // NH
+    T_padded = (T // 16 + 1 | 1) * 16
+    shapes = (SCRATCH_SIZE,), (n_scores, BLOCK_ROWS, T_padded), (n_grads, hs, T_padded)
+    return [empty((n_threads, *shape), qkv.dtype) for shape in (*shapes, (hs, BLOCK_ROWS))]
+
+
+@cache
+def kernels_for(dtype):
+    """The compiled forward_heads and backward_heads."""
+    real, address = from_dtype(dtype), types.intp
+    read, written = types.Array(real, 3, "A", readonly=True), types.Array(real, 3, "A")
+    logsums = real[:, :, ::1]
+    work = real[:, ::1], real[:, :, :, ::1], real[:, :, :, ::1], real[:, :, ::1]
+    forward = types.void(address, read, written, logsums, *work)
+    backward = types.void(address, read, read, read, logsums, written, *work)
+    return (
+        jit(forward_heads, parallel=True, signature=forward),
+        jit(backward_heads, parallel=True, signature=backward),
+    )
+
+
+def forward_heads(address, qkv, out, logsums, scratch, scores, grads, yT):
+    """Fills out (B, T, C) and logsums (B, NH, T), by the gemm at the address."""
+    n_threads = len(scratch)
+    for thread in prange(n_threads):
+        gemm = gemm_at(address, qkv)
+        B, NH, _ = logsums.shape
+        for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
+            work = scratch[thread], scores[thread, 0], yT[thread]
+            b = bh // NH
+            forward_head(gemm, qkv[b], out[b], logsums[b], bh % NH, *work)
+
+
+@jit
+def forward_head(gemm, qkv, out, logsums, h, scratch, scores, yT):
+    """Head h of a sequence: its channels of out (T, C), its row of logsums (NH, T)."""
+    NH, T = logsums.shape
+    hs = out.shape[1] // NH
+    real = qkv.dtype.type
+    scale = real(1) / np.sqrt(real(hs))
+    q, k, v = queries_keys_values(qkv, h, hs)
+    y = head(out, h, hs)
+    no_init = q[:0]
+    for t0 in range(0, T, BLOCK_ROWS):
+        t1 = min(t0 + BLOCK_ROWS, T)
+        att = scores[: t1 - t0, :t1]
+        gemm(q[t0:t1], k[:t1].T, att, no_init, scratch)
+        for t in range(t0, t1):
+            row = scores[t - t0, :t1]  # of att, but known to be contiguous
+            logsums[h, t] = causal_softmax(row, t + 1, scale)
+        gemm(v[:t1].T, att.T, yT[:, : t1 - t0], no_init, scratch)
+        transpose_into(yT, y[t0:t1])
+
+
+def backward_heads(address, dout, out, qkv, logsums, dqkv, scratch, scores, grads, dqT):
+    """Fills dqkv (B, T, 3C), by the gemm at the address."""
+    n_threads = len(scratch)
+    for thread in prange(n_threads):
+        gemm = gemm_at(address, qkv)
+        B, NH, _ = logsums.shape
+        for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
+            b = bh // NH
+            work = scratch[thread], scores[thread], grads[thread], dqT[thread]
+            given = dout[b], out[b], qkv[b], logsums[b]
+            backward_head(gemm, *given, dqkv[b], bh % NH, *work)
+
+
+@jit
+def backward_head(gemm, dout, out, qkv, logsums, dqkv, h, scratch, scores, grads, dqT):
+    """Head h of a sequence: its three ranges of channels of dqkv (T, 3C)."""
+    NH, T = logsums.shape
+    hs = dout.shape[1] // NH
+    real = qkv.dtype.type
+    scale = real(1) / np.sqrt(real(hs))
+    q, k, v = queries_keys_values(qkv, h, hs)
+    y, dy = head(out, h, hs), head(dout, h, hs)
+    dkT, dvT = grads[0], grads[1]
+    dkT[:] = 0
+    dvT[:] = 0
+    no_init = q[:0]
+    for t0 in range(0, T, BLOCK_ROWS):
+        t1 = min(t0 + BLOCK_ROWS, T)
+        att, datt = scores[0, : t1 - t0, :t1], scores[1, : t1 - t0, :t1]
+        gemm(q[t0:t1], k[:t1].T, att, no_init, scratch)
+        gemm(dy[t0:t1], v[:t1].T, datt, no_init, scratch)
+        for t in range(t0, t1):
+            row, drow = scores[0, t - t0, :t1], scores[1, t - t0, :t1]
+            total = dot(y[t], dy[t])
+            causal_softmax_backward(row, drow, t + 1, scale, logsums[h, t], total)
+        gemm(dy[t0:t1].T, att, dvT[:, :t1], dvT[:, :t1], scratch)
+        gemm(k[:t1].T, datt.T, dqT[:, : t1 - t0], no_init, scratch)
+        gemm(q[t0:t1].T, datt, dkT[:, :t1], dkT[:, :t1], scratch)
+        transpose_into(dqT, head(dqkv, h, hs)[t0:t1])
+    transpose_into(dkT, head(dqkv, NH + h, hs))
+    transpose_into(dvT, head(dqkv, 2 * NH + h, hs))

@@ -1,0 +1,1 @@
+"""Where arrays live: buffers that are used again, and what is prefetched into the caches."""

@@ -1,0 +1,68 @@
+"""Memory that is used again: what one step has freed, the next one takes.
+
+The operating system clears the pages of new memory one by one at their first touch, which costs a
+layer more than its arithmetic. So an array made here gives its memory back to a list of idle
+blocks as soon as nothing refers to it, and the next array of that size begins on the same pages.
+"""
+
+import contextlib
+import math
+import mmap
+import weakref
+from collections import defaultdict
+
+import numpy as np
+
+MIN_BYTES = 1 << 16  # below it NumPy's own allocation is as quick
+MIN_IDLE_BYTES = 1 << 26  # always kept in idle blocks: a forward pass holds hardly any array
+
+idle = defaultdict(list)  # size in bytes -> the blocks that no array uses
+in_use = {}  # id of a weak reference -> the reference and the block that its array uses
+
+
+def empty(shape, dtype):
+    """As np.empty, on a block that is used again once the array and all views of it are gone."""
+    dtype = np.dtype(dtype)
+    count = math.prod(shape)
+    size = count * dtype.itemsize
+    if size < MIN_BYTES:
+        return np.empty(shape, dtype)
+    try:
+        block = idle[size].pop()
+    except IndexError:
+        # Other sizes are wanted than before: a new batch's.
+        if idle_bytes() > max(MIN_IDLE_BYTES, used_bytes()):
+            free()
+        block = new_block(size)
+    array = np.frombuffer(block, dtype, count)  # the base of every view: the last to go
+    reference = weakref.ref(array, give_back)
+    in_use[id(reference)] = reference, block
+    return array.reshape(shape)
+
+
+def new_block(size):
+    """Memory from the operating system, in huge pages where there are some."""
+    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
+        return mmap.mmap(-1, size)
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(AttributeError, OSError):
+        block.madvise(mmap.MADV_HUGEPAGE)
+    return block
+
+
+def give_back(reference, in_use=in_use, idle=idle):  # bound: it may be called at interpreter exit
+    _, block = in_use.pop(id(reference))
+    idle[len(block)].append(block)
+
+
+def idle_bytes():
+    return sum(size * len(blocks) for size, blocks in list(idle.items()))
+
+
+def used_bytes():
+    return sum(len(block) for _, block in list(in_use.values()))
+
+
+def free():
+    """Return the idle blocks to the operating system."""
+    idle.clear()

@@ -1,0 +1,29 @@
+"""Where to prefetch, while one block is multiplied, the operand that will be packed next.
+
+Packing reads a little of many rows that are far apart. The hardware prefetcher follows some 16
+streams at a time; beyond these the core would wait. So avx512_bf16.py prefetches one cache line
+with each pair of k that it multiplies. (In float32, where a product takes twice as long, that
+brought nothing; on AMX tiles it was not tried.)
+"""
+
+from npgpt.kernels.codegen.jit import jit
+
+
+@jit
+def prefetch_range(x, call, count):
+    """The offset of the first element of x (n, K) that a call prefetches, and the stride to others.
+
+    Each call, counted from 0, prefetches `count` of them. Where rows are contiguous that is a row;
+    where columns are, a cache line of each of `count` k. The calls after those that had all of x
+    prefetch its first element, which costs nothing.
+    """
+    n, K = x.shape
+    line, pieces = 64 // x.itemsize, (K + count - 1) // count
+    row_stride, column_stride = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
+    if column_stride == 1 and call < n:
+        return row_stride * call, min(line, pieces)
+    lines = (n + line - 1) // line
+    if column_stride != 1 and call < lines * pieces:
+        offset = row_stride * line * (call % lines) + column_stride * count * (call // lines)
+        return offset, column_stride
+    return 0, 0

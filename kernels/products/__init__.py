@@ -1,0 +1,1 @@
+"""The matrix product in each precision, and how each kind of hardware multiplies."""

@@ -1,0 +1,386 @@
+"""Every compiled twin against its textbook: same results, interchangeable caches, repeatable."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from numba import types
+
+from npgpt import kernels, layers
+from npgpt.gradcheck import gradcheck
+from npgpt.kernels.codegen.function_pointers import address_of, kernel_at
+from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.numerics.exponential import exp
+from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
+from npgpt.kernels.products.product import product
+
+ROOT = Path(__file__).parents[2]
+PAIRS = ["encoder", "layernorm", "matmul", "attention", "gelu", "crossentropy"]
+SINGLES = ["adamw_update", "attention_step", "gradient_norm", "residual_add"]
+SHAPES = [(1, 1, 1), (2, 5, 7), (3, 67, 48), (1, 145, 33), (1, 300, 64), (4, 64, 768)]  # B, T, C
+DTYPES = [np.float32, np.float64]
+
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def count(request):
+    """Run on this many of Numba's threads."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(request.param, before))
+    yield request.param
+    numba.set_num_threads(before)
+
+
+def arguments(name, shape, dtype, rng):
+    """The arguments of a layer's forward, and the shape of its output."""
+    B, T, C = shape
+    V, OC, NH = 2 * C + 5, 3 * C + 1, {7: 7, 48: 3, 33: 1}.get(C, max(1, C // 64))
+
+    def normal(*shape):
+        return (rng.standard_normal(shape) * 2 + 0.5).astype(dtype)
+
+    tokens, targets = rng.integers(0, V, (B, T)), rng.integers(-1, V, (B, T))
+    targets[0, 0] = 1
+    return {
+        "encoder": ((tokens % 4, normal(V, C), normal(T + 2, C)), shape),
+        "layernorm": ((normal(*shape), normal(C), normal(C)), shape),
+        "matmul": ((normal(*shape), normal(OC, C), normal(OC)), (B, T, OC)),
+        "attention": ((normal(B, T, 3 * C), NH), shape),
+        "gelu": ((normal(*shape),), shape),
+        "crossentropy": ((normal(*shape), normal(V, C) / C**0.5, targets), ()),
+    }[name]
+
+
+def as_list(gradients):
+    return list(gradients) if isinstance(gradients, tuple) else [gradients]
+
+
+def run(own, name, shape, dtype, seed=0, **options):
+    """A layer's output, cache, a random dout and the gradients."""
+    rng = np.random.default_rng(seed)
+    args, out_shape = arguments(name, shape, dtype, rng)
+    out, cache = getattr(own, f"{name}_forward")(*args)
+    assert np.shape(out) == out_shape
+    dout = rng.standard_normal(out_shape).astype(dtype)[()]
+    return out, cache, dout, as_list(getattr(own, f"{name}_backward")(dout, cache, **options))
+
+
+def test_there_are_twins_under_the_same_names_and_each_is_tested():
+    assert set(kernels.__all__) == set(layers.__all__)
+    tested = {f"{name}_{way}" for name in PAIRS for way in ("forward", "backward")} | {*SINGLES}
+    assert set(layers.__all__) == tested
+    for name in tested:
+        assert getattr(kernels, name) is not getattr(layers, name)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_twin_equals_its_textbook(name, shape, dtype, count):
+    rtol = 3e-5 if dtype == np.float32 else 1e-13
+    out, cache, dout, gradients = run(kernels, name, shape, dtype)
+    book_out, book_cache, _, expected = run(layers, name, shape, dtype)
+    assert_close(out, book_out, rtol)
+    for gradient, book in zip(gradients, expected, strict=True):
+        assert_close(gradient, book, rtol)
+    if name != "attention":  # the one layer whose twin keeps less
+        backward = getattr(kernels, f"{name}_backward")
+        for gradient, book in zip(as_list(backward(dout, book_cache)), expected, strict=True):
+            assert_close(gradient, book, rtol)
+
+
+@pytest.mark.parametrize("name", [name for name in PAIRS if name not in ("attention", "gelu")])
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("own", [layers, kernels], ids=["textbook", "twin"])
+def test_gradients_of_parameters_go_where_they_are_told(own, name, add):
+    *_, gradients = run(own, name, (2, 5, 7), np.float64)
+    parameters = gradients if name == "encoder" else gradients[1:]
+    there = [np.full_like(gradient, 3.0) for gradient in parameters]
+    *_, delivered = run(own, name, (2, 5, 7), np.float64, out=tuple(there), add=add)
+    for gradient, target in zip(parameters, there, strict=True):
+        assert any(target is array for array in delivered)
+        np.testing.assert_allclose(target, gradient + 3.0 * add, rtol=1e-13, atol=1e-13)
+
+
+def test_a_twin_that_is_wrong_is_found(monkeypatch):
+    right = kernels.layernorm_backward
+
+    def wrong(dout, cache):
+        dx, dw, db = right(dout, cache)
+        return dx + np.float32(2e-4) * abs(dx).max(), dw, db
+
+    monkeypatch.setattr(kernels, "layernorm_backward", wrong)
+    with pytest.raises(AssertionError):
+        test_twin_equals_its_textbook("layernorm", (2, 5, 7), np.float32, 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("N", [1, 7, 100_003])
+def test_single_functions_equal_their_textbook(dtype, N, count, rng):
+    rtol = 2e-6 if dtype == np.float32 else 1e-13
+    p, g, m = rng.standard_normal((3, N)).astype(dtype)
+    own, book = [p.copy(), m.copy(), m**2], [p.copy(), m.copy(), m**2]
+    settings = (3, 1e-2, 0.9, 0.999, 1e-8, 0.1, 0.5)
+    for layer_set, (pi, mi, vi) in ((kernels, own), (layers, book)):
+        layer_set.adamw_update(pi, g, mi, vi, *settings)
+    for actual, expected in zip(own, book, strict=True):
+        assert_close(actual, expected, rtol)
+    norm = kernels.gradient_norm(g)
+    assert norm == pytest.approx(layers.gradient_norm(g), rel=rtol)
+    assert norm == pytest.approx(np.linalg.norm(g.astype(np.float64)), rel=rtol)
+    assert_close(kernels.residual_add(p, g), layers.residual_add(p, g), 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("B", "NH", "hs"), [(1, 1, 1), (2, 3, 16), (1, 2, 64), (3, 5, 9)])
+@pytest.mark.parametrize(
+    ("N", "at"),
+    [
+        (1, 0),
+        (1, 1),
+        (1, 144),
+        (2, 6),
+        (GEMV_MAX_ROWS, 0),
+        (GEMV_MAX_ROWS + 1, 0),
+        (200, 0),
+        (GEMV_MAX_ROWS + 1, 5),
+    ],
+)
+def test_attention_step_equals_its_textbook(dtype, B, NH, hs, N, at, count, rng):
+    rtol = 3e-5 if dtype == np.float32 else 1e-13
+    qkv = rng.standard_normal((B, N, 3 * NH * hs)).astype(dtype)
+    kv = rng.standard_normal((2, B, NH, at + N + 3, hs)).astype(dtype)
+    book_kv = kv.copy()
+    expected = layers.attention_step(qkv, book_kv, at)
+    assert_close(kernels.attention_step(qkv, kv, at), expected, rtol)
+    np.testing.assert_array_equal(kv, book_kv)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("M", range(1, GEMV_MAX_ROWS + 2))
+@pytest.mark.parametrize("N", [1, 2, 3, 5, 16, 1001])
+@pytest.mark.parametrize("K", [1, 130])
+def test_gemv_rows_equal_their_textbook_on_any_number_of_threads(dtype, M, N, K, rng):
+    x, w = rng.standard_normal((M, 1, K)).astype(dtype), rng.standard_normal((N, K)).astype(dtype)
+    b, results = rng.standard_normal(N).astype(dtype), []
+    for threads in (1, 2):
+        before = numba.get_num_threads()
+        numba.set_num_threads(min(threads, before))
+        results.append([kernels.matmul_forward(x, w, b)[0], kernels.matmul_forward(x, w)[0]])
+        numba.set_num_threads(before)
+    for out, again, bias in zip(*results, (b, None), strict=True):
+        np.testing.assert_array_equal(out, again)
+        assert_close(
+            out, layers.matmul_forward(x, w, bias)[0], 1e-6 if dtype == np.float32 else 1e-13
+        )
+
+
+def test_steps_take_what_is_not_contiguous_or_not_writable(rng):
+    def odd(*shape):
+        array = rng.standard_normal((*shape, 2))[..., 0]
+        array.flags.writeable = False
+        return array
+
+    x, w, b, qkv = odd(1, 2, 8), odd(5, 8), odd(5), odd(1, 2, 24)
+    for weights in (w, np.ascontiguousarray(w)):
+        expected, _ = layers.matmul_forward(x, weights, b)
+        np.testing.assert_allclose(kernels.matmul_forward(x, weights, b)[0], expected)
+    kv = np.zeros((2, 1, 4, 2, 2))
+    expected = layers.attention_step(qkv, kv.copy(), 0)
+    np.testing.assert_allclose(kernels.attention_step(qkv, kv, 0), expected)
+
+
+@pytest.mark.parametrize("N", [1, GEMV_MAX_ROWS + 1])
+def test_nan_goes_through_a_step(N):
+    qkv, kv = np.ones((1, N, 24), np.float32), np.zeros((2, 1, 2, 9, 4), np.float32)
+    qkv[0, 0, 1] = np.nan
+    assert np.isnan(kernels.attention_step(qkv, kv, 0)).any()
+    assert np.isnan(kernels.matmul_forward(qkv, np.ones((5, 24), np.float32))[0][0, 0]).all()
+
+
+@pytest.mark.parametrize("layout", ["xy", "Xy", "xY", "XY"])  # a capital letter: transposed
+@pytest.mark.parametrize("M", [1, 8, 13, 300])
+@pytest.mark.parametrize("K", [1, 17, 256, 600])
+@pytest.mark.parametrize("N", [1, 48, 50, 1600])
+def test_product_of_any_shape_and_layout(layout, M, K, N, rng):
+    x, y = rng.standard_normal((M, K)), rng.standard_normal((K, N))
+    expected = x @ y
+    x = np.asfortranarray(x) if "X" in layout else x
+    y = np.asfortranarray(y) if "Y" in layout else y
+    out = np.full((M, N + 2), 7.0)
+    product(x, y, out[:, 1:-1])
+    np.testing.assert_allclose(out[:, 1:-1], expected, atol=1e-12)
+    product(x, y, out[:, 1:-1], b=np.arange(N, dtype=np.float64))
+    np.testing.assert_allclose(out[:, 1:-1], expected + np.arange(N), atol=1e-11)
+    product(x, y, out[:, 1:-1], add=True)
+    np.testing.assert_allclose(out[:, 1:-1], 2 * expected + np.arange(N), atol=1e-11)
+    assert (out[:, [0, -1]] == 7).all()  # nothing is written beside
+
+
+def test_exp_is_as_close_as_it_says():
+    x = np.linspace(-87, 88, 1_000_001).astype(np.float32)
+    out = np.empty_like(x)
+    exponentials(x, out)
+    expected = np.exp(x.astype(np.float64))
+    assert (abs(out / expected - 1) <= 4e-7).all()
+    x = np.array([0, np.nan, -1000, 1000], np.float32)
+    exponentials(x, out[:4])
+    assert out[0] == 1
+    assert np.isnan(out[1])
+    assert 0 <= out[2] < 1e-37
+    assert out[3] > 1e38
+
+
+def test_gelu_s_derivative_is_as_close_as_float32_can_be():
+    x = np.concatenate([np.linspace(-20, 20, 100_001), [-1e4, -300, 300, 1e4]]).astype(np.float32)
+    slope = kernels.gelu_backward(np.ones_like(x), x)
+    expected = layers.gelu_backward(np.ones(x.size), x.astype(np.float64))
+    assert (abs(slope - expected) < 3e-7).all()
+
+
+@jit
+def exponentials(x, out):
+    for i in range(x.size):
+        out[i] = exp(x[i])
+
+
+def assert_close(actual, expected, rtol):
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=rtol * max(1, abs(expected).max()))
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_twin_repeats_bit_for_bit_on_any_number_of_threads(name):
+    results = []
+    for threads in (1, 2, 1, 2):
+        before = numba.get_num_threads()
+        numba.set_num_threads(min(threads, before))
+        out, _, _, gradients = run(kernels, name, (3, 150, 48), np.float32)
+        numba.set_num_threads(before)
+        results.append([out, *gradients])
+    for again in results[1:]:
+        for array, first in zip(again, results[0], strict=True):
+            np.testing.assert_array_equal(array, first)
+
+
+def test_layernorm_twin_passes_the_gradient_check(rng):
+    x, (w, b) = rng.standard_normal((2, 3, 5)), rng.standard_normal((2, 5))
+    assert gradcheck(kernels.layernorm_forward, kernels.layernorm_backward, x, w, b)
+
+
+def test_layernorm_twin_takes_what_is_not_contiguous(rng):
+    x = rng.standard_normal((3, 2, 4)).transpose(1, 0, 2)
+    w, b = rng.standard_normal((2, 4))
+    out, _ = kernels.layernorm_forward(x, w, b)
+    np.testing.assert_allclose(out, layers.layernorm_forward(x, w, b)[0])
+
+
+def test_a_diverged_run_shows():
+    x = np.array([[[1.0, np.nan, 2.0]], [[1.0, 2.0, 3.0]]], dtype=np.float32)
+    out, _ = kernels.layernorm_forward(x, np.ones(3, np.float32), np.zeros(3, np.float32))
+    assert np.isnan(out[0]).all()
+    assert np.isfinite(out[1]).all()
+
+
+def test_without_a_place_for_the_cache_a_kernel_is_compiled_all_the_same(monkeypatch):
+    njit = numba.njit
+
+    def no_place(cache=False, **settings):
+        if cache:
+            raise RuntimeError("no locator available")
+        return njit(**settings)
+
+    monkeypatch.setattr(numba, "njit", no_place)
+    assert jit(lambda x: x + 1)(2) == 3
+
+
+def test_importing_npgpt_does_not_load_numba():
+    code = "import npgpt, sys; sys.exit('numba' in sys.modules or 'kernels' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_twins_take_what_is_not_contiguous_or_not_writable(name, rng):
+    args, shape = arguments(name, (2, 5, 8), np.float64, rng)
+    expected, book_cache = getattr(layers, f"{name}_forward")(*args)
+    odd = []
+    for argument in args:
+        if isinstance(argument, np.ndarray):
+            argument = np.repeat(argument, 2, axis=-1)[..., ::2]
+            argument.flags.writeable = False
+        odd.append(argument)
+    out, cache = getattr(kernels, f"{name}_forward")(*odd)
+    np.testing.assert_allclose(out, expected, rtol=1e-12)
+    dout = np.repeat(rng.standard_normal(shape), 2, axis=-1)[..., ::2] if shape else 1.0
+    wanted = as_list(getattr(layers, f"{name}_backward")(dout, book_cache))
+    gradients = as_list(getattr(kernels, f"{name}_backward")(dout, cache))
+    for gradient, book in zip(gradients, wanted, strict=True):
+        np.testing.assert_allclose(gradient, book, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["attention", "gelu", "crossentropy", "matmul"])
+def test_nan_goes_through(name, rng):
+    args, _ = arguments(name, (2, 5, 8), np.float32, rng)
+    args[0].reshape(-1)[0] = np.nan
+    out, cache = getattr(kernels, f"{name}_forward")(*args)
+    assert np.isnan(out).any()
+    dout = np.ones_like(out)[()]
+    gradients = as_list(getattr(kernels, f"{name}_backward")(dout, cache))
+    assert any(np.isnan(gradient).any() for gradient in gradients)
+
+
+def test_a_kernel_is_called_at_its_address():
+    signature = types.float64(types.float64)
+    at = kernel_at(signature)
+    double = jit(lambda x: x + x, signature=signature)
+    square = jit(lambda x: x * x, signature=signature)
+
+    @jit
+    def both(one, other, x):
+        return at(one)(x), at(other)(x)
+
+    assert both(address_of(double), address_of(square), 5.0) == (10.0, 25.0)
+    assert address_of(len) is len  # what is not compiled is given as it is
+    assert at(len) is len
+
+
+def test_a_product_without_terms_is_what_it_starts_from():
+    x, y, b, out = np.empty((3, 0)), np.empty((0, 4)), np.arange(4.0), np.ones((3, 4))
+    product(x, y, out, add=True)
+    assert (out == 1).all()
+    product(x, y, out, b=b)
+    assert (out == b).all()
+    product(x, y, out)
+    assert (out == 0).all()
+
+
+def test_an_edit_in_any_source_makes_what_is_on_disk_invalid(tmp_path):
+    """Compile a kernel in a copy, edit a file of the textbook's that it takes constants from."""
+    shutil.copytree(ROOT / "npgpt", tmp_path / "npgpt", ignore=shutil.ignore_patterns("*cache*"))
+    shutil.rmtree(tmp_path / "npgpt" / "kernels")
+    shutil.copytree(ROOT / "kernels", tmp_path / "npgpt" / "kernels")
+    code = (
+        "import numpy as np; from npgpt.kernels import gelu_forward as f;"
+        " print(float(f(np.ones(1, np.float32))[0][0]))"
+    )
+
+    def run_it():
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+        )
+
+    first = run_it()
+    assert float(first.stdout) == pytest.approx(0.841192)
+    again = run_it()
+    assert again.stdout == first.stdout
+    assert "compiling" in first.stderr or (ROOT / "kernels" / "__pycache__").exists()
+    assert "compiling" not in again.stderr
+    textbook = tmp_path / "npgpt" / "layers" / "gelu.py"
+    textbook.write_text(textbook.read_text().replace("SCALE = ", "SCALE = 0 * "))
+    edited = run_it()
+    assert float(edited.stdout) == 0.5
+    assert "compiling" in edited.stderr
