@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from npgpt.core.precision import PRECISIONS, multiplying_in
 from npgpt.files import header
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,3 +83,8 @@ def run_blocks(text, folder):
     script = folder / "page.py"
     script.write_text(blocks_as_script(text), encoding="utf-8")
     return run(script, options=["-W", "error"])
+
+
+def computing_in(precision):
+    """Inside, kernels multiply in the precision of this name."""
+    return multiplying_in(PRECISIONS[precision].bf16_terms)

@@ -109,15 +109,15 @@ def test_bad_settings_are_refused(words, message, children, capsys, tmp_path):
 
 
 def test_a_precision_that_the_cpu_has_not_got_is_refused(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("npgpt.core.precision.granted", lambda: False)
+    monkeypatch.setattr("npgpt.kernels.products.precision.has_bf16_hardware", lambda: False)
     for program in (step, lengths):
         assert program.main(["--out", str(tmp_path), "--precision", "bf16"]) == 2
-        assert "error: precision bf16 takes a CPU" in capsys.readouterr().err
+        assert "error: precision bf16 needs a CPU" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("precision", "system"), [("fp32", "npgpt"), ("bf16", "npgpt, bf16")])
 def test_the_lengths_are_those_of_the_precision(precision, system, monkeypatch, children, tmp_path):
-    monkeypatch.setattr("npgpt.core.precision.granted", lambda: True)
+    monkeypatch.setattr("npgpt.kernels.products.precision.has_bf16_hardware", lambda: True)
     assert lengths.main(["--out", str(tmp_path), "--precision", precision]) == 0
     assert [(asked[1], asked[5]) for asked in children] == [(system, T) for T in lengths.LENGTHS]
     name, result = the_result(tmp_path)

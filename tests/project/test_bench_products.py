@@ -63,6 +63,6 @@ def test_bad_settings_are_refused(words, message, monkeypatch, capsys, tmp_path)
 
 def test_a_cpu_without_bf16_hardware_is_refused_in_a_sentence(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    monkeypatch.setattr("npgpt.core.precision.granted", lambda: False)
+    monkeypatch.setattr("npgpt.kernels.products.precision.has_bf16_hardware", lambda: False)
     assert bench.main(["--out", str(tmp_path)]) == 2
-    assert "error: precision bf16 takes a CPU" in capsys.readouterr().err
+    assert "error: precision bf16 needs a CPU" in capsys.readouterr().err

@@ -3,9 +3,9 @@
 import numba
 import numpy as np
 import pytest
+from helpers import computing_in
 
 from npgpt import kernels, layers
-from npgpt.core.precision import computing_in
 from npgpt.kernels.heads.bf16 import BLOCK_ROWS
 
 BOUNDS = {"bf16x3": (1e-7, 2e-5), "bf16": (5e-4, 1e-2)}  # of the relative error in the L2 norm

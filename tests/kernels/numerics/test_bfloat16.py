@@ -2,13 +2,10 @@
 
 import numpy as np
 import pytest
-from npgpt.kernels.halves import BLOCK
 
-from npgpt import GPT2, GPT2Config, Parameters, kernels, layers, sample, write_checkpoint
+from npgpt import GPT2, GPT2Config, Parameters, kernels, layers
 from npgpt.core.parameters import MATRICES
-from npgpt.data.tokenizer import write_tokenizer
 from npgpt.kernels.numerics.bfloat16 import BLOCK, as_float, to_bf16
-from npgpt.model.generation import parameters_for_few as few
 
 CONFIG = GPT2Config(block_size=9, vocab_size=13, n_layer=2, n_head=3, n_embd=12)
 
@@ -77,34 +74,15 @@ def speaking():
     return params
 
 
-@pytest.mark.usefixtures("bf16_hardware")
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("B, T", [(1, 1), (1, 30), (3, 2)])
 def test_sampling_in_bf16_says_nearly_what_float32_says(B, T, cache, rng):
     tokens = rng.integers(0, 13, (B, T))
     exact, in_bf16 = (
-        GPT2(CONFIG, params=speaking(), precision=name).generate(
+        GPT2(CONFIG, params=speaking(), weight_format=name).generate(
             tokens, 9, temperature=0, cache=cache
         )
         for name in ("fp32", "bf16")
     )
     assert (exact == in_bf16)[:, T:].mean() > 0.8
     assert len(np.unique(exact[:, T:])) > 2
-
-
-@pytest.mark.usefixtures("bf16_hardware")
-def test_the_program_samples_in_bf16(tmp_path, capsys, monkeypatch):
-    path = str(tmp_path / "model.bin")
-    write_checkpoint(path, Parameters.init(GPT2Config(16, 257, 1, 1, 8)))
-    write_tokenizer(path, {"name": "bytes"})
-    asked = []
-    monkeypatch.setattr(
-        "npgpt.model.generation.parameters_for_few",
-        lambda model: asked.append(few(model)) or asked[0],
-    )
-    assert sample.main(["--model", path, "--prompt", "she", "--greedy", "--precision", "bf16"]) == 0
-    assert capsys.readouterr().out.startswith("she")
-    assert len(asked) == 1 and asked[0].head.dtype == np.uint16
-    with pytest.raises(SystemExit) as stopped:
-        sample.main(["--model", path, "--precision", "fp16"])
-    assert stopped.value.code == 2 and "invalid choice: 'fp16'" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Weights in int8: rounded to the nearest, read by gemv_rows, and sampled with."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -10,15 +12,13 @@ from npgpt import (
     Parameters,
     evaluate,
     kernels,
-    sample,
     train_gpt2,
     write_checkpoint,
 )
 from npgpt.core.parameters import MATRICES
 from npgpt.data.token_files import write_tokens
 from npgpt.data.tokenizer import write_tokenizer
-from npgpt.kernels.numerics.int8 import QMAX, Scaled, to_int8
-from npgpt.model.generation import parameters_for_few as few
+from npgpt.kernels.numerics.int8 import QMAX, to_int8
 
 CONFIG = GPT2Config(block_size=16, vocab_size=257, n_layer=2, n_head=3, n_embd=48)
 ROUNDED = [name for name in MATRICES if name != "wpe"]
@@ -95,7 +95,9 @@ def test_gemv_rows_of_the_linear_layer_take_weights_in_int8(M, N, K, with_b, rng
 def test_sampling_in_int8_says_nearly_what_float32_says(B, T, params, rng):
     tokens = rng.integers(0, 257, (B, T))
     exact, in_int8 = (
-        GPT2(CONFIG, params=params, precision=name).generate(tokens, 9, temperature=0)
+        GPT2(CONFIG, params=copy.deepcopy(params), weight_format=name).generate(
+            tokens, 9, temperature=0
+        )
         for name in ("fp32", "int8")
     )
     assert (exact == in_int8)[:, T:].mean() > 0.5
@@ -103,32 +105,11 @@ def test_sampling_in_int8_says_nearly_what_float32_says(B, T, params, rng):
 
 
 def test_it_needs_no_bf16_hardware(params, monkeypatch, rng):
-    monkeypatch.setattr("npgpt.core.precision.granted", lambda: False)
+    monkeypatch.setattr("npgpt.kernels.products.precision.has_bf16_hardware", lambda: False)
     tokens = rng.integers(0, 257, (1, 3))
-    assert GPT2(CONFIG, params=params, precision="int8").generate(tokens, 5).shape == (1, 8)
-    with pytest.raises(ArgumentError, match="precision bf16 takes a CPU with"):
+    assert GPT2(CONFIG, params=params, weight_format="int8").generate(tokens, 5).shape == (1, 8)
+    with pytest.raises(ArgumentError, match="precision bf16 needs a CPU with"):
         GPT2(CONFIG, params=params, precision="bf16")
-
-
-def test_a_model_of_float64_is_not_rounded(rng):
-    params, tokens = Parameters.init(CONFIG, seed=3, dtype=np.float64), rng.integers(0, 257, (1, 3))
-    made = [
-        GPT2(CONFIG, params=params, precision=name).generate(tokens, 5, seed=1)
-        for name in ("fp32", "int8")
-    ]
-    assert (made[0] == made[1]).all()
-
-
-def test_the_program_samples_in_int8(model_file, capsys, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        "npgpt.model.generation.parameters_for_few",
-        lambda model: asked.append(few(model)) or asked[0],
-    )
-    words = ["--model", model_file, "--prompt", "she", "--greedy", "--precision", "int8"]
-    assert sample.main(words) == 0
-    assert capsys.readouterr().out.startswith("she")
-    assert len(asked) == 1 and isinstance(asked[0].head, Scaled)
 
 
 def test_the_program_says_what_int8_costs(model_file, params, tmp_path, capsys, rng):
@@ -139,7 +120,7 @@ def test_the_program_says_what_int8_costs(model_file, params, tmp_path, capsys, 
         assert evaluate.main(["--model", str(model), "--tokens", tokens, *words]) == 0
         return float(capsys.readouterr().out.split("loss ")[1].split()[0].strip(","))
 
-    in_int8 = loss(model_file, "--precision", "int8")
+    in_int8 = loss(model_file, "--weight-format", "int8")
     for name in ROUNDED:
         w = getattr(params, name)
         w[...] = by_hand(w)
@@ -153,5 +134,5 @@ def test_what_does_not_sample_refuses_it(capsys, tmp_path):
     with pytest.raises(SystemExit) as stopped:
         train_gpt2.main(["--run", str(tmp_path / "run"), "--precision", "int8"])
     assert stopped.value.code == 2 and "int8" in capsys.readouterr().err
-    with pytest.raises(ArgumentError, match="precision int8 takes the backend numba, not numpy"):
-        GPT2(CONFIG, precision="int8", backend="numpy")
+    with pytest.raises(ArgumentError, match="weight_format int8 needs the backend numba"):
+        GPT2(CONFIG, weight_format="int8", backend="numpy")

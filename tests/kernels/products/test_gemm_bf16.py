@@ -5,9 +5,10 @@ import contextlib
 import numba
 import numpy as np
 import pytest
+from helpers import computing_in
 
 import npgpt
-from npgpt.core.precision import computing_in, finer
+from npgpt.core.precision import at_least_bf16x3
 from npgpt.errors import ArgumentError
 from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.products import amx, avx512_bf16
@@ -17,7 +18,7 @@ from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
 from npgpt.kernels.products.pack_bf16 import NR, PANEL_TILES, TILE_PAIRS, TILE_ROWS, pack
 from npgpt.kernels.products.product import SHARED_PACK_MIN_ROWS, product
 from npgpt.kernels.products.shared_pack_bf16 import NC, product_shared_pack
-from npgpt.model.generation import forward_step
+from npgpt.model.decoder import forward_step
 
 needs_bf16 = pytest.mark.usefixtures("hardware")
 NO_INIT = np.empty((0, 0), np.float32)
@@ -255,9 +256,9 @@ def test_what_must_be_finer_than_bf16_is_bf16x3(rng):
         return out
 
     split = result(computing_in("bf16x3"))
-    np.testing.assert_array_equal(result(computing_in("bf16"), finer()), split)
-    np.testing.assert_array_equal(result(computing_in("bf16x3"), finer()), split)
-    np.testing.assert_array_equal(result(finer()), result(computing_in("fp32")))
+    np.testing.assert_array_equal(result(computing_in("bf16"), at_least_bf16x3()), split)
+    np.testing.assert_array_equal(result(computing_in("bf16x3"), at_least_bf16x3()), split)
+    np.testing.assert_array_equal(result(at_least_bf16x3()), result(computing_in("fp32")))
     assert (split != result(computing_in("bf16"))).any()
     assert (split != result(computing_in("fp32"))).any() == amx.available()
 
@@ -267,7 +268,7 @@ def test_queries_and_keys_are_finer_than_bf16(monkeypatch, params, state):
     """Without that, the loss in bf16 is another one."""
     model = npgpt.GPT2(params.config, params=params, precision="bf16")
     loss = model.loss(state.x, state.y)
-    monkeypatch.setattr("npgpt.model.gpt2.finer", contextlib.nullcontext)
+    monkeypatch.setattr("npgpt.model.passes.at_least_bf16x3", contextlib.nullcontext)
     assert model.loss(state.x, state.y) != loss
 
 
@@ -283,7 +284,7 @@ def test_queries_and_keys_of_a_prompt_are_finer_than_bf16(monkeypatch, params, s
             return forward_step(prompt, kv, 0, model.params, model.layers)
 
     first = logits()
-    monkeypatch.setattr("npgpt.model.generation.finer", contextlib.nullcontext)
+    monkeypatch.setattr("npgpt.model.generation.at_least_bf16x3", contextlib.nullcontext)
     assert (logits() != first).any()
 
 
@@ -303,14 +304,14 @@ def test_gradients_are_near_those_of_float32(coarse, params, state):
 def test_a_machine_without_bf16_hardware_refuses_it_in_a_sentence(monkeypatch, params):
     monkeypatch.setattr(amx, "available", lambda: False)
     monkeypatch.setattr(avx512_bf16, "available", lambda: False)
-    with pytest.raises(ArgumentError, match="precision bf16 takes a CPU with AMX tiles or AVX-512"):
+    with pytest.raises(ArgumentError, match="precision bf16 needs a CPU with AMX tiles or AVX-512"):
         npgpt.GPT2(params.config, precision="bf16")
     npgpt.GPT2(params.config, precision="fp32")
 
 
 def test_an_unknown_precision_is_refused(params, monkeypatch):
-    monkeypatch.setattr("npgpt.core.precision.granted", lambda: True)
+    monkeypatch.setattr("npgpt.kernels.products.precision.has_bf16_hardware", lambda: True)
     with pytest.raises(ArgumentError, match="must be one of fp32, bf16x3, bf16, int8, not 'fp16'"):
         npgpt.GPT2(params.config, precision="fp16")
-    with pytest.raises(ArgumentError, match="precision bf16 takes the backend numba, not numpy"):
+    with pytest.raises(ArgumentError, match="precision bf16 needs the backend numba, not numpy"):
         npgpt.GPT2(params.config, precision="bf16", backend="numpy")

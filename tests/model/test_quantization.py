@@ -6,27 +6,27 @@ import numpy as np
 import pytest
 
 from npgpt import GPT2, ArgumentError, GPT2Config, Parameters
-from npgpt.core.parameters import MULTIPLIED
-from npgpt.kernels.matmul import FEW
-from npgpt.model.weights import WEIGHTS, find_weights, round_weights
+from npgpt.core.parameters import QUANTIZABLE
+from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
+from npgpt.model.quantization import WEIGHT_FORMATS, find_weight_format, quantize_weights
 
 CONFIG = GPT2Config(block_size=64, vocab_size=97, n_layer=2, n_head=2, n_embd=64)
-PROMPTS = (1, 5, 8, 9, 40)  # tokens: up to FEW rows are read in the smaller format itself
+PROMPTS = (1, 5, 8, 9, 40)  # tokens: up to GEMV_MAX_ROWS rows are read in the smaller format itself
 SEEDS = (0, 1, 2)
-ROUNDED = [name for name, format in WEIGHTS.items() if format.round]
+ROUNDED = [name for name, format in WEIGHT_FORMATS.items() if format.quantize]
 
 
 def exact(seed=3):
     """Parameters of a model that says many things."""
     params = Parameters.init(CONFIG, seed=seed)
-    for name in ("wpe", *MULTIPLIED):
+    for name in ("wpe", *QUANTIZABLE):
         getattr(params, name)[...] *= 25
     params.lnfw[:] = np.random.default_rng(seed).standard_normal(CONFIG.n_embd)
     return params
 
 
-def make(weights="fp32", params=None, **options):
-    return GPT2(CONFIG, params=params or exact(), weights=weights, **options)
+def make(weight_format="fp32", params=None, **options):
+    return GPT2(CONFIG, params=params or exact(), weight_format=weight_format, **options)
 
 
 def texts(model, seed, cache):
@@ -58,17 +58,17 @@ def logits_apart(model):
     return np.abs(decoded - expected).max() / np.abs(expected).max()
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("weights", WEIGHT_FORMATS)
 def test_what_is_decoded_has_the_logits_of_forward(weights):
     assert logits_apart(make(weights)) < 1e-5
 
 
 def test_the_prompts_lie_on_both_sides_of_few():
-    assert {count <= FEW for count in PROMPTS} == {True, False}
-    assert FEW in PROMPTS and FEW + 1 in PROMPTS
+    assert {count <= GEMV_MAX_ROWS for count in PROMPTS} == {True, False}
+    assert GEMV_MAX_ROWS in PROMPTS and GEMV_MAX_ROWS + 1 in PROMPTS
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("weights", WEIGHT_FORMATS)
 def test_a_greedy_text_is_the_same_with_and_without_the_cache(weights):
     model = make(weights)
     assert differing(model) == 0
@@ -101,7 +101,7 @@ def test_the_params_hold_what_they_are_rounded_to(weights):
     before, model = exact(), make(weights)
     for name, view in model.params.items():
         w, old = view.astype(np.float64), getattr(before, name).astype(np.float64)
-        if name not in MULTIPLIED:
+        if name not in QUANTIZABLE:
             np.testing.assert_array_equal(w, old)
             continue
         assert not np.array_equal(w, old), name
@@ -117,13 +117,13 @@ def test_the_params_hold_what_they_are_rounded_to(weights):
 
 def test_weights_in_float32_are_left_alone():
     np.testing.assert_array_equal(make("fp32").params.flat, exact().flat)
-    assert round_weights(exact(), "fp32") == {}
+    assert quantize_weights(exact(), "fp32") == {}
 
 
 @pytest.mark.parametrize("weights", ROUNDED)
 def test_rounding_twice_is_rounding_once(weights):
     once = make(weights).params
-    twice = GPT2(CONFIG, params=copy.deepcopy(once), weights=weights).params
+    twice = GPT2(CONFIG, params=copy.deepcopy(once), weight_format=weights).params
     np.testing.assert_allclose(twice.flat, once.flat, rtol=3e-7)
     if weights == "bf16":
         np.testing.assert_array_equal(twice.flat, once.flat)
@@ -158,14 +158,14 @@ def test_what_cannot_be_rounded_is_refused(weights):
         make(weights, backend="numpy")
     params = Parameters.init(CONFIG, dtype=np.float64)
     before = params.flat.copy()
-    with pytest.raises(ArgumentError, match=f"weights {weights} are rounded from float32, not"):
-        GPT2(CONFIG, params=params, weights=weights)
+    with pytest.raises(ArgumentError, match=f"weight_format {weights} is rounded from float32, not"):
+        GPT2(CONFIG, params=params, weight_format=weights)
     np.testing.assert_array_equal(params.flat, before)
 
 
 @pytest.mark.parametrize("name", ["int4", "", None, "INT8"])
 def test_an_unknown_format_is_refused(name):
-    for ask in (find_weights, make):
+    for ask in (find_weight_format, make):
         with pytest.raises(ArgumentError, match="weights must be one of fp32, bf16, int8, not "):
             ask(name)
 
