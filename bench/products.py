@@ -58,7 +58,11 @@ SYSTEMS = {
     "NumPy": numpy_product,
     "PyTorch": pytorch_product,
     "npgpt": npgpt_product,
-    **{f"npgpt, {name}": partial(npgpt_product, precision=name) for name in PRECISIONS if name != "fp32"},
+    **{
+        f"npgpt, {name}": partial(npgpt_product, precision=name)
+        for name in PRECISIONS
+        if name != "fp32"
+    },
     "PyTorch, bf16": partial(pytorch_product, bf16=True),
     "PyTorch, bf16 and casts": partial(pytorch_product, casts=True),
 }

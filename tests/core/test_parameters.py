@@ -42,7 +42,7 @@ def test_the_views_of_a_copy_are_on_its_own_buffer(copied):
 def test_a_buffer_that_does_not_fit_is_refused():
     count = Parameters(CONFIG).flat.size
     for flat in (np.zeros(count + 1), np.zeros(2 * count)[::2], np.zeros((1, count))):
-        with pytest.raises(ArgumentError, match="flat must be contiguous and"):
+        with pytest.raises(ArgumentError, match="flat must be C-contiguous of shape"):
             Parameters(CONFIG, flat)
 
 

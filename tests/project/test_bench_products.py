@@ -15,7 +15,7 @@ def test_every_system_computes_the_product(system, kind, request):
     if "PyTorch" in system:
         pytest.importorskip("torch")
     if "npgpt, bf16" in system:
-        request.getfixturevalue("bf16_units")
+        request.getfixturevalue("bf16_hardware")
     x, y, out = operands(kind, 33, 40, 50)
     result = bench.SYSTEMS[system](x, y, out)()
     result = result.float().numpy() if "PyTorch" in system else out
@@ -24,7 +24,7 @@ def test_every_system_computes_the_product(system, kind, request):
 
 
 def test_the_systems_take_turns_and_what_they_did_is_written(
-    monkeypatch, capsys, tmp_path, bf16_units
+    monkeypatch, capsys, tmp_path, bf16_hardware
 ):
     asked = []
 

@@ -8,7 +8,7 @@ import pytest
 from helpers import computing_in
 
 import npgpt
-from npgpt.core.precision import at_least_bf16x3
+from npgpt.core.precision import at_least_bf16x3, bf16_terms
 from npgpt.errors import ArgumentError
 from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.products import amx, avx512_bf16
@@ -18,7 +18,7 @@ from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
 from npgpt.kernels.products.pack_bf16 import NR, PANEL_TILES, TILE_PAIRS, TILE_ROWS, pack
 from npgpt.kernels.products.product import SHARED_PACK_MIN_ROWS, product
 from npgpt.kernels.products.shared_pack_bf16 import NC, product_shared_pack
-from npgpt.model.decoder import forward_step
+from npgpt.model.decoder import Decoder
 
 needs_bf16 = pytest.mark.usefixtures("hardware")
 NO_INIT = np.empty((0, 0), np.float32)
@@ -273,19 +273,19 @@ def test_queries_and_keys_are_finer_than_bf16(monkeypatch, params, state):
 
 
 @needs_bf16
-def test_queries_and_keys_of_a_prompt_are_finer_than_bf16(monkeypatch, params, state):
-    model = npgpt.GPT2(params.config, params=params, precision="bf16")
-    L, NH, C = params.config.n_layer, params.config.n_head, params.config.n_embd
+def test_generation_multiplies_in_bf16x3_at_least(monkeypatch, params, state):
+    model, seen = npgpt.GPT2(params.config, params=params, precision="bf16"), []
+
+    def spied(self, tokens, kv, at, whole=Decoder.step):
+        seen.append(bf16_terms())
+        return whole(self, tokens, kv, at)
+
+    monkeypatch.setattr(Decoder, "step", spied)
     prompt = np.tile(state.x[:1], GEMV_MAX_ROWS)[:, : GEMV_MAX_ROWS + 1]  # (1, N)
-
-    def logits():
-        kv = np.zeros((L, 2, 1, NH, prompt.shape[1], C // NH), np.float32)
-        with computing_in("bf16"):
-            return forward_step(prompt, kv, 0, model.params, model.layers)
-
-    first = logits()
-    monkeypatch.setattr("npgpt.model.generation.at_least_bf16x3", contextlib.nullcontext)
-    assert (logits() != first).any()
+    model.generate(prompt, 1)
+    with model.computing(1.0):
+        assert bf16_terms() == 1  # elsewhere this model multiplies in bf16
+    assert seen == [2]
 
 
 def test_gradients_are_near_those_of_float32(coarse, params, state):
@@ -311,7 +311,7 @@ def test_a_machine_without_bf16_hardware_refuses_it_in_a_sentence(monkeypatch, p
 
 def test_an_unknown_precision_is_refused(params, monkeypatch):
     monkeypatch.setattr("npgpt.kernels.products.precision.has_bf16_hardware", lambda: True)
-    with pytest.raises(ArgumentError, match="must be one of fp32, bf16x3, bf16, int8, not 'fp16'"):
+    with pytest.raises(ArgumentError, match="must be one of fp32, bf16x3, bf16, not 'fp16'"):
         npgpt.GPT2(params.config, precision="fp16")
     with pytest.raises(ArgumentError, match="precision bf16 needs the backend numba, not numpy"):
         npgpt.GPT2(params.config, precision="bf16", backend="numpy")
