@@ -12,8 +12,8 @@ from npgpt.data.tokenizer import write_tokenizer
 from npgpt.data.training_data import TrainingData
 from npgpt.errors import ArgumentError, FileError
 from npgpt.model import memory
+from npgpt.training import run, start
 from npgpt.training.settings import make_settings
-from npgpt.training.train import run, start
 
 SIZES = {"n_layer": 1, "n_head": 2, "n_embd": 8, "T": 8}
 

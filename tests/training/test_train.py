@@ -17,7 +17,8 @@ from npgpt.data.tokenizer import write_tokenizer
 from npgpt.errors import ArgumentError, FileError, TrainingError
 from npgpt.formats import run_checkpoint
 from npgpt.formats.run_checkpoint import checkpoint_steps
-from npgpt.training.train import loop, train
+from npgpt.training import loop
+from npgpt.training.train import train
 from npgpt.training.trainer import Trainer
 
 SIZES = {"n_layer": 1, "n_head": 2, "n_embd": 8, "B": 2, "T": 8}
@@ -94,7 +95,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("order", ["sequence", "random", "shuffle", "documents", "one batch"])
 def test_a_run_goes_on_bit_for_bit(tmp_path, tokens, order, monkeypatch):
-    monkeypatch.setattr("npgpt.training.train.outliers.WINDOW", 5)
+    monkeypatch.setattr("npgpt.training.outliers.WINDOW", 5)
     settings = {**SETTINGS, **tokens, "order": order, "skip_norm_z": 1.2}
     if order == "one batch":
         settings |= {"order": "shuffle", "overfit_one_batch": True, "skip_norm_z": 0.0}
@@ -124,7 +125,7 @@ def killed(tokens, folder, at):
     code = f"""
 import os, signal
 from npgpt.formats import run_checkpoint
-from npgpt.training.train import run
+from npgpt.training import run
 from npgpt.training.train import train
 from npgpt.training.trainer import Trainer
 def kill(*args, **kwargs):
@@ -276,7 +277,7 @@ def test_a_run_that_diverges_keeps_its_last_good_state(
 
 def test_a_validation_loss_that_is_no_number_is_never_the_best(tmp_path, tokens, monkeypatch):
     losses = iter([3.0, 3.0, float("nan")])  # after the steps 0, 7 and 14
-    monkeypatch.setattr("npgpt.training.train.trainer.mean_loss", lambda *args: next(losses))
+    monkeypatch.setattr("npgpt.training.trainer.mean_loss", lambda *args: next(losses))
     with pytest.raises(TrainingError, match="validation loss is nan after step 14; the last good"):
         train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
     assert checkpoint_steps(tmp_path / "run")[-1] == 10
@@ -305,7 +306,7 @@ def test_samples_show_tokens_beyond_the_tokenizer(tmp_path, tokens):
 
 def test_patience_ends_a_run(tmp_path, tokens, monkeypatch):
     losses = itertools.count(1.0)
-    monkeypatch.setattr("npgpt.training.train.trainer.mean_loss", lambda *args: next(losses))
+    monkeypatch.setattr("npgpt.training.trainer.mean_loss", lambda *args: next(losses))
     trained = train(run=str(tmp_path / "run"), **tokens, **{**SETTINGS, "patience": 2})
     assert (trained.step, trained.early, trained.best_val_loss) == (14, True, 1.0)
 
