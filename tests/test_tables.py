@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import TINY_MODEL, write_hellaswag
-from npgpt.kernels.precision import has_bf16_hardware
-from npgpt.model.weights import WEIGHTS
+from npgpt.kernels.products.precision import has_bf16_hardware
+from npgpt.model.quantization import WEIGHT_FORMATS
 
 from npgpt import GPT2, GPT2Config, evaluate, sample, test_gpt2, write_checkpoint
 from npgpt.convert import convert
@@ -78,7 +78,7 @@ def test_each_precision(name, folder, capsys):
     assert test_gpt2.main(["--model", str(TINY_MODEL), "--precision", name, "--steps", "2"]) == 0
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("name", WEIGHT_FORMATS)
 def test_each_format_of_weights(name, folder, capsys):
     model = GPT2.from_pretrained(folder / "model.bin", weights=name)
     text = model.generate([[256, *b"ab"]], 8, temperature=0)[0, 1:].tolist()
