@@ -80,7 +80,7 @@ def test_each_precision(name, folder, capsys):
 
 @pytest.mark.parametrize("name", WEIGHT_FORMATS)
 def test_each_format_of_weights(name, folder, capsys):
-    model = GPT2.from_pretrained(folder / "model.bin", weights=name)
+    model = GPT2.from_pretrained(folder / "model.bin", weight_format=name)
     text = model.generate([[256, *b"ab"]], 8, temperature=0)[0, 1:].tolist()
     expected = b"".join(get_tokenizer("bytes").decode_bytes([token]) for token in text)
     shown = sampled(folder, capsys, "--weight-format", name)

@@ -215,7 +215,7 @@ def test_no_tokens_at_all_is_one_sentence(tmp_path, capsys):
 
 
 def test_a_run_in_use_is_one_sentence(tmp_path, tokens, capsys):
-    run = Run(tmp_path / "run", Settings(run=str(tmp_path / "run"), train=str(tokens)))
+    run = Run.create(Settings(run=str(tmp_path / "run"), train=str(tokens)))
     command = [sys.executable, "-m", "npgpt.train_gpt2", "--resume", str(run.folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     run.close()

@@ -53,7 +53,13 @@ class Run:
                 f"run: {settings.run} holds a run already: go on with it by"
                 f" --resume {settings.run}, or name another folder"
             )
-        return cls(settings)
+        run = cls(settings)
+        try:
+            run._write_settings()
+        except BaseException:
+            run.close()
+            raise
+        return run
 
     @classmethod
     def reopen(cls, folder, **changes):
@@ -70,8 +76,7 @@ class Run:
 
     def begin(self, step):
         """Keep the settings, and continue the logs from a step."""
-        with written(self.folder / SETTINGS) as file:
-            file.write(as_toml(self.settings).encode())
+        self._write_settings()
         self.logs = RunLogs(self.folder, step, self.settings.tensorboard)
 
     def close(self):
@@ -97,6 +102,10 @@ class Run:
         keep = {*self.steps()[-self.settings.keep :], best_step(self.folder)}
         for old in set(self.steps()) - keep:
             remove(self.checkpoint(old))
+
+    def _write_settings(self):
+        with written(self.folder / SETTINGS) as file:
+            file.write(as_toml(self.settings).encode())
 
     def _lock(self):
         from filelock import FileLock, Timeout

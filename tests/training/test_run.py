@@ -23,7 +23,7 @@ def settings(tmp_path):
 
 @pytest.fixture
 def run(settings):
-    run = Run(settings.run, settings)
+    run = Run.create(settings)
     yield run
     run.close()
 
@@ -37,39 +37,39 @@ def saved(run, params, step, val_loss):
 
 def test_a_run_is_opened_with_the_settings_it_was_made_with(run, settings):
     run.close()
-    again = Run(settings.run)
+    again = Run.reopen(settings.run)
     assert again.settings == settings
     again.close()
 
 
 def test_only_the_steps_can_be_changed(run, settings):
     run.close()
-    refused = Run(settings.run, steps=30)
+    refused = Run.reopen(settings.run, steps=30)
     refused.close()  # before it began: what it was opened with is forgotten
-    longer = Run(settings.run, steps=20)
+    longer = Run.reopen(settings.run, steps=20)
     longer.begin(0)
     longer.close()
     assert longer.settings == Settings(run=settings.run, keep=2, steps=20)
     with pytest.raises(ArgumentError, match="resume goes with steps alone, not with lr"):
-        Run(settings.run, steps=20, lr=1.0)
-    again = Run(settings.run)
+        Run.reopen(settings.run, steps=20, lr=1.0)
+    again = Run.reopen(settings.run)
     assert again.settings.steps == 20
     again.close()
 
 
 def test_a_folder_with_a_run_is_not_begun_again(run, settings):
     with pytest.raises(ArgumentError, match="holds a run already: go on with it by --resume"):
-        Run(settings.run, settings)
+        Run.create(settings)
 
 
 def test_a_folder_without_a_run_is_nothing_to_go_on_with(tmp_path):
     with pytest.raises(FileError, match="no run to go on with: it has no settings.toml"):
-        Run(tmp_path)
+        Run.reopen(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_in_use_is_refused_to_another_process(run, settings):
-    code = f"from npgpt.training.run import Run; Run({settings.run!r})"
+    code = f"from npgpt.training.run import Run; Run.reopen({settings.run!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.endswith(f"FileError: {settings.run}: in use by another process\n")
     run.close()
@@ -79,17 +79,17 @@ def test_a_folder_in_use_is_refused_to_another_process(run, settings):
 def test_a_file_in_the_way_is_one_sentence(tmp_path, settings):
     (tmp_path / "run").write_text("")
     with pytest.raises(FileError, match="run: cannot be written: "):
-        Run(settings.run, settings)
+        Run.create(settings)
 
 
 def test_what_a_killed_process_left_is_swept(run, settings, params):
     saved(run, params, 3, None)
-    (run.checkpoints / "step_00000004.partial").mkdir()
+    (run.folder / "checkpoints" / "step_00000004.partial").mkdir()
     (run.folder / "log.jsonl.77.partial").write_text("")
-    (run.samples / "step_00000004.txt.77.partial").write_text("")
+    (run.folder / "samples" / "step_00000004.txt.77.partial").write_text("")
     run.close()
-    again = Run(settings.run)
-    assert [path.name for path in again.checkpoints.iterdir()] == ["step_00000003"]
+    again = Run.reopen(settings.run)
+    assert [path.name for path in (again.folder / "checkpoints").iterdir()] == ["step_00000003"]
     assert not list(again.folder.rglob("*.partial"))
     again.close()
 
@@ -120,8 +120,8 @@ def update(step, loss=2.5):
 
 def test_the_logs_are_json_lines_and_llm_c_s(run):
     run.begin(0)
-    run.log({"step": 0, "val_loss": 4.0})
-    run.log_update(update(1), tokens=100)
+    run.logs.validation(0, 4.0)
+    run.logs.update(update(1), tokens=100)
     lines = (run.folder / "log.jsonl").read_text().splitlines()
     assert json.loads(lines[0]) == {"step": 0, "val_loss": 4.0}
     assert json.loads(lines[1]) == {
@@ -134,17 +134,17 @@ def test_the_logs_are_json_lines_and_llm_c_s(run):
 
 def test_logs_go_back_to_the_step_that_a_run_goes_on_from(run):
     run.begin(0)
-    run.log({"step": 0, "val_loss": 4.0})
+    run.logs.validation(0, 4.0)
     for step in (1, 2, 3):
-        run.log_update(update(step), 100)
+        run.logs.update(update(step), 100)
     kept = {name: (run.folder / name).read_text() for name in ("log.jsonl", "main.log")}
-    run.log({"step": 3, "val_loss": 3.0})
-    run.log_update(update(4), 100)
+    run.logs.validation(3, 3.0)
+    run.logs.update(update(4), 100)
     for name, half in (("log.jsonl", '{"step": 3, "lo'), ("main.log", "s:2 tr")):
         with open(run.folder / name, "a") as file:
             file.write(half)  # killed while it wrote
     run.begin(3)
-    run.log_update(update(4), 100)
+    run.logs.update(update(4), 100)
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2, 3, 3, 4]
     assert (run.folder / "main.log").read_text().startswith(kept["main.log"])
@@ -154,17 +154,18 @@ def test_logs_go_back_to_the_step_that_a_run_goes_on_from(run):
 
 
 def test_a_sample_is_a_file(run):
-    run.add_sample(30, "ünd\n")
-    run.add_sample(30, "once more ü")
-    assert (run.samples / "step_00000030.txt").read_text("utf-8") == "once more ü"
+    run.begin(0)
+    run.logs.sample(30, "ünd\n")
+    run.logs.sample(30, "once more ü")
+    assert (run.folder / "samples" / "step_00000030.txt").read_text("utf-8") == "once more ü"
 
 
 def test_tensorboard_gets_what_the_log_gets(tmp_path):
     pytest.importorskip("tensorboardX", reason="the extra tensorboard is not installed")
     settings = Settings(run=str(tmp_path / "run"), tensorboard=True)
-    run = Run(settings.run, settings)
+    run = Run.create(settings)
     run.begin(0)
-    run.log_update(update(1), 100)
+    run.logs.update(update(1), 100)
     run.close()
     (events,) = (run.folder / "tensorboard").iterdir()
     assert b"tokens_per_second" in events.read_bytes()
@@ -174,5 +175,5 @@ def test_tensorboard_without_its_extra_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     settings = Settings(run=str(tmp_path / "run"), tensorboard=True)
     with pytest.raises(ArgumentError, match=r"pip install 'npgpt\[tensorboard\]'"):
-        Run(settings.run, settings)
+        Run.create(settings)
     assert not (tmp_path / "run").exists()
