@@ -22,7 +22,7 @@ KERNELS = Path(__file__).parents[1]
 SOURCES = sorted([*KERNELS.rglob("*.py"), *Path(layers.__file__).parent.glob("*.py")])
 STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
 
-kernels = []
+kernels: list = []
 
 
 def jit(kernel=None, *, parallel=False, signature=None):

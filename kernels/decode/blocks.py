@@ -21,7 +21,7 @@ from npgpt.kernels.residual import add_block
 from npgpt.layers.layernorm import EPS
 
 # The parameters of all blocks, stacked: the matrices are Scaled.
-Blocks = namedtuple("Blocks", BLOCK_NAMES)
+Blocks = namedtuple("Blocks", BLOCK_NAMES)  # type: ignore[misc]
 
 
 def decode_params(p, quantized):

@@ -16,8 +16,10 @@ import numpy as np
 MIN_BYTES = 1 << 16  # below it NumPy's own allocation is as quick
 MIN_IDLE_BYTES = 1 << 26  # always kept in idle blocks: a forward pass holds hardly any array
 
-idle = defaultdict(list)  # size in bytes -> the blocks that no array uses
-in_use = {}  # id of a weak reference -> the reference and the block that its array uses
+# size in bytes -> the blocks that no array uses
+idle: defaultdict[int, list[mmap.mmap]] = defaultdict(list)
+# id of a weak reference -> the reference and the block that its array uses
+in_use: dict[int, tuple[weakref.ref, mmap.mmap]] = {}
 
 
 def empty(shape, dtype):
