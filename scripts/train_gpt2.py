@@ -4,7 +4,7 @@
 
 writes NAME.bin, the checkpoint, NAME_debug_state.bin, a batch with its logits, loss and gradients
 by autograd, and NAME_debug_state.losses.json, the losses of ten AdamW steps on that batch; then it
-samples 16 tokens. Weights come from a seed or, with --weights gpt2, from the Hugging Face Hub. It
+samples 16 tokens. Weights come from a seed or, with --model gpt2, from the Hugging Face Hub. It
 imports nothing of npgpt, so that the check is independent.
 """
 
@@ -198,13 +198,22 @@ def sample(model, start, count, seed, top_k=40):
 
 
 class Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse's, with --some_option taken for --some-option."""
+        args = [
+            "=".join([option.replace("_", "-"), *value]) if arg.startswith("--") else arg
+            for arg in (sys.argv[1:] if args is None else args)
+            for option, *value in [arg.split("=", 1)]
+        ]
+        return super().parse_known_args(args, namespace)
+
     def error(self, message):
         fail(f"{message} (see --help)")
 
 
 def parse():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", metavar="NAME", help="of the Hub, or a folder; default: seed")
+    parser.add_argument("--model", metavar="NAME", help="of the Hub, or a folder; default: seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--spread", type=float, help="noise on every weight and bias, not GPT-2's")
     parser.add_argument("--size", choices=SIZES, default="124M")
@@ -212,8 +221,13 @@ def parse():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"default: {default}")
     for name in ("n-layer", "n-head", "n-embd"):
         parser.add_argument(f"--{name}", type=int, help="default: the size's")
-    parser.add_argument("-B", type=int, default=4, help="batch; default: 4")
-    parser.add_argument("-T", type=int, default=64, help="sequence length; default: 64")
+    for names, default, help in (
+        (("-B", "--B", "--batch-size"), 4, "batch"),
+        (("-T", "--T", "--seq-len"), 64, "sequence length"),
+    ):
+        parser.add_argument(
+            *names, dest=names[0][1:], type=int, default=default, help=f"{help}; default: {default}"
+        )
     parser.add_argument("--tokens", metavar="FILE", help="a token file; default: random, by seed")
     parser.add_argument("--version", type=int, choices=(1, 3, 5), default=3, help="default: 3")
     parser.add_argument("--steps", type=int, default=10, help="default: 10")
@@ -241,16 +255,16 @@ def parse():
 
 def build(args):
     """The model that the arguments describe; a pretrained one brings its own sizes."""
-    if args.weights:
-        pretrained = load_pretrained(args.weights)
+    if args.model:
+        pretrained = load_pretrained(args.model)
         config = pretrained.config
         args.block_size, args.vocab_size = config.n_positions, config.vocab_size
         args.n_layer, args.n_head, args.n_embd = config.n_layer, config.n_head, config.n_embd
         if config.n_inner not in (None, 4 * config.n_embd):
-            fail(f"{args.weights}: n_inner must be 4 * n_embd, not {config.n_inner}")
+            fail(f"{args.model}: n_inner must be 4 * n_embd, not {config.n_inner}")
     if args.T > args.block_size:
         fail(f"T {args.T} must be at most the block_size, {args.block_size}")
-    if args.weights:
+    if args.model:
         model = GPT(args)
         model.copy_weights(pretrained)
     else:
