@@ -1,4 +1,4 @@
-"""Print for pip what pyproject.toml needs with the extras named, or with --lowest as old as it may be.
+"""Print for pip what pyproject.toml needs, with some extras, or with --lowest as old as it may be.
 
 python3 .ci/needs.py [--lowest] EXTRA ...
 """

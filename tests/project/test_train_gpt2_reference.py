@@ -85,7 +85,7 @@ class TestWithPyTorch:
         torch.manual_seed(1)
         theirs = transformers.GPT2LMHeadModel(config)
         theirs.save_pretrained(tmp_path / "folder")
-        weights = ["--weight-format", str(tmp_path / "folder"), "-B", "2"]
+        weights = ["--model", str(tmp_path / "folder"), "-B", "2"]
         done = reference(tmp_path, *weights, "-T", "12", status=2)
         assert done.stderr.endswith("error: T 12 must be at most the block_size, 11\n")
         reference(tmp_path, *weights, "-T", "9")
