@@ -1,6 +1,8 @@
 """The fixtures that several test files share: the tiny pair, bf16 hardware, the real text."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numba
@@ -14,6 +16,7 @@ from npgpt.kernels.products.precision import has_bf16_hardware
 
 
 def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
     parser.addoption("--full-size", action="store_true", help="also run GPT-2 124M (some minutes)")
 
 
@@ -23,6 +26,27 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("full_size"):
                 item.add_marker(skip)
+    named = any("::" in argument for argument in config.args)
+    if not (named or config.getoption("--slow")):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+
+
+@pytest.fixture(scope="session")
+def compiled():
+    """The kernels of float32 are compiled, by a process of its own.
+
+    A process that compiles a kernel computes other last digits than those that load it, so a test
+    that compares bits between processes needs this.
+    """
+    code = (
+        "import npgpt, numpy as np; x = np.zeros((2, 40), int);"
+        "m = npgpt.GPT2(npgpt.GPT2Config(40, 7, 1, 2, 32)); m.forward_backward(x, x);"
+        "m.forward_backward(x, x, add=True); m.update(1e-3, clip=1.0, decayed_params='matrices');"
+        "m.generate(x[:, :1], 2); m.generate(x, 2); m.loss(x[:1, :2], x[:1, :2])"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL, cwd=ROOT)
 
 
 @pytest.fixture

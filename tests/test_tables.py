@@ -5,8 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import TINY_MODEL, write_hellaswag
-from npgpt.kernels.products.precision import has_bf16_hardware
-from npgpt.model.quantization import WEIGHT_FORMATS
 
 from npgpt import GPT2, GPT2Config, evaluate, sample, test_gpt2, write_checkpoint
 from npgpt.convert import convert
@@ -18,8 +16,10 @@ from npgpt.evaluation.hellaswag import Example
 from npgpt.evaluation.table import EVALUATIONS
 from npgpt.formats.models import load_model
 from npgpt.formats.table import FORMATS, format_for, format_of, write_model
+from npgpt.kernels.products.precision import has_bf16_hardware
 from npgpt.model.backend import BACKENDS
 from npgpt.model.optimizer import DECAYED_PARAMS, OPTIMIZERS
+from npgpt.model.quantization import WEIGHT_FORMATS
 from npgpt.train_gpt2 import main as train_main
 from npgpt.training.schedules import SCHEDULES
 

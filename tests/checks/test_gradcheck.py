@@ -171,7 +171,7 @@ def test_whole_gpt2_with_a_wrong_attention_is_caught(rng, monkeypatch):
     assert "dlnfw" not in wrong  # it comes before
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", ["numpy", pytest.param("numba", marks=pytest.mark.slow)])
 def test_the_program_shows_a_row_for_each_layer_and_argument(backend, capsys):
     assert main(["--backend", backend]) == 0
     rows = capsys.readouterr().out.splitlines()

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 PAIRS = ["encoder", "layernorm", "matmul", "attention", "gelu", "crossentropy"]
 SINGLES = ["adamw_update", "attention_step", "gradient_norm", "residual_add"]
 SHAPES = [(1, 1, 1), (2, 5, 7), (3, 67, 48), (1, 145, 33), (1, 300, 64), (4, 64, 768)]  # B, T, C
-DTYPES = [np.float32, np.float64]
+DTYPES = [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)]
 
 
 @pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
@@ -92,6 +92,7 @@ def test_twin_equals_its_textbook(name, shape, dtype, count):
             assert_close(gradient, book, rtol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PAIRS if name not in ("attention", "gelu")])
 @pytest.mark.parametrize("add", [False, True])
 @pytest.mark.parametrize("own", [layers, kernels], ids=["textbook", "twin"])
@@ -178,6 +179,7 @@ def test_gemv_rows_equal_their_textbook_on_any_number_of_threads(dtype, M, N, K,
         )
 
 
+@pytest.mark.slow
 def test_steps_take_what_is_not_contiguous_or_not_writable(rng):
     def odd(*shape):
         array = rng.standard_normal((*shape, 2))[..., 0]
@@ -303,6 +305,7 @@ def test_importing_npgpt_does_not_load_numba():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
 def test_twins_take_what_is_not_contiguous_or_not_writable(name, rng):
     args, shape = arguments(name, (2, 5, 8), np.float64, rng)
@@ -358,6 +361,7 @@ def test_a_product_without_terms_is_what_it_starts_from():
     assert (out == 0).all()
 
 
+@pytest.mark.slow
 def test_an_edit_in_any_source_makes_what_is_on_disk_invalid(tmp_path):
     """Compile a kernel in a copy, edit a file of the textbook's that it takes constants from."""
     shutil.copytree(ROOT / "npgpt", tmp_path / "npgpt", ignore=shutil.ignore_patterns("*cache*"))

@@ -11,6 +11,8 @@ STEP = """
 import resource, sys
 import numpy as np
 import npgpt
+
+pytestmark = pytest.mark.slow
 config = npgpt.GPT2Config(block_size=512, vocab_size=20000, n_layer=4, n_head=8, n_embd=512)
 B, T, recompute = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
 model = npgpt.GPT2(config, recompute=recompute)

@@ -8,6 +8,8 @@ import pytest
 from bench import products as bench
 from bench.machine import operands
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("system", bench.SYSTEMS)
 @pytest.mark.parametrize("kind", ["x @ w.T", "dout @ w", "dout.T @ x"])

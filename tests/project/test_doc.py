@@ -7,6 +7,8 @@ import re
 import pytest
 from helpers import ROOT, blocks_as_script, run_blocks
 
+pytestmark = pytest.mark.slow
+
 PAGES = sorted(ROOT.glob("doc/*/*.md"))
 LINKING = [*ROOT.glob("*.md"), *ROOT.glob("doc/**/*.md"), *ROOT.glob("notebooks/*.[im]*")]
 

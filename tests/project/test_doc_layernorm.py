@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from helpers import ROOT, run, run_blocks
 
+pytestmark = pytest.mark.slow
+
 DOC = ROOT / "doc" / "layernorm"
 THIRD_TERM = "    - xhat * (dxhat * xhat).mean(-1, keepdims=True)  # (B, T, C)\n"
 

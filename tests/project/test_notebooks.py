@@ -8,6 +8,8 @@ import resource
 import pytest
 from helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 why = "the notebooks run with the extra `notebooks`: pip install -e '.[notebooks]'"
 nbformat = pytest.importorskip("nbformat", reason=why)
 nbclient = pytest.importorskip("nbclient", reason=why)

@@ -10,6 +10,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 for module in ("sphinx", "myst_nb", "furo", "latex2mathml"):
     pytest.importorskip(module, reason="needs the extra `doc`")
 

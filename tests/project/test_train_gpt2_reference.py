@@ -11,6 +11,8 @@ from npgpt import GPT2, layers, read_checkpoint, read_debug_state, write_checkpo
 from npgpt.formats.debug_state import write_debug_state
 from npgpt.test_gpt2 import main
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = ROOT / "scripts" / "train_gpt2.py"
 ODD = "--n-layer 3 --n-head 3 --n-embd 21 --vocab-size 133 --block-size 11 -B 3 -T 7".split()
 

@@ -19,7 +19,7 @@ from npgpt.data.training_data import TrainingData
 from npgpt.training.settings import make_settings
 from npgpt.training.trainer import Trainer
 
-pytestmark = pytest.mark.reference
+pytestmark = [pytest.mark.reference, pytest.mark.slow]
 SCRIPT = ROOT / "scripts" / "train_gpt2.py"
 
 

@@ -23,7 +23,9 @@ def model_in(weight_format, dtype=np.float32):
     return GPT2(CONFIG, params=params, weight_format=weight_format)
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(
+    params=["fp32", *(pytest.param(n, marks=pytest.mark.slow) for n in ("bf16", "int8"))]
+)
 def weight_format(request):
     return request.param
 

@@ -8,6 +8,8 @@ from helpers import computing_in
 from npgpt import kernels, layers
 from npgpt.kernels.heads.bf16 import BLOCK_ROWS
 
+pytestmark = pytest.mark.slow
+
 BOUNDS = {"bf16x3": (1e-7, 2e-5), "bf16": (5e-4, 1e-2)}  # of the relative error in the L2 norm
 SHAPES = [  # B, T, NH, hs
     (1, 1, 1, 64),

@@ -20,6 +20,8 @@ from npgpt.kernels.products.product import SHARED_PACK_MIN_ROWS, product
 from npgpt.kernels.products.shared_pack_bf16 import NC, product_shared_pack
 from npgpt.model.decoder import Decoder
 
+pytestmark = pytest.mark.slow
+
 needs_bf16 = pytest.mark.usefixtures("hardware")
 NO_INIT = np.empty((0, 0), np.float32)
 SPLIT_ERROR = 2e-5  # of bf16x3, root mean square, as a part of the result's own spread
