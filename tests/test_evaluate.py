@@ -82,6 +82,7 @@ def shown(capsys):
     return {name: value for name, value in (line.replace(",", "").split()[:2] for line in lines)}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bf16_hardware")
 def test_the_program_computes_in_bf16(bytes_model, tokens, tmp_path, capsys):
     write_tokens(tmp_path / "tokens.bin", tokens)

@@ -67,6 +67,7 @@ def trained(folder, *options):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_each_precision(name, folder, capsys):
     if PRECISIONS[name].bf16_terms and not has_bf16_hardware():

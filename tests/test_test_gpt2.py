@@ -48,6 +48,7 @@ def test_the_tiny_pair_agrees_far_within_the_tolerances(backend, capsys):
     assert lines[-1] == "overall okay: True"
 
 
+@pytest.mark.slow
 def test_the_tiny_pair_agrees_in_other_precisions(coarse, capsys):
     assert main(["--precision", coarse]) == 0
     assert f"backend numba, precision {coarse}\n" in capsys.readouterr().out

@@ -269,6 +269,7 @@ def test_twin_repeats_bit_for_bit_on_any_number_of_threads(name):
             np.testing.assert_array_equal(array, first)
 
 
+@pytest.mark.slow
 def test_layernorm_twin_passes_the_gradient_check(rng):
     x, (w, b) = rng.standard_normal((2, 3, 5)), rng.standard_normal((2, 5))
     assert gradcheck(kernels.layernorm_forward, kernels.layernorm_backward, x, w, b)

@@ -38,7 +38,12 @@ def greedy_by_forward(model, tokens, count):
 
 
 @pytest.mark.parametrize(
-    ("backend", "dtype"), [("numpy", np.float64), ("numba", np.float32), ("numba", np.float64)]
+    ("backend", "dtype"),
+    [
+        ("numpy", np.float64),
+        ("numba", np.float32),
+        pytest.param("numba", np.float64, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("T", [1, 4, 9, 10, 23])
 @pytest.mark.parametrize("B", [1, 3])

@@ -73,6 +73,7 @@ def test_backends_agree(rng):
     np.testing.assert_allclose(*grads, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_float64_model_computes_in_float64(rng):
     params = Parameters.init(CONFIG, dtype=np.float64)
     model = GPT2(CONFIG, params=params)

@@ -11,8 +11,6 @@ STEP = """
 import resource, sys
 import numpy as np
 import npgpt
-
-pytestmark = pytest.mark.slow
 config = npgpt.GPT2Config(block_size=512, vocab_size=20000, n_layer=4, n_head=8, n_embd=512)
 B, T, recompute = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
 model = npgpt.GPT2(config, recompute=recompute)
@@ -26,6 +24,7 @@ print(npgpt.estimate(config, B, T, recompute).total)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize(("B", "T"), [(1, 64), (8, 512)])
 def test_it_is_within_a_tenth_of_the_real_peak(B, T, recompute):

@@ -172,11 +172,13 @@ def test_an_unknown_format_is_refused(name):
             ask(name)
 
 
+@pytest.mark.slow
 def test_a_greedy_text_is_the_same_with_and_without_the_cache_in_coarse_precisions(coarse):
     model = make(precision=coarse)
     assert differing(model) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bf16_hardware")
 @pytest.mark.parametrize("weights", ROUNDED)
 def test_weights_and_precision_go_together(weights):
