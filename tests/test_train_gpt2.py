@@ -131,6 +131,7 @@ def test_recompute_and_threads_change_no_bit(tmp_path, tokens, monkeypatch):
     np.testing.assert_array_equal(ends[0], ends[2])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bf16_hardware")
 def test_a_run_goes_on_in_its_precision(tmp_path, tokens):
     values = {**SMALL, "n_embd": 64, "schedule": "constant", "train": str(tokens)}

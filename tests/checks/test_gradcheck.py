@@ -136,6 +136,7 @@ def test_whole_gpt2_is_checked_in_all_sixteen_gradients(rng):
     assert len(report.rows) == 16
 
 
+@pytest.mark.slow
 def test_whole_gpt2_without_a_residual_is_caught(rng, monkeypatch):
     model = tiny_gpt2("numpy", rng)
     tokens, targets = rng.integers(0, model.config.vocab_size, (2, 2, 3))
@@ -146,6 +147,7 @@ def test_whole_gpt2_without_a_residual_is_caught(rng, monkeypatch):
     assert "dlnfw" not in wrong
 
 
+@pytest.mark.slow
 def test_whole_gpt2_that_forgets_the_heads_part_of_wte_is_caught(rng, monkeypatch):
     model = tiny_gpt2("numpy", rng)
     tokens, targets = rng.integers(0, model.config.vocab_size, (2, 2, 3))
@@ -181,6 +183,7 @@ def test_the_program_shows_a_row_for_each_layer_and_argument(backend, capsys):
     assert rows[-1] == "overall okay: True"
 
 
+@pytest.mark.slow
 def test_the_program_ends_with_1_where_a_gradient_is_wrong(monkeypatch, capsys):
     right = layers.gelu_backward
     monkeypatch.setattr(layers, "gelu_backward", lambda *a: right(*a) + 1e-3)

@@ -56,7 +56,7 @@ def test_greedy_tokens_are_those_of_forward_with_and_without_the_cache(backend, 
     assert len(np.unique(expected[:, T:])) > 2
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", ["numpy", pytest.param("numba", marks=pytest.mark.slow)])
 def test_drawn_tokens_are_the_same_without_the_cache(backend, rng):
     model, tokens = make(backend, np.float64), rng.integers(0, 13, (2, 3))
     options = {"temperature": 0.7, "top_k": 9, "top_p": 0.9, "repetition_penalty": 1.2, "seed": 3}

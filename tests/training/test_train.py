@@ -173,6 +173,7 @@ run.remove = remove
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, tokens, compiled):
     elsewhere(run=str(tmp_path / "whole"), **tokens, **SETTINGS)
