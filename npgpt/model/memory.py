@@ -59,7 +59,7 @@ def estimate(
 
 
 def check_memory(config, B, T, recompute, optimizer, loaded=0):
-    """Print what a step will take; raises ArgumentError where that is not available.
+    """Print what a step will take -> Estimate; raises ArgumentError where that is not available.
 
     So many bytes of what it needs are in memory already.
     """
@@ -71,6 +71,7 @@ def check_memory(config, B, T, recompute, optimizer, loaded=0):
             f"a step takes {need.total / 1e9:.2f} GB of memory, but {free / 1e9:.2f} GB are"
             f" available{advice}"
         )
+    return need
 
 
 def available_memory():

@@ -8,7 +8,6 @@ import os
 import shutil
 from pathlib import Path
 
-from npgpt.core.parameters import count_parameters
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import written
 from npgpt.formats.run_checkpoint import (
@@ -20,7 +19,6 @@ from npgpt.formats.run_checkpoint import (
     remove,
     save,
 )
-from npgpt.model.optimizer import OPTIMIZERS
 from npgpt.training.logs import RunLogs, summary_writer
 from npgpt.training.settings import RENAMED, as_toml, make_settings, read_toml
 
@@ -132,10 +130,9 @@ class Run:
                     raise FileError(f"{left}: cannot be removed: {error.strerror}") from error
 
 
-def check_disk(s, config):
-    """Refuse a run by these Settings whose checkpoints do not fit on the disk."""
-    parameters = 4 * count_parameters(config)
-    checkpoint = parameters + OPTIMIZERS[s.optimizer].state_bytes(config)
+def check_disk(s, need):
+    """Refuse a run by these Settings whose checkpoints, by its Estimate, do not fit on the disk."""
+    checkpoint = need.parameters + need.moments
     free = shutil.disk_usage(nearest_existing_parent(s.run)).free
     more = max(1, s.keep + 2 - len(checkpoint_steps(s.run)))
     if checkpoint * more > free:

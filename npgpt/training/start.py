@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from npgpt.core.config import GPT2Config
-from npgpt.core.parameters import Parameters, count_parameters
+from npgpt.core.parameters import count_parameters
 from npgpt.data.tokenizer import GPT2Tokenizer, tokenizer_from
 from npgpt.errors import ArgumentError
 from npgpt.formats.models import load_model
@@ -33,15 +33,13 @@ def make_model(s, data):
         config = config_from_scratch(s, depth, data.tokenizer)
     tokenizer = data.reconcile_tokenizers(s.model, description)
     data.check_fits(config, s.T)
-    check_memory(config, s.B, s.T, s.recompute, s.optimizer, loaded)
-    check_disk(s, config)
-    params = Parameters.init(config, s.seed) if params is None else params
-    return model_of(s, params, tokenizer)
+    check_disk(s, check_memory(config, s.B, s.T, s.recompute, s.optimizer, loaded))
+    return model_of(s, config, params, tokenizer)
 
 
-def model_of(s, params, tokenizer):
-    """A GPT2 on these Parameters that computes as the Settings say."""
-    model = GPT2(params.config, params=params, **s.model_options)
+def model_of(s, config, params, tokenizer):
+    """A GPT2 on these Parameters, or on new ones, that computes as the Settings say."""
+    model = GPT2(config, s.seed, params=params, **s.model_options)
     model.tokenizer = tokenizer
     return model
 

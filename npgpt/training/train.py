@@ -81,12 +81,12 @@ def reopen(run):
     params, state = load(folder, OPTIMIZERS[s.optimizer].MOMENTS)
     config = params.config
     data.check_fits(config, s.T)
-    check_memory(config, s.B, s.T, s.recompute, s.optimizer, loaded=3 * params.flat.nbytes)
-    check_disk(s, config)
+    loaded = 3 * params.flat.nbytes
+    check_disk(s, check_memory(config, s.B, s.T, s.recompute, s.optimizer, loaded))
     if s.steps < state["step"]:
         raise ArgumentError(f"steps must be at least the {state['step']} done, not {s.steps}")
     description = read_tokenizer(folder / "model.bin")
-    model = model_of(s, params, data.reconcile_tokenizers(folder, description))
+    model = model_of(s, config, params, data.reconcile_tokenizers(folder, description))
     trainer = Trainer(model, s, data)
     try:
         trainer.restore(state)
