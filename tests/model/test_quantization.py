@@ -10,6 +10,8 @@ from npgpt.core.parameters import QUANTIZABLE
 from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
 from npgpt.model.quantization import WEIGHT_FORMATS, find_weight_format, quantize_weights
 
+pytestmark = pytest.mark.slow
+
 CONFIG = GPT2Config(block_size=64, vocab_size=97, n_layer=2, n_head=2, n_embd=64)
 PROMPTS = (1, 5, 8, 9, 40)  # tokens: up to GEMV_MAX_ROWS rows are read in the smaller format itself
 SEEDS = (0, 1, 2)

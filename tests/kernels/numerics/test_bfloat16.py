@@ -7,6 +7,8 @@ from npgpt import GPT2, GPT2Config, Parameters, kernels, layers
 from npgpt.core.parameters import MATRICES
 from npgpt.kernels.numerics.bfloat16 import BLOCK, as_float, to_bf16
 
+pytestmark = pytest.mark.slow
+
 CONFIG = GPT2Config(block_size=9, vocab_size=13, n_layer=2, n_head=3, n_embd=12)
 
 

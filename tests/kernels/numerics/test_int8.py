@@ -20,6 +20,8 @@ from npgpt.data.token_files import write_tokens
 from npgpt.data.tokenizer import write_tokenizer
 from npgpt.kernels.numerics.int8 import QMAX, to_int8
 
+pytestmark = pytest.mark.slow
+
 CONFIG = GPT2Config(block_size=16, vocab_size=257, n_layer=2, n_head=3, n_embd=48)
 ROUNDED = [name for name in MATRICES if name != "wpe"]
 
