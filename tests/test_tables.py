@@ -79,6 +79,7 @@ def test_each_precision(name, folder, capsys):
     assert test_gpt2.main(["--model", str(TINY_MODEL), "--precision", name, "--steps", "2"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WEIGHT_FORMATS)
 def test_each_format_of_weights(name, folder, capsys):
     model = GPT2.from_pretrained(folder / "model.bin", weight_format=name)

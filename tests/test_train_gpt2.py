@@ -169,23 +169,26 @@ def test_a_settings_file_and_options_that_win(tmp_path, tokens, capsys):
     [
         (["--stps", "3"], "there is no setting stps; did you mean steps?"),
         (["--chekpoint-every", "3"], "did you mean checkpoint_every?"),
-        (["--run", "a\udce9"], "run holds 'a\\udce9', which is no text"),
+        (["--run", "a\udce9"], "run must be valid Unicode, not 'a\\udce9'"),
         (["--steps", "many"], "argument --steps: invalid int value: 'many'"),
         (["--schedule", "cos"], "argument --schedule: invalid choice: 'cos'"),
         (["word"], "there is no setting word"),
         (["--config", "{tmp}/none.toml"], "none.toml: No such file or directory"),
         (["--config", "{tmp}/bad.toml"], "bad.toml: there is no setting learnrate"),
-        (["--resume", "{tmp}"], "no run to go on with: it has no settings.toml"),
+        (["--resume", "{tmp}"], "not a run: it has no settings.toml"),
         (["--steps", "0"], "steps must be at least 1, not 0"),
         ([], "model must name what to start from (gpt2, d12, a file, ...), or n_layer"),
         (["--train", "{tmp}/none.bin"], "none.bin: No such file or directory"),
-        (["--model", "d7"], "model must be one of d6, d12, d24, d36, d48 without n_layer"),
+        (["--model", "d7"], "model must be one of d6, d12, d24, d36, d48, not d7"),
         (["--model", "{tmp}/none"], "none"),
         (["--n_layer", "1", "--n_head", "3", "--n_embd", "8"], "n_embd must be divisible"),
         (["--model", "d6", "--block_size", "32"], "T can be 32, the model's block_size, not 64"),
         (["--model", "d6", "--vocab_size", "9"], "vocab_size must be at least 257"),
         (["--model", "d6", "--T", "400"], "takes 401 tokens or more"),
-        (["--model", "d6", "--sample_every", "1", "--sample_prompt", "\udcff"], "which is no text"),
+        (
+            ["--model", "d6", "--sample_every", "1", "--sample_prompt", "\udcff"],
+            "must be valid Unicode",
+        ),
     ],
 )
 def test_a_bad_setting_is_one_sentence_and_leaves_nothing(
@@ -286,5 +289,5 @@ def test_the_exit_status_of_a_run_that_was_stopped_is_its_signal_s(tmp_path, mon
     stopped = Trained(tmp_path, None, 9, None, None, 15, False)
     monkeypatch.setattr(train_gpt2, "train", lambda **settings: stopped)
     assert main([]) == 143
-    expected = f"stopped after step 9; to go on: npgpt train --resume {tmp_path}\n"
+    expected = f"stopped after step 9; continue with: npgpt train --resume {tmp_path}\n"
     assert capsys.readouterr().out == expected

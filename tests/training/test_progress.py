@@ -2,7 +2,7 @@
 
 import sys
 
-from npgpt.training.progress import Progress, clock
+from npgpt.training.progress import Progress, format_duration
 from npgpt.training.trainer import Update
 
 
@@ -11,7 +11,7 @@ def update(step, skipped=False):
 
 
 def test_without_a_terminal_there_are_about_100_lines(capsys):
-    progress = Progress(0, 1000, tokens=50)
+    progress = Progress(0, 1000, tokens_per_step=50)
     for step in range(1, 1001):
         progress.update(update(step))
     progress.close()
@@ -22,13 +22,13 @@ def test_without_a_terminal_there_are_about_100_lines(capsys):
 
 
 def test_an_update_that_was_skipped_is_told(capsys):
-    Progress(0, 1000, tokens=50).update(update(7, skipped=True))
+    Progress(0, 1000, tokens_per_step=50).update(update(7, skipped=True))
     assert capsys.readouterr().out.startswith("step 7: skipped, an outlier: loss 2.5000")
 
 
 def test_on_a_terminal_there_is_a_bar(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    progress = Progress(4, 10, tokens=50)
+    progress = Progress(4, 10, tokens_per_step=50)
     progress.update(update(5))
     progress.say("a line above it")
     progress.close()
@@ -38,7 +38,7 @@ def test_on_a_terminal_there_is_a_bar(capsys, monkeypatch):
 
 
 def test_the_clock():
-    assert [clock(s) for s in (0, 59.6, 3661, 360000)] == [
+    assert [format_duration(s) for s in (0, 59.6, 3661, 360000)] == [
         "0:00:00",
         "0:01:00",
         "1:01:01",

@@ -47,10 +47,10 @@ def test_only_the_steps_can_be_changed(run, settings):
     refused = Run.reopen(settings.run, steps=30)
     refused.close()  # before it began: what it was opened with is forgotten
     longer = Run.reopen(settings.run, steps=20)
-    longer.begin(0)
+    longer.start_from(0)
     longer.close()
     assert longer.settings == Settings(run=settings.run, keep=2, steps=20)
-    with pytest.raises(ArgumentError, match="resume goes with steps alone, not with lr"):
+    with pytest.raises(ArgumentError, match="with resume only steps can be given, not lr"):
         Run.reopen(settings.run, steps=20, lr=1.0)
     again = Run.reopen(settings.run)
     assert again.settings.steps == 20
@@ -58,12 +58,12 @@ def test_only_the_steps_can_be_changed(run, settings):
 
 
 def test_a_folder_with_a_run_is_not_begun_again(run, settings):
-    with pytest.raises(ArgumentError, match="holds a run already: go on with it by --resume"):
+    with pytest.raises(ArgumentError, match="already holds a run: continue it with --resume"):
         Run.create(settings)
 
 
 def test_a_folder_without_a_run_is_nothing_to_go_on_with(tmp_path):
-    with pytest.raises(FileError, match="no run to go on with: it has no settings.toml"):
+    with pytest.raises(FileError, match="not a run: it has no settings.toml"):
         Run.reopen(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -97,7 +97,7 @@ def test_what_a_killed_process_left_is_swept(run, settings, params):
 def test_the_last_and_the_best_checkpoints_are_kept(run, params):
     for step, val_loss in ((1, 3.0), (2, 2.0), (3, 2.5), (4, None), (5, 2.6)):
         saved(run, params, step, val_loss)
-    assert run.steps() == checkpoint_steps(run.folder) == [2, 4, 5]
+    assert run.checkpoint_steps() == checkpoint_steps(run.folder) == [2, 4, 5]
     assert best_step(run.folder) == 2
 
 
@@ -105,13 +105,13 @@ def test_without_validation_the_last_is_the_best(run, params):
     assert best_step(run.folder) is None
     for step in (1, 2, 3):
         saved(run, params, step, None)
-    assert best_step(run.folder) == 3 and run.steps() == [2, 3]
+    assert best_step(run.folder) == 3 and run.checkpoint_steps() == [2, 3]
 
 
 def test_a_checkpoint_that_is_there_is_not_written_again(run, params):
     saved(run, params, 1, 3.0)
     saved(run, params, 1, 4.0)
-    assert json.loads((run.checkpoint(1) / "state.json").read_text())["val_loss"] == 3.0
+    assert json.loads((run.checkpoint_folder(1) / "state.json").read_text())["val_loss"] == 3.0
 
 
 def update(step, loss=2.5):
@@ -119,7 +119,7 @@ def update(step, loss=2.5):
 
 
 def test_the_logs_are_json_lines_and_llm_c_s(run):
-    run.begin(0)
+    run.start_from(0)
     run.logs.validation(0, 4.0)
     run.logs.update(update(1), tokens=100)
     lines = (run.folder / "log.jsonl").read_text().splitlines()
@@ -133,7 +133,7 @@ def test_the_logs_are_json_lines_and_llm_c_s(run):
 
 
 def test_logs_go_back_to_the_step_that_a_run_goes_on_from(run):
-    run.begin(0)
+    run.start_from(0)
     run.logs.validation(0, 4.0)
     for step in (1, 2, 3):
         run.logs.update(update(step), 100)
@@ -143,18 +143,18 @@ def test_logs_go_back_to_the_step_that_a_run_goes_on_from(run):
     for name, half in (("log.jsonl", '{"step": 3, "lo'), ("main.log", "s:2 tr")):
         with open(run.folder / name, "a") as file:
             file.write(half)  # killed while it wrote
-    run.begin(3)
+    run.start_from(3)
     run.logs.update(update(4), 100)
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2, 3, 3, 4]
     assert (run.folder / "main.log").read_text().startswith(kept["main.log"])
     assert len((run.folder / "main.log").read_text().splitlines()) == 6
-    run.begin(0)
+    run.start_from(0)
     assert (run.folder / "log.jsonl").read_text() == (run.folder / "main.log").read_text() == ""
 
 
 def test_a_sample_is_a_file(run):
-    run.begin(0)
+    run.start_from(0)
     run.logs.sample(30, "ünd\n")
     run.logs.sample(30, "once more ü")
     assert (run.folder / "samples" / "step_00000030.txt").read_text("utf-8") == "once more ü"
@@ -164,7 +164,7 @@ def test_tensorboard_gets_what_the_log_gets(tmp_path):
     pytest.importorskip("tensorboardX", reason="the extra tensorboard is not installed")
     settings = Settings(run=str(tmp_path / "run"), tensorboard=True)
     run = Run.create(settings)
-    run.begin(0)
+    run.start_from(0)
     run.logs.update(update(1), 100)
     run.close()
     (events,) = (run.folder / "tensorboard").iterdir()

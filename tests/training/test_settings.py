@@ -16,11 +16,11 @@ def test_the_defaults_are_within_their_own_limits():
 @pytest.mark.parametrize(
     "values, words",
     [
-        ({"lr": "fast"}, "lr must be of the kind float, not 'fast'"),
+        ({"lr": "fast"}, "lr must be of type float, not 'fast'"),
         ({"lr": 0.0}, "lr must be above 0, not 0.0"),
         ({"lr": float("nan")}, "lr must be a finite number, not nan"),
-        ({"steps": 1.5}, "steps must be of the kind int, not 1.5"),
-        ({"steps": True}, "steps must be of the kind int, not True"),
+        ({"steps": 1.5}, "steps must be of type int, not 1.5"),
+        ({"steps": True}, "steps must be of type int, not True"),
         ({"steps": 0}, "steps must be at least 1, not 0"),
         ({"beta1": 1.0}, "beta1 must be below 1, not 1.0"),
         ({"final_lr_fraction": 1.5}, "final_lr_fraction must be at most 1, not 1.5"),
@@ -33,7 +33,7 @@ def test_the_defaults_are_within_their_own_limits():
         ({"optimizer": "sgd"}, "optimizer must be one of adamw, not 'sgd'"),
         ({"decayed_params": "biases"}, "decayed_params must be one of matrices, all, not 'biases'"),
         ({"schedule": "cos"}, "schedule must be one of cosine, linear, constant, wsd, not 'cos'"),
-        ({"recompute": 1}, "recompute must be of the kind bool, not 1"),
+        ({"recompute": 1}, "recompute must be of type bool, not 1"),
         ({"B": 3, "T": 5, "total_batch": 40}, "total_batch must be a multiple of B * T = 15"),
     ],
 )

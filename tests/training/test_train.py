@@ -79,7 +79,7 @@ def test_a_run_starts_from_a_model_file(tmp_path, tokens, params):
     settings = {"train": str(tmp_path / "few.bin"), "model": str(start), "B": 2, "T": 8}
     trained = train(run=str(tmp_path / "run"), **settings, steps=1, lr=1e-30)
     np.testing.assert_allclose(trained.model.params.flat, params.flat, atol=1e-20)
-    with pytest.raises(ArgumentError, match="n_layer is for a model from scratch, not for"):
+    with pytest.raises(ArgumentError, match="n_layer applies only to a model from scratch, not to"):
         train(run=str(tmp_path / "other"), **settings, n_layer=3)
     with pytest.raises(FileError, match="few.bin: has the token 249, but the model's go up to 99"):
         small = {**SIZES, "vocab_size": 100}
@@ -210,7 +210,7 @@ def test_a_run_can_be_made_longer(tmp_path, tokens):
     longer = train(resume=tmp_path / "run", steps=20)
     whole = train(run=str(tmp_path / "whole"), **tokens, **{**SETTINGS, "schedule": "constant"})
     np.testing.assert_array_equal(longer.model.params.flat, whole.model.params.flat)
-    with pytest.raises(ArgumentError, match="resume goes with steps alone, not with lr"):
+    with pytest.raises(ArgumentError, match="with resume only steps can be given, not lr"):
         train(resume=tmp_path / "run", lr=1.0)
 
 
@@ -242,13 +242,13 @@ def test_a_signal_finishes_the_step_and_the_run_goes_on(tmp_path, tokens, monkey
 
 
 def test_a_second_signal_ends_at_once_but_not_the_same_one_twice(monkeypatch):
-    with loop.signals() as stopped:
+    with loop.stop_on_signal() as stopped:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.01)
     assert stopped == [signal.SIGTERM]
     monkeypatch.setattr(loop, "SAME_SIGNAL", 0.0)
-    with loop.signals() as stopped, pytest.raises(KeyboardInterrupt):
+    with loop.stop_on_signal() as stopped, pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)  # until Python has called the handler
         assert stopped == [signal.SIGINT]

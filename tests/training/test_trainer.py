@@ -186,7 +186,7 @@ def test_a_run_is_done_after_its_steps_or_when_it_gets_no_better(tokens):
 
 
 def test_a_sample_takes_a_tokenizer_and_a_prompt_that_it_knows(tokens):
-    with pytest.raises(ArgumentError, match="sample_every takes a tokenizer"):
+    with pytest.raises(ArgumentError, match="sample_every needs a tokenizer"):
         trainer(tokens, sample_every=5)
     model = npgpt.GPT2(CONFIG, backend="numpy")
     model.tokenizer = CharsTokenizer("abc")

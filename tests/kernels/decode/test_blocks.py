@@ -32,7 +32,7 @@ def weight_format(request):
 
 def test_matrices_alone_are_read_in_the_format(weight_format):
     model = model_in(weight_format)
-    blocks = model.decoder().blocks
+    blocks = model.decoder().stacked_blocks
     for name in BLOCK_NAMES:
         if name in MATRICES:
             assert getattr(blocks, name).values.dtype == KINDS[weight_format]
@@ -89,7 +89,7 @@ def test_it_is_taken_for_few_positions_alone(weight_format, monkeypatch, rng):
 
 def test_what_it_is_given_stays_as_it_is(rng):
     model = model_in("fp32")
-    blocks = model.decoder().blocks
+    blocks = model.decoder().stacked_blocks
     x = rng.standard_normal((2, 1, C)).astype("f4")
     before, weights = x.copy(), model.params.flat.copy()
     out = decode_blocks(x, blocks, np.zeros((L, 2, 2, NH, 4, C // NH), "f4"), 0)

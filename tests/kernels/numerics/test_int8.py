@@ -136,5 +136,5 @@ def test_what_does_not_sample_refuses_it(capsys, tmp_path):
     with pytest.raises(SystemExit) as stopped:
         train_gpt2.main(["--run", str(tmp_path / "run"), "--precision", "int8"])
     assert stopped.value.code == 2 and "int8" in capsys.readouterr().err
-    with pytest.raises(ArgumentError, match="weight_format int8 needs the backend numba"):
+    with pytest.raises(ArgumentError, match="weight_format int8 needs backend numba"):
         GPT2(CONFIG, weight_format="int8", backend="numpy")

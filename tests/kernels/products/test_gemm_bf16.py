@@ -315,5 +315,5 @@ def test_an_unknown_precision_is_refused(params, monkeypatch):
     monkeypatch.setattr("npgpt.kernels.products.precision.has_bf16_hardware", lambda: True)
     with pytest.raises(ArgumentError, match="must be one of fp32, bf16x3, bf16, not 'fp16'"):
         npgpt.GPT2(params.config, precision="fp16")
-    with pytest.raises(ArgumentError, match="precision bf16 needs the backend numba, not numpy"):
+    with pytest.raises(ArgumentError, match="precision bf16 needs backend numba, not numpy"):
         npgpt.GPT2(params.config, precision="bf16", backend="numpy")
