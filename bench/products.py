@@ -18,7 +18,7 @@ from bench.results import write_result
 from bench.turns import child, take_turns
 from npgpt import get_threads
 from npgpt.cli import program
-from npgpt.core.precision import PRECISIONS, multiplying_in
+from npgpt.core.precision import PRECISIONS, use_bf16_terms
 from npgpt.model.backend import make_backend
 
 
@@ -36,7 +36,7 @@ def npgpt_product(x, y, out, precision="fp32"):
     make_backend("numba", precision)
 
     def run():
-        with threads(), multiplying_in(PRECISIONS[precision].bf16_terms):
+        with threads(), use_bf16_terms(PRECISIONS[precision].n_terms):
             product(x, y, out)
 
     return run

@@ -39,7 +39,7 @@ def compare(B, T, rounds, folder):
     model = npgpt.GPT2(npgpt.GPT2Config())
     trainer = Trainer(model, settings, TrainingData(settings.train))
     run, progress = Run.create(settings), Progress(0, settings.steps, B * T)
-    run.begin(0)
+    run.start_from(0)
     x, y = rng.integers(0, VOCAB_SIZE, (2, B, T))
 
     def bare():

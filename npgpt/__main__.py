@@ -1,4 +1,4 @@
-"""The command `npgpt`, also `python -m npgpt`: one subcommand a program."""
+"""The command `npgpt`, also `python -m npgpt`: one subcommand per program."""
 
 import argparse
 import importlib
@@ -14,18 +14,18 @@ PROGRAMS = {
     "prepare stories": ("npgpt.prepro_tinystories", "make token files of TinyStories"),
     "prepare text": ("npgpt.prepro_text", "make token files of your own texts"),
     "prepare addition": ("npgpt.prepro_addition", "make token files of sums, with no download"),
-    "train": ("npgpt.train_gpt2", "train a model, or go on with a run"),
-    "sample": ("npgpt.sample", "let a model write"),
-    "eval": ("npgpt.evaluate", "measure a model's loss, or its HellaSwag accuracy"),
+    "train": ("npgpt.train_gpt2", "train a model, or resume a run"),
+    "sample": ("npgpt.sample", "generate text with a model"),
+    "eval": ("npgpt.evaluate", "measure a model's loss, HellaSwag accuracy or exact match"),
     "plot": ("npgpt.plot", "compare the losses of runs"),
     "convert": ("npgpt.convert", "convert models between llm.c and Hugging Face"),
-    "download": ("npgpt.download", "fetch published models and the reference files"),
+    "download": ("npgpt.download", "download published models and the reference files"),
 }
 
 
 @program
 def main(argv=None, prog=None):
-    """Find the program that the first words name and hand it the rest."""
+    """Run the program that the first words name, with the rest as its arguments."""
     argv = sys.argv[1:] if argv is None else argv
     for name, (module, _) in PROGRAMS.items():
         words = name.split()

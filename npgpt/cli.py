@@ -1,4 +1,4 @@
-"""What every program shares: its parser, its way to end, and the errors as one sentence."""
+"""What all programs share: the parser, exit statuses and one-line errors."""
 
 import argparse
 import functools
@@ -10,7 +10,7 @@ from npgpt.errors import NpgptError
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is `error: ...` and one line on how to learn more.
+    """An argument parser whose errors are one line, `error: ... (see PROGRAM --help)`.
 
     Options are declared with hyphens, and may be given with underscores.
     """
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def hyphenated(argument):
-    """--some_option=some_value -> --some-option=some_value; what is no long option as it is."""
+    """--some_option=some_value -> --some-option=some_value; anything else is unchanged."""
     if not argument.startswith("--"):
         return argument
     option, equals, value = argument.partition("=")
@@ -48,7 +48,7 @@ def add_seq_len(parser, help, default=None):
 
 
 def program(main):
-    """Make main(argv, prog) a program: what it returns is the exit status, 2 is for NpgptError."""
+    """Decorate main(argv, prog), which returns an exit status; an NpgptError exits with 2."""
 
     @functools.wraps(main)
     def run(argv=None, prog=None):
@@ -68,7 +68,7 @@ def program(main):
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
-        except OSError as error:  # of printing: files raise FileError
+        except OSError as error:  # from printing; file errors are FileErrors
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if isinstance(error, BrokenPipeError):  # the reader, `head` say, has seen enough
                 return 141

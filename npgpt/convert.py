@@ -1,7 +1,7 @@
 """Convert a model between llm.c's files and Hugging Face's folders.
 
 SOURCE is a model file, a folder, a run or a published name. A TARGET that ends in .bin becomes an
-llm.c file, any other one a Hugging Face folder. The description of the tokenizer comes along.
+llm.c file, any other one a Hugging Face folder. The tokenizer's description is copied along.
 """
 
 import os
@@ -13,7 +13,7 @@ from npgpt.core.parameters import count_parameters
 from npgpt.errors import ArgumentError
 from npgpt.formats.llmc import DEFAULT_VERSION, VERSIONS
 from npgpt.formats.models import load_model
-from npgpt.formats.table import FORMATS, format_for, write_model
+from npgpt.formats.registry import MODEL_FORMATS, target_format, write_model
 
 
 def convert(source, target, version=None):
@@ -23,7 +23,7 @@ def convert(source, target, version=None):
     would replace source or a file in it.
     """
     target = Path(target)
-    files = FORMATS[format_for(target)].files(target)
+    files = MODEL_FORMATS[target_format(target)].files(target)
     for file in files:
         there = Path(os.path.realpath(file))
         if os.path.exists(file) and Path(os.path.realpath(source)) in (there, *there.parents):
@@ -35,7 +35,7 @@ def convert(source, target, version=None):
 
 @program
 def main(argv=None, prog=None):
-    """Convert SOURCE to TARGET and say what was written."""
+    """Convert SOURCE to TARGET and print what was written."""
     parser = Parser(prog=prog, description=__doc__)
     parser.add_argument("source", metavar="SOURCE")
     parser.add_argument("target", metavar="TARGET", type=Path)
@@ -45,10 +45,10 @@ def main(argv=None, prog=None):
         help=f"of an llm.c file; {versions}; default: {DEFAULT_VERSION}",
     )  # fmt: skip
     args = parser.parse_args(argv)
-    name = format_for(args.target)
-    versions = FORMATS[name].versions
+    name = target_format(args.target)
+    versions = MODEL_FORMATS[name].versions
     if args.version and not versions:
-        parser.error(f"--version is for a TARGET that ends in .bin, not for {args.target}")
+        parser.error(f"--version applies only to a TARGET that ends in .bin, not to {args.target}")
 
     config, path = convert(args.source, args.target, args.version)
     version = args.version or DEFAULT_VERSION

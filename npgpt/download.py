@@ -1,12 +1,11 @@
-"""Download the published models and reference files: checked, resumed where they broke off, kept.
+"""Download the published models and reference files; verify, resume and cache them.
 
-A file takes its name when its sha256 is right. That is known here, except for gpt2-medium, -large
-and -xl: there it is what the server tells with its redirect (X-Linked-Size, X-Linked-Etag), so that
-a mirror is trusted with it, and it stays beside the file for later. A server that does not tell it
-is refused.
+A file is kept only if its sha256 matches. The expected one is built in or, for gpt2-medium,
+-large and -xl, sent by the server with its redirect (X-Linked-Size, X-Linked-Etag), so a mirror is
+trusted for these; it is then recorded beside the file. A server that does not send it is refused.
 
-Settings in the environment: NPGPT_CACHE, the folder to keep files in; NPGPT_OFFLINE=1, take only
-what is there; NPGPT_MIRROR, a base URL instead of https://huggingface.co, with the same paths.
+Environment variables: NPGPT_CACHE, the cache folder; NPGPT_OFFLINE=1, never download;
+NPGPT_MIRROR, a base URL instead of https://huggingface.co, with the same paths.
 """
 
 import sys
@@ -18,13 +17,13 @@ from npgpt.formats.hub import FILES, fetch
 
 @program
 def main(argv=None, prog=None):
-    """Download what a name stands for, or check that it is there."""
+    """Download the files of a name, or verify those that exist."""
     parser = Parser(prog=prog, description=__doc__)
     parser.add_argument("name", choices=FILES, help=", ".join(FILES), metavar="NAME")
     parser.add_argument(
         "--dir", type=Path, metavar="DIR", help="default: a folder NAME in the user's cache"
     )
-    parser.add_argument("--offline", action="store_true", help="only check what is there")
+    parser.add_argument("--offline", action="store_true", help="only verify existing files")
     args = parser.parse_args(argv)
 
     where = fetch(args.name, args.dir, args.offline or None)

@@ -5,7 +5,7 @@ A program prints it as `error: ...` and ends with status 2.
 
 
 class NpgptError(ValueError):
-    """The base of them all."""
+    """The base class of npgpt's errors."""
 
 
 class ArgumentError(NpgptError):

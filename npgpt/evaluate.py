@@ -1,4 +1,4 @@
-"""Evaluate a model: its loss and perplexity, its accuracy on HellaSwag, or its exact answers.
+"""Evaluate a model: loss and perplexity, accuracy on HellaSwag, or exact match on answers.
 
 Each token but the first is predicted once, from those before it in its window of T tokens.
 """
@@ -11,7 +11,7 @@ from npgpt.cli import Parser, add_batch_size, add_seq_len, program
 from npgpt.core.precision import PRECISION_HELP, PRECISIONS
 from npgpt.data.tokenizer import TOKENIZERS, check_same_tokenizer
 from npgpt.errors import ArgumentError
-from npgpt.evaluation.table import ANSWERS_AFTER, EVALUATIONS, Subject
+from npgpt.evaluation.registry import ANSWER_SEPARATOR, EVALUATIONS, Subject
 from npgpt.formats.models import load_model
 from npgpt.model.backend import BACKENDS
 from npgpt.model.gpt2 import GPT2
@@ -20,10 +20,10 @@ from npgpt.model.quantization import WEIGHT_FORMAT_HELP, WEIGHT_FORMATS
 OPTIONS = {"B": "--batch-size", "T": "--seq-len", "batches": "--batches", "after": "--after"}
 
 
-@np.errstate(over="ignore", invalid="ignore")  # of a model that has diverged, the loss is nan
 @program
+@np.errstate(over="ignore", invalid="ignore")  # the loss of a diverged model is nan
 def main(argv=None, prog=None):
-    """Print what the model that the arguments name comes to."""
+    """Evaluate the model and print the result."""
     args = parse(argv, prog)
     params, tokenizer = load_model(args.model)
     options = {name: getattr(args, name) for name in ("backend", "precision", "weight_format")}
@@ -37,7 +37,7 @@ def main(argv=None, prog=None):
 
 
 def parse(argv, prog):
-    """The arguments; `evaluation` is the name of the one that is asked for, `data` its data."""
+    """Parse the arguments; adds `evaluation`, the name of the chosen one, and `data`, its value."""
     parser = Parser(prog=prog, description=__doc__)
     parser.add_argument(
         "--model", required=True, metavar="WHERE",
@@ -51,16 +51,16 @@ def parse(argv, prog):
         )  # fmt: skip
     parser.add_argument(
         "--after", metavar="TEXT",
-        help=f"one token, which answers come after; default: {ANSWERS_AFTER}",
+        help=f"the token between question and answer; default: {ANSWER_SEPARATOR}",
     )  # fmt: skip
-    add_batch_size(parser, "windows at a time; default: 4")
-    add_seq_len(parser, "tokens a window; default: the model's block_size")
+    add_batch_size(parser, "rows per batch; default: 4, with --answers 64")
+    add_seq_len(parser, "tokens per window; default: the model's block_size")
     parser.add_argument(
         "--batches", type=int, metavar="N",
-        help="the first N batches alone, or HellaSwag's examples",
+        help="evaluate only the first N batches (of --hellaswag: examples)",
     )  # fmt: skip
     parser.add_argument(
-        "--tokenizer", choices=TOKENIZERS, help="the model's, where it does not come with one"
+        "--tokenizer", choices=TOKENIZERS, help="tokenizer of a model that has none beside it"
     )
     parser.add_argument("--backend", choices=BACKENDS, default="numba", help="default: numba")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=PRECISION_HELP)

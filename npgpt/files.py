@@ -1,4 +1,4 @@
-"""Opening, reading and writing files so that a failure is one sentence and nothing is half done."""
+"""File access with one-sentence errors and atomic writes; the cache of downloads."""
 
 import os
 import stat
@@ -11,24 +11,30 @@ from npgpt.errors import FileError
 
 HEADER_WORDS = 256
 HEADER_BYTES = 4 * HEADER_WORDS
+PARTIAL = ".partial"  # ends the name of what is not complete yet
 
 
 @contextmanager
-def opened(path):
+def open_for_reading(path):
     """Open a regular file for reading -> file, size in bytes."""
     try:
         mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):  # to open a pipe would wait for its other end
-            raise FileError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}")
+        check_regular(mode, path)  # opening a pipe would block
         with open(path, "rb") as file:
             yield file, os.fstat(file.fileno()).st_size
     except OSError as error:
         raise FileError(f"{path}: {error.strerror or error}") from error
 
 
+def check_regular(mode, path):
+    """Raise FileError unless this mode, of os.stat, is that of a regular file."""
+    if not stat.S_ISREG(mode):
+        raise FileError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}")
+
+
 def read_text(path):
     """Read a UTF-8 file -> str."""
-    with opened(path) as (file, _):
+    with open_for_reading(path) as (file, _):
         try:
             return file.read().decode("utf-8")
         except UnicodeDecodeError as error:
@@ -36,14 +42,14 @@ def read_text(path):
 
 
 @contextmanager
-def written(path):
-    """Open a file to be written: it takes its name when all is written and synced, else never."""
+def atomic_write(path):
+    """Open a file for writing; it gets its name only once completely written and synced."""
     target = Path(os.path.realpath(path))
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial = target.with_name(f"{target.name}.{os.getpid()}{PARTIAL}")
     try:
         old = os.stat(target).st_mode if target.exists() else None
-        if old is not None and not stat.S_ISREG(old):
-            raise FileError(f"{path}: is {'a folder' if stat.S_ISDIR(old) else 'no regular file'}")
+        if old is not None:
+            check_regular(old, path)
         with open(partial, "wb") as file:
             yield file
             file.flush()
@@ -54,28 +60,28 @@ def written(path):
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        with suppress(OSError):  # it has its name by now, or what went wrong is being told
+        with suppress(OSError):  # already renamed, or an error is being raised
             partial.unlink()
 
 
-def read_header(file, size, path, kind, magic, used):
-    """Read the 256 words that start every llm.c file -> the used ones, as ints.
+def read_header(file, size, path, kind, magic, n_used):
+    """Read the 256-word header of an llm.c file -> its first n_used words, as ints.
 
-    The first must be the magic, those that are not used must be 0.
+    The first must be the magic, and all the others must be 0.
     """
     if size < HEADER_BYTES:
         raise FileError(f"{path}: not a {kind} ({size} bytes, the header alone is {HEADER_BYTES})")
     words = np.frombuffer(file.read(HEADER_BYTES), "<i4").tolist()
     if words[0] != magic:
         raise FileError(f"{path}: not a {kind} (magic {words[0]}, expected {magic})")
-    if any(words[used:]):
-        at = next(i for i in range(used, HEADER_WORDS) if words[i])
+    if any(words[n_used:]):
+        at = next(i for i in range(n_used, HEADER_WORDS) if words[i])
         raise FileError(f"{path}: the header is damaged: word {at} must be 0, not {words[at]}")
-    return words[:used]
+    return words[:n_used]
 
 
-def header(*words):
-    """The header with these first words, as bytes."""
+def pack_header(*words):
+    """A header with these first words, as bytes."""
     return np.array([*words, *[0] * (HEADER_WORDS - len(words))], "<i4").tobytes()
 
 
@@ -86,7 +92,19 @@ def read_into(file, out, path):
 
 
 def check_size(path, size, expected, what):
-    """Refuse a file of another size than the one its header calls for."""
+    """Raise FileError unless the file has the size that its header implies."""
     if size != expected:
         fault = "truncated" if size < expected else "too long"
         raise FileError(f"{path}: {fault} ({size} bytes, {what} takes {expected})")
+
+
+def cache_folder():
+    """The folder that downloads are kept in: NPGPT_CACHE, or npgpt's in the user's cache."""
+    import pooch
+
+    return Path(os.environ.get("NPGPT_CACHE") or pooch.os_cache("npgpt"))
+
+
+def is_offline():
+    """Whether NPGPT_OFFLINE forbids downloads."""
+    return os.environ.get("NPGPT_OFFLINE", "") not in ("", "0")

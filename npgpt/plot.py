@@ -1,8 +1,8 @@
-"""Draw the losses of training runs, read from their folders' log.jsonl, into one picture.
+"""Plot the losses of training runs, read from their folders' log.jsonl, in one picture.
 
-Of each run the thin line is every step's training loss, the bold one its running mean, and the
-markers are the validation loss. What has been logged twice, before and after a run was resumed,
-counts as it was logged last.
+For each run, the thin line is every step's training loss, the bold one its running mean, and the
+markers are the validation loss. Of steps logged twice, before and after a run was resumed, the last
+log counts.
 """
 
 import sys
@@ -15,7 +15,7 @@ from npgpt.training.curves import AXES, draw
 
 @program
 def main(argv=None, prog=None):
-    """Draw the runs that the arguments name into one PNG file."""
+    """Plot the runs in one PNG file."""
     parser = Parser(prog=prog, description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run of npgpt train")
     parser.add_argument(

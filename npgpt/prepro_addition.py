@@ -1,7 +1,7 @@
-"""Make token files of sums as `12+07=019`, one a document, for a GPT that learns to add.
+"""Make token files of sums like `12+07=019`, one per document, for a GPT that learns to add.
 
-The sums of two numbers of up to --digits digits, zero-padded, in random order: all of them or, if
-there are more than --count, as many. Neither a+b nor b+a of a sum for validation is in training.
+The sums of two numbers of up to --digits digits, zero-padded, in random order: all of them, or
+--count if there are more. Neither a+b nor b+a of a sum for validation is in training.
 """
 
 import random
@@ -19,21 +19,21 @@ MOST_DIGITS = 9
 
 
 def make_sums(digits, count, seed):
-    """count distinct pairs of numbers of up to so many digits, in random order: [(a, b), ...]."""
+    """Draw `count` distinct pairs of numbers of up to `digits` digits: [(a, b), ...]."""
     numbers = 10**digits
     drawn = random.Random(seed).sample(range(numbers**2), count)
     return [divmod(pair, numbers) for pair in drawn]
 
 
-def show(a, b, digits):
-    """The text of a sum: 12+07=019 and a line's end, of the same length for all."""
+def sum_text(a, b, digits):
+    """The text of a sum: 12+07=019 and a newline, of the same length for all."""
     return f"{a:0{digits}}+{b:0{digits}}={a + b:0{digits + 1}}\n"
 
 
 def split(sums, fraction):
     """Sums -> those for `val` and `train`; a+b and b+a stay together."""
     pairs = list(dict.fromkeys((min(sum_), max(sum_)) for sum_ in sums))
-    held_out = set(pairs[: prepare.validation_share(len(pairs), fraction)])
+    held_out = set(pairs[: prepare.validation_count(len(pairs), fraction)])
     parts = {"val": [], "train": []}
     for a, b in sums:
         parts["val" if (min(a, b), max(a, b)) in held_out else "train"].append((a, b))
@@ -46,7 +46,7 @@ def main(argv=None, prog=None):
     parser = Parser(prog=prog, description=__doc__)
     parser.add_argument("--digits", type=int, metavar="N", default=2, help="default: 2")
     parser.add_argument(
-        "--count", type=int, metavar="N", help=f"how many sums; default: all, up to {COUNT:,}"
+        "--count", type=int, metavar="N", help=f"number of sums; default: all, up to {COUNT:,}"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random order; default: 0")
     prepare.add_val_fraction(parser)
@@ -59,14 +59,16 @@ def main(argv=None, prog=None):
         raise ArgumentError(f"--seed must be at least 0, not {args.seed}")
     there_are = 100**args.digits
     count = min(there_are, COUNT) if args.count is None else args.count
-    if not 3 <= count <= min(there_are, MOST):  # of 2, one could be the other turned round
+    if (
+        not 3 <= count <= min(there_are, MOST)
+    ):  # of 2, one could be the other with its numbers swapped
         raise ArgumentError(f"--count must be from 3 to {min(there_are, MOST)}, not {count}")
     tokenizer = CharsTokenizer(CHARACTERS)
     parts = {
-        name: prepare.encode([show(a, b, args.digits) for a, b in sums], tokenizer)
+        name: prepare.encode([sum_text(a, b, args.digits) for a, b in sums], tokenizer)
         for name, sums in split(make_sums(args.digits, count, args.seed), args.val_fraction).items()
     }
-    prepare.write_parts(args.out, "addition", parts, tokenizer)
+    prepare.write_splits(args.out, "addition", parts, tokenizer)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Make token files of any text: end-of-text before every document, the last ones for validation.
 
-A document is a file, what stands between blank lines, or a line. Of a single document the last
-tokens are for validation.
+A document is a file, the text between blank lines, or a line. Of a single document, the last tokens
+are for validation.
 """
 
 import re
@@ -13,7 +13,7 @@ from npgpt.data import prepare
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import read_text
 
-# One document and the blank lines after it; a blank line may hold blanks.
+# One document and the blank lines after it; a blank line may have spaces.
 BETWEEN_BLANK_LINES = re.compile(r".+?(?:\n(?:[^\S\n]*\n)+|\Z)", re.DOTALL)
 
 
@@ -32,7 +32,7 @@ def find_files(paths):
 
 
 def split(text, by):
-    """Text -> its documents by `file`, `blank` (lines) or `line`, without those that are blank."""
+    """Text -> its documents by `file`, `blank` (lines) or `line`, without blank ones."""
     if by == "blank":
         documents = BETWEEN_BLANK_LINES.findall(text)
     elif by == "line":
@@ -46,9 +46,9 @@ def parts(documents, tokenizer, fraction):
     """Documents -> tokens for `val`, the last ones or the end of a single one, and `train`."""
     if len(documents) == 1:
         tokens = prepare.encode(documents, tokenizer)
-        cut = len(tokens) - prepare.validation_share(len(tokens), fraction)
+        cut = len(tokens) - prepare.validation_count(len(tokens), fraction)
         return {"val": tokens[cut:], "train": tokens[:cut]}
-    cut = len(documents) - prepare.validation_share(len(documents), fraction)
+    cut = len(documents) - prepare.validation_count(len(documents), fraction)
     pieces = {"val": documents[cut:], "train": documents[:cut]}
     return {name: prepare.encode(piece, tokenizer) for name, piece in pieces.items()}
 
@@ -66,7 +66,7 @@ def main(argv=None, prog=None):
         help="what a document is: a file (the default), the text between blank lines, a line",
     )  # fmt: skip
     prepare.add_val_fraction(parser)
-    parser.add_argument("--name", help="what the files are called; default: as the first FILE")
+    parser.add_argument("--name", help="base name of the files; default: that of the first FILE")
     args = parser.parse_args(argv)
 
     name = args.name
@@ -78,10 +78,10 @@ def main(argv=None, prog=None):
     texts = (read_text(path).removeprefix("\ufeff") for path in find_files(args.files))
     documents = [document for text in texts for document in split(text, args.documents)]
     if not documents:
-        raise FileError(f"{', '.join(map(str, args.files))}: no text is in there")
-    tokenizer = prepare.tokenizer_for(args.tokenizer, documents)
+        raise FileError(f"{', '.join(map(str, args.files))}: contains no text")
+    tokenizer = prepare.build_tokenizer(args.tokenizer, documents)
     made = parts(documents, tokenizer, args.val_fraction)
-    prepare.write_parts(args.out, name, made, tokenizer, args.format)
+    prepare.write_splits(args.out, name, made, tokenizer, args.format)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Make token files of tinyshakespeare: 32,768 tokens for validation, the rest for training.
 
-End-of-text stands in front of the text and after every blank line, as in llm.c's files of the same
-name. Without --text the text is downloaded once, its sha256 checked, and kept in the user's cache.
+End-of-text comes before the text and after every blank line, as in llm.c's files of the same name.
+Without --text the text is downloaded once, its sha256 verified, and cached.
 """
 
 import sys
@@ -18,7 +18,7 @@ VALIDATION_TOKENS = 32768
 
 
 def download():
-    """Fetch the text, unless it is in the cache already -> its path."""
+    """Download the text, unless it is in the cache -> its path."""
     return prepare.download(URL, SHA256, "tinyshakespeare.txt", "tinyshakespeare", "--text")
 
 
@@ -38,15 +38,15 @@ def main(argv=None, prog=None):
 
     path = args.text or download()
     text = read_text(path)
-    tokenizer = prepare.tokenizer_for(args.tokenizer, [text])
+    tokenizer = prepare.build_tokenizer(args.tokenizer, [text])
     tokens = tokenize(text, tokenizer)
     if len(tokens) <= VALIDATION_TOKENS:
         raise FileError(
-            f"{path}: {len(tokens)} tokens, but validation takes {VALIDATION_TOKENS} and training"
+            f"{path}: {len(tokens)} tokens, but validation needs {VALIDATION_TOKENS} and training"
             " the rest"
         )
     parts = {"val": tokens[:VALIDATION_TOKENS], "train": tokens[VALIDATION_TOKENS:]}
-    prepare.write_parts(args.out, "tiny_shakespeare", parts, tokenizer, args.format)
+    prepare.write_splits(args.out, "tiny_shakespeare", parts, tokenizer, args.format)
     return 0
 
 

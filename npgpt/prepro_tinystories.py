@@ -1,7 +1,7 @@
 """Make token files of TinyStories: the first shard for validation, the others for training.
 
-End-of-text stands in front of every story, as in llm.c's files. Without --archive the archive
-(1.6 GB) is downloaded once and kept in the user's cache. No member of it is ever unpacked to disk.
+End-of-text comes before every story, as in llm.c's files. Without --archive the archive (1.6 GB) is
+downloaded once and cached. No member of it is ever unpacked to disk.
 """
 
 import sys
@@ -13,20 +13,20 @@ from npgpt.data import prepare
 from npgpt.data.tinystories import ALL, join, tokenize_shards
 from npgpt.data.tokenizer import TOKENIZERS, get_tokenizer
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import opened
+from npgpt.files import open_for_reading
 
 URL = (
     "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/"
     "TinyStories_all_data.tar.gz"
 )
-# We know no sha256 of the archive. What gzip and tar say of lengths and checksums is checked
-# instead when it is read, to its end.
+# The archive's sha256 is not known: the lengths and checksums of gzip and tar are verified instead,
+# as it is read to its end.
 SHA256 = None
-MOST_WORKERS = 8  # without --workers: each takes some hundred megabytes
+MOST_WORKERS = 8  # without --workers: each needs some hundred megabytes
 
 
 def download():
-    """Fetch the archive, unless it is in the cache already -> its path."""
+    """Download the archive, unless it is in the cache -> its path."""
     return prepare.download(URL, SHA256, "TinyStories_all_data.tar.gz", "TinyStories", "--archive")
 
 
@@ -45,11 +45,11 @@ def main(argv=None, prog=None):
     parser.add_argument(
         "--workers", type=int, metavar="N",
         default=min(cpu_count(only_physical_cores=True), MOST_WORKERS),
-        help=f"processes that tokenize; default: one a core, up to {MOST_WORKERS}",
+        help=f"processes that tokenize; default: one per core, up to {MOST_WORKERS}",
     )  # fmt: skip
     parser.add_argument(
         "--shards", type=int, metavar="N", default=ALL,
-        help="take the first N alone, of which the archive has 50; default: all",
+        help="take only the first N of the archive's 50; default: all",
     )  # fmt: skip
     args = parser.parse_args(argv)
     if args.workers < 1:
@@ -58,9 +58,9 @@ def main(argv=None, prog=None):
         raise ArgumentError(f"--shards must be from 2 to {ALL}, not {args.shards}")
 
     tokenizer = get_tokenizer(args.tokenizer)
-    tokenizer.encode("")  # what it lacks is told before the long part, and fetched once
+    tokenizer.encode("")  # what it lacks shows before the long part, and is downloaded once
     archive = args.archive or download()
-    with opened(archive):  # it is there, else nothing is made
+    with open_for_reading(archive):  # raises, before anything is made, if it is missing
         prepare.make_folder(args.out)
     try:
         folder = tempfile.TemporaryDirectory(prefix="tiny_stories_", dir=args.out)
@@ -73,7 +73,7 @@ def main(argv=None, prog=None):
             path = args.out / f"tiny_stories_{part}.bin"
             count = sum(counts[number] for number in numbers)
             join(path, [parts / f"{number:02}" for number in numbers], count)
-            prepare.finish(path, count, tokenizer)
+            prepare.write_tokenizer_and_report(path, count, tokenizer)
     return 0
 
 

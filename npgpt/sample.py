@@ -1,7 +1,7 @@
-"""Let a model go on with a text, or begin one. As in training, end-of-text stands before it.
+"""Generate text, with or without a prompt. As in training, end-of-text comes first.
 
-The text, prompt included, is shown as it is made; several samples are made at once, and shown when
-all of them are done.
+One sample is printed as it is generated, prompt included; several are generated as a batch and
+printed at the end.
 """
 
 import sys
@@ -17,8 +17,8 @@ from npgpt.model.quantization import WEIGHT_FORMAT_HELP, WEIGHT_FORMATS
 from npgpt.model.text import encode_prompt, text_pieces
 
 
-def show(pieces, samples):
-    """Print one sample as it grows, or several one after the other."""
+def print_samples(pieces, samples):
+    """Print one sample as it is generated, or several one after the other."""
     if samples > 1:
         for i, parts in enumerate(zip(*pieces, strict=True), start=1):
             print(f"--- sample {i} of {samples} ---", "".join(parts), sep="\n")
@@ -31,7 +31,7 @@ def show(pieces, samples):
         print()
 
 
-def typed():
+def read_prompts():
     """Yield the lines of standard input that are not empty."""
     while True:
         try:
@@ -49,24 +49,27 @@ def make_parser(prog):
     model = "a published name (gpt2, gpt2-medium, ...), a model file or folder, or a run's folder"
     parser.add_argument("--model", required=True, metavar="WHERE", help=model)
     prompt = parser.add_mutually_exclusive_group()
-    prompt.add_argument("--prompt", metavar="TEXT", help="the text to go on with")
+    prompt.add_argument("--prompt", metavar="TEXT", help="text to continue")
     prompt.add_argument("--prompt-file", type=Path, metavar="FILE", help="a file with that text")
-    lines = "go on with each line that is typed, to the end of the input"
+    lines = "continue each line of standard input"
     prompt.add_argument("--interactive", action="store_true", help=lines)
     likely = parser.add_mutually_exclusive_group()
     likely.add_argument("--greedy", action="store_true", help="always take the likeliest token")
-    stop = "end where this would follow, such as '<|endoftext|>'"
-    for parent, option, kind, default, metavar, text in (
-        (parser, "--tokens", int, 100, "N", "to make; default: 100"),
-        (parser, "--samples", int, 1, "N", "of each prompt; default: 1"),
-        (likely, "--temperature", float, 1.0, "X", "below 1: more of what is likely; default: 1"),
+    stop = "stop before this text, such as '<|endoftext|>'"
+    nucleus = "nucleus sampling: draw from the fewest tokens whose probabilities reach P"
+    for parent, options, kind, default, metavar, text in (
+        (parser, "--tokens --max-new-tokens", int, 100, "N", "tokens to generate; default: 100"),
+        (parser, "--samples", int, 1, "N", "samples per prompt; default: 1"),
+        (likely, "--temperature", float, 1.0, "X", "softmax temperature; default: 1"),
         (parser, "--top-k", int, None, "K", "draw from the K likeliest tokens"),
-        (parser, "--top-p", float, None, "P", "draw from the fewest that have the probability P"),
+        (parser, "--top-p", float, None, "P", nucleus),
         (parser, "--repetition-penalty", float, 1.0, "X", "above 1: repeat less; default: 1"),
         (parser, "--stop", str, None, "TEXT", stop),
-        (parser, "--seed", int, None, "N", "to draw the same again; default: another each time"),
+        (parser, "--seed", int, None, "N", "random seed; default: a new one each time"),
     ):
-        parent.add_argument(option, type=kind, default=default, metavar=metavar, help=text)
+        parent.add_argument(
+            *options.split(), type=kind, default=default, metavar=metavar, help=text
+        )
     parser.add_argument("--tokenizer", choices=TOKENIZERS, help="instead of the model's own")
     parser.add_argument("--backend", choices=BACKENDS, default="numba", help="default: numba")
     parser.add_argument(
@@ -77,7 +80,7 @@ def make_parser(prog):
 
 @program
 def main(argv=None, prog=None):
-    """Print what the model makes of the prompt, or of each line that is typed."""
+    """Print the continuation of the prompt, or of each line of standard input."""
     parser = make_parser(prog)
     args = parser.parse_args(argv)
     for option in ("tokens", "samples"):
@@ -86,17 +89,17 @@ def main(argv=None, prog=None):
     for option in ("prompt", "stop"):
         if getattr(args, option) == "":
             parser.error(f"--{option} must not be empty: leave it out")
-    prompts = typed() if args.interactive else [args.prompt or ""]
+    prompts = read_prompts() if args.interactive else [args.prompt or ""]
     if args.prompt_file:
         prompts = [read_text(args.prompt_file)]
         if not prompts[0]:
-            raise FileError(f"{args.prompt_file}: is empty, but a prompt is not")
+            raise FileError(f"{args.prompt_file}: is empty")
     model = GPT2.from_pretrained(args.model, backend=args.backend, weight_format=args.weight_format)
     if args.tokenizer:
         model.tokenizer = get_tokenizer(args.tokenizer)
     if model.tokenizer is None:
         raise ArgumentError(
-            f"{args.model}: no tokenizer is known for this model: name one by --tokenizer"
+            f"{args.model}: no tokenizer is known for this model: pass one with --tokenizer"
             f" ({', '.join(TOKENIZERS)})"
         )
     options = {
@@ -114,8 +117,8 @@ def main(argv=None, prog=None):
                 raise
             print(f"error: {error}", file=sys.stderr)  # the next line may be better
             continue
-        grown = text_pieces(model, prompt, tokens, args.samples, args.tokens, args.stop, options)
-        show(grown, args.samples)
+        pieces = text_pieces(model, prompt, tokens, args.samples, args.tokens, args.stop, options)
+        print_samples(pieces, args.samples)
     return 0
 
 

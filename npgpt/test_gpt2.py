@@ -1,7 +1,7 @@
 """Check npgpt against PyTorch: logits, loss, sixteen gradients and the losses of ten AdamW steps.
 
-Without --model it takes gpt2_124M.bin and gpt2_124M_debug_state.bin from the current folder or,
-where they are not, the tiny pair that comes with npgpt.
+Without --model it takes gpt2_124M.bin and gpt2_124M_debug_state.bin from the current folder, or
+else the tiny pair that ships with npgpt.
 """
 
 import math
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from npgpt.checks.compare import check_gradients, check_logits, show
+from npgpt.checks.compare import check_gradients, check_logits, print_comparison
 from npgpt.cli import Parser, program
 from npgpt.core.precision import FP32_TOLERANCES, PRECISION_HELP, PRECISIONS
 from npgpt.errors import ArgumentError
@@ -35,7 +35,7 @@ def main(argv=None, prog=None):
     model_path, state_path = choose_pair(args.model, args.state)
     model = GPT2.from_checkpoint(model_path, backend=args.backend, precision=args.precision)
     state = read_debug_state(state_path, model.params)
-    known = find_losses(state_path, state, args.losses)
+    expected = find_losses(state_path, state, args.losses)
     c, (B, T) = model.config, state.x.shape
     print(
         f"block_size {c.block_size}, vocab_size {c.vocab_size}, n_layer {c.n_layer},"
@@ -44,27 +44,29 @@ def main(argv=None, prog=None):
     precision = "" if args.precision == "fp32" else f", precision {args.precision}"
     print(f"B {B}, T {T}, backend {args.backend}{precision}")
 
-    logits_ok = check_logits(model.forward(state.x), state, args.tolerances["logits"])
+    logits_ok = check_logits(model.forward(state.x), state.logits, args.tolerances["logits"])
     start = time.perf_counter()
     loss = model.forward_backward(state.x, state.y)
     seconds = time.perf_counter() - start
-    loss_ok = show("loss", np.float64(loss), np.float64(state.loss), args.tolerances["loss"])
+    loss_ok = print_comparison(
+        "loss", np.float64(loss), np.float64(state.loss), args.tolerances["loss"]
+    )
     grads_ok = check_gradients(model.grads, state.grads, args.tolerances["grads"])
 
     x, y = state.x, state.y
-    known = known or ReferenceLosses(
+    expected = expected or ReferenceLosses(
         [float(state.loss)], 1e-4, 0.0, "the state's own, no others known"
     )
-    del state  # the moments need the room of its logits and gradients
+    del state  # frees its logits and gradients for the moments
     ok = logits_ok & loss_ok & grads_ok
-    ok &= check_losses(model, x, y, loss, seconds, known, args)
+    ok &= check_losses(model, x, y, loss, seconds, expected, args)
     print(f"overall okay: {ok}")
     return 0 if ok else 1
 
 
 def parse(argv, prog):
     parser = Parser(prog=prog, description=__doc__)
-    parser.add_argument("--model", type=Path, metavar="FILE", help="a GPT-2 checkpoint of llm.c's")
+    parser.add_argument("--model", type=Path, metavar="FILE", help="an llm.c GPT-2 checkpoint")
     parser.add_argument(
         "--state", type=Path, metavar="FILE", help="its debug state; default: MODEL_debug_state.bin"
     )
@@ -76,19 +78,24 @@ def parse(argv, prog):
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=PRECISION_HELP)
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="default: 10")
     parser.add_argument(
-        "--weight-decay", type=float, metavar="W", help="instead of the one the losses came with"
+        "--weight-decay",
+        type=float,
+        metavar="W",
+        help="override the weight decay recorded with the losses",
     )
     defaults = " ".join(f"{name}={value:g}" for name, value in FP32_TOLERANCES.items())
     parser.add_argument(
         "--tolerance", nargs="+", default=[], metavar="NAME=X",
-        help=f"default: {defaults} (larger for bf16); a number alone is for all four",
+        help=f"default: {defaults} (larger for bf16); a bare number sets all four",
     )  # fmt: skip
     args = parser.parse_args(argv)
     args.tolerances = parse_tolerances(args.tolerance, PRECISIONS[args.precision].tolerances)
     if args.steps < 1:
         raise ArgumentError(f"--steps must be at least 1, not {args.steps}")
     if args.weight_decay is not None and not 0 <= args.weight_decay < math.inf:
-        raise ArgumentError(f"--weight-decay must be a number from 0, not {args.weight_decay}")
+        raise ArgumentError(
+            f"--weight-decay must be finite and at least 0, not {args.weight_decay}"
+        )
     return args
 
 
@@ -102,7 +109,7 @@ def parse_tolerances(words, defaults):
             value = math.nan
         if not value >= 0 or name not in ("", *defaults):
             raise ArgumentError(
-                f"--tolerance must be a number from 0, or NAME=number with a NAME of"
+                f"--tolerance must be X or NAME=X, X at least 0, NAME one of"
                 f" {', '.join(defaults)}, not {word}"
             )
         tolerances.update({name: value} if name else dict.fromkeys(defaults, value))
@@ -110,7 +117,7 @@ def parse_tolerances(words, defaults):
 
 
 def choose_pair(model, state):
-    """The two paths to check; says which pair it is, and how to get the real one."""
+    """The model and state paths to check; prints which pair it is and how to get the real one."""
     if model is None and state is not None:
         raise ArgumentError("--state needs --model, the checkpoint that it goes with")
     if model is not None:
@@ -127,27 +134,29 @@ def choose_pair(model, state):
     return model, state
 
 
-def check_losses(model, x, y, loss, seconds, known, args):
-    """Update and step on, printing each loss beside the expected one -> whether all agree."""
-    decay = known.weight_decay if args.weight_decay is None else args.weight_decay
-    print(f"\nAdamW, lr {known.lr:g}, weight decay {decay:g}; expected losses: {known.source}")
+def check_losses(model, x, y, loss, seconds, expected, args):
+    """Take AdamW steps, printing each loss and the expected one -> whether all agree."""
+    decay = expected.weight_decay if args.weight_decay is None else args.weight_decay
+    print(
+        f"\nAdamW, lr {expected.lr:g}, weight decay {decay:g}; expected losses: {expected.source}"
+    )
     ok = True
     for step in range(args.steps):
         start = time.perf_counter()
         if step > 0:
             seconds = 0
             loss = model.forward_backward(x, y)
-        model.update(known.lr, weight_decay=decay)
+        model.update(expected.lr, weight_decay=decay)
         seconds += time.perf_counter() - start
         verdict = "not checked"
-        if step < len(known.losses):
-            diff = abs(loss - known.losses[step])
+        if step < len(expected.losses):
+            diff = abs(loss - expected.losses[step])
             step_ok = diff <= args.tolerances["losses" if step else "loss"]
             ok &= step_ok
-            verdict = f"expected {known.losses[step]:.6f}  diff {diff:.1e}"
+            verdict = f"expected {expected.losses[step]:.6f}  diff {diff:.1e}"
             verdict += "  OK" if step_ok else "  NOT OK"
         print(f"step {step}  loss {loss:.6f}  {verdict}  ({1000 * seconds:.0f} ms)")
-    unchecked = args.steps - len(known.losses)
+    unchecked = args.steps - len(expected.losses)
     if unchecked > 0:
         print(
             f"{unchecked} of {args.steps} losses were NOT checked: none are known for these steps"

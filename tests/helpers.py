@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from npgpt.core.precision import PRECISIONS, multiplying_in
-from npgpt.files import header
+from npgpt.core.precision import PRECISIONS, use_bf16_terms
+from npgpt.files import pack_header
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_MODEL = files("npgpt") / "assets" / "tiny.bin"
@@ -26,7 +26,7 @@ def changed(source, target, word, value):
 
 def highest(tokens):
     """The largest of Tokens, of all their files."""
-    return max(largest for _, largest in tokens.highest_by_file())
+    return max(largest for _, largest in tokens.max_token_by_file())
 
 
 def words_of(index, example):
@@ -42,7 +42,7 @@ def write_hellaswag(path, examples, **changed):
     stream = [words_of(i, example) for i, example in enumerate(examples)]
     longest = max(map(len, stream)) * 2
     words = {"magic": 20240522, "version": 1, "count": len(stream), "longest": longest, **changed}
-    path.write_bytes(header(*words.values()) + np.array(sum(stream, []), "<u2").tobytes())
+    path.write_bytes(pack_header(*words.values()) + np.array(sum(stream, []), "<u2").tobytes())
     return path
 
 
@@ -86,5 +86,5 @@ def run_blocks(text, folder):
 
 
 def computing_in(precision):
-    """Inside, kernels multiply in the precision of this name."""
-    return multiplying_in(PRECISIONS[precision].bf16_terms)
+    """Context in which kernels multiply in the precision of this name."""
+    return use_bf16_terms(PRECISIONS[precision].n_terms)

@@ -100,10 +100,13 @@ def test_a_new_file_within_source_is_no_overwriting(source, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["SOURCE", "out", "--version", "5"], "--version is for a TARGET that ends in .bin"),
+        (
+            ["SOURCE", "out", "--version", "5"],
+            "--version applies only to a TARGET that ends in .bin",
+        ),
         (["SOURCE", "out.bin", "--version", "2"], "argument --version: invalid choice: 2"),
-        (["SOURCE", "out.safetensors"], "TARGET must be a .bin file or a folder, not"),
-        (["SOURCE", "file"], "file: cannot be made a folder: File exists"),
+        (["SOURCE", "out.safetensors"], "out.safetensors: must end in .bin or be a folder"),
+        (["SOURCE", "file"], "file: cannot be created: File exists"),
         (["SOURCE", "folder.bin"], "folder.bin: is a folder"),
         (["SOURCE", "gone/out.bin"], "out.bin: cannot be written: No such file"),
         (["gone.bin", "out.bin"], "gone.bin: not found; a model is an llm.c .bin file"),

@@ -199,13 +199,13 @@ def test_another_tokenizer_is_one_sentence(
     [
         (["--tokens", "tokens.bin", "-B", "0"], "--batch-size must be at least 1, not 0"),
         (["--tokens", "tokens.bin", "-T", "-3"], "--seq-len must be at least 1, not -3"),
-        (["--tokens", "tokens.bin", "-T", "17"], "-T can be 16, the block_size, not 17"),
+        (["--tokens", "tokens.bin", "-T", "17"], "-T must be at most the block_size of 16, not 17"),
         (["--tokens", "tokens.bin", "--batches", "0"], "--batches must be at least 1, not 0"),
         (["--tokens", "none.bin"], "none.bin: No such file or directory"),
-        (["--tokens", "high.bin"], "high.bin: tokens up to 257, but the model's run from 0 to 256"),
-        (["--tokens", "tokens.bin", "high.bin"], "error: high.bin: tokens up to 257"),
+        (["--tokens", "high.bin"], "high.bin: token 257 is outside the model's vocabulary of 257"),
+        (["--tokens", "tokens.bin", "high.bin"], "error: high.bin: token 257"),
         (["--tokens", "one.bin"], "tokens must be at least 2, to predict one, not 1"),
-        (["--text", "text.txt"], "model.bin comes with no tokenizer: --tokenizer must name it"),
+        (["--text", "text.txt"], "model.bin has no tokenizer: pass one with --tokenizer"),
         (["--text", "none.txt", "--tokenizer", "bytes"], "none.txt: No such file"),
         (["--text", "empty.txt", "--tokenizer", "bytes"], "at least 2, to predict one, not 0"),
         (["--text", "one.bin", "--tokenizer", "bytes"], "one.bin: not UTF-8 text (byte 0)"),
@@ -213,7 +213,7 @@ def test_another_tokenizer_is_one_sentence(
         (["--hellaswag", "h.bin", "-T", "8"], "--seq-len does not go with --hellaswag"),
         (["--hellaswag", "h.bin", "-B", "8"], "--batch-size does not go with --hellaswag"),
         (["--hellaswag", "tokens.bin"], "tokens.bin: not a HellaSwag file (magic 20240520"),
-        (["--hellaswag", "h.bin"], "h.bin: example 0 of 1: tokens up to 257"),
+        (["--hellaswag", "h.bin"], "h.bin: example 0 of 1: token 257"),
         (["--text", "text.txt", "--tokens", "tokens.bin"], "not allowed with"),
     ],
 )
@@ -239,7 +239,7 @@ def test_text_beyond_the_models_vocabulary_is_one_sentence(tmp_path, capsys):
     write_checkpoint(tmp_path / "small.bin", GPT2(config, backend="numpy").params)
     capsys.readouterr()
     assert evaluate(tmp_path / "small.bin", *options) == 2
-    message = "text.txt: tokens up to 244, but the model's run from 0 to 243"
+    message = "text.txt: token 244 is outside the model's vocabulary of 244"
     assert message in capsys.readouterr().err
 
 

@@ -6,11 +6,11 @@ import tempfile
 import pytest
 
 from npgpt import FileError
-from npgpt.files import opened, written
+from npgpt.files import atomic_write, open_for_reading
 
 
 def read(path):
-    with opened(path) as (file, size):
+    with open_for_reading(path) as (file, size):
         return file.read(), size
 
 
@@ -25,7 +25,7 @@ def test_what_is_no_file_is_refused(tmp_path):
     with pytest.raises(FileError, match="is a folder"):
         read(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(FileError, match="is no regular file"):
+    with pytest.raises(FileError, match="is not a regular file"):
         read(tmp_path / "pipe")
 
 
@@ -44,7 +44,7 @@ def test_a_file_without_permission_is_refused():
 
 def test_a_file_takes_its_name_when_it_is_complete(tmp_path):
     path = tmp_path / "f"
-    with written(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
         assert not path.exists()
     assert path.read_bytes() == b"new"
@@ -54,7 +54,7 @@ def test_a_file_takes_its_name_when_it_is_complete(tmp_path):
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "f"
     path.write_bytes(b"old")
-    with pytest.raises(RuntimeError), written(path) as file:
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
         file.write(b"half")
         raise RuntimeError
     assert path.read_bytes() == b"old"
@@ -65,7 +65,7 @@ def test_a_file_keeps_its_mode(tmp_path):
     path = tmp_path / "f"
     path.write_bytes(b"old")
     path.chmod(0o640)
-    with written(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
     assert path.stat().st_mode & 0o777 == 0o640
 
@@ -73,23 +73,24 @@ def test_a_file_keeps_its_mode(tmp_path):
 def test_a_link_stays_and_its_file_is_written(tmp_path):
     (tmp_path / "f").write_bytes(b"old")
     (tmp_path / "link").symlink_to("f")
-    with written(tmp_path / "link") as file:
+    with atomic_write(tmp_path / "link") as file:
         file.write(b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "f").read_bytes() == b"new"
 
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path):
-    with pytest.raises(FileError, match="is a folder"), written(tmp_path) as file:
+    with pytest.raises(FileError, match="is a folder"), atomic_write(tmp_path) as file:
         file.write(b"")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(FileError, match="is no regular file"), written(tmp_path / "pipe") as file:
-        file.write(b"")
+    with pytest.raises(FileError, match="is not a regular file"):
+        with atomic_write(tmp_path / "pipe") as file:
+            file.write(b"")
     with pytest.raises(FileError, match="none/f: cannot be written: No such file or directory"):
-        with written(tmp_path / "none" / "f") as file:
+        with atomic_write(tmp_path / "none" / "f") as file:
             file.write(b"")
     with pytest.raises(FileError, match="cannot be written"):
-        with written(tmp_path / ("f" * 300)) as file:
+        with atomic_write(tmp_path / ("f" * 300)) as file:
             file.write(b"")
 
 
@@ -98,6 +99,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "builtins.open", lambda path, mode: os.fdopen(os.open("/dev/full", 1), "wb")
     )
-    with pytest.raises(FileError, match="No space left on device"), written(tmp_path / "f") as file:
-        file.write(b"x" * 100_000)
+    with pytest.raises(FileError, match="No space left on device"):
+        with atomic_write(tmp_path / "f") as file:
+            file.write(b"x" * 100_000)
     assert os.listdir(tmp_path) == []

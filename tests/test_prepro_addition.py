@@ -5,14 +5,15 @@ import pytest
 
 from npgpt.data.batches import make_batches
 from npgpt.data.token_files import open_tokens
-from npgpt.data.tokenizer import tokenizer_from
-from npgpt.prepro_addition import main, make_sums, show, split
+from npgpt.data.tokenizer import tokenizer_from_description
+from npgpt.prepro_addition import main, make_sums, split, sum_text
 
 
 def sums(path):
     """The sums of a token file, as they are written."""
     tokens = open_tokens(path)
-    text = tokenizer_from(tokens.tokenizer).decode(tokens.read(0, len(tokens)))
+    tokenizer = tokenizer_from_description(tokens.tokenizer_description)
+    text = tokenizer.decode(tokens.read(0, len(tokens)))
     first, *rest = text.split("<|endoftext|>")
     assert first == ""
     return rest
@@ -84,12 +85,12 @@ def test_the_smallest_count_has_both_parts(tmp_path):
 def test_a_sum_is_a_document_of_known_length(tmp_path):
     run(tmp_path)
     tokens = open_tokens(tmp_path / "addition_train.bin")
-    tokenizer = tokenizer_from(tokens.tokenizer)
+    tokenizer = tokenizer_from_description(tokens.tokenizer_description)
     assert tokenizer.vocab_size == 14
     x, y = make_batches(tokens, 4, 11, "documents").next()
     assert (x[:, 0] == tokenizer.eot).all() and (y[:, -1] == tokenizer.eot).all()
     np.testing.assert_array_equal(x[:, 1:], y[:, :-1])
-    assert tokenizer.decode(x[0, 1:]) == show(*terms(tokenizer.decode(x[0, 1:])), 2)
+    assert tokenizer.decode(x[0, 1:]) == sum_text(*terms(tokenizer.decode(x[0, 1:])), 2)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ import re
 import pytest
 
 from npgpt.data.token_files import open_tokens
-from npgpt.data.tokenizer import tokenizer_from
+from npgpt.data.tokenizer import tokenizer_from_description
 from npgpt.prepro_text import main, split
 
 
 def documents(path):
     """The documents of a token file, decoded."""
     tokens = open_tokens(path)
-    tokenizer = tokenizer_from(tokens.tokenizer)
+    tokenizer = tokenizer_from_description(tokens.tokenizer_description)
     text = tokenizer.decode(tokens.read(0, len(tokens)))
     first, *rest = text.split("<|endoftext|>")
     assert first == ""
@@ -50,14 +50,14 @@ def test_a_document_is_a_file(folder, tmp_path, tokenizer, capsys):
 def test_characters_are_those_of_both_parts(folder, tmp_path):
     assert run(folder, "--tokenizer", "chars", "--out", tmp_path) == 0
     for part in ("val", "train"):
-        tokenizer = open_tokens(tmp_path / f"texts_{part}.bin").tokenizer
+        tokenizer = open_tokens(tmp_path / f"texts_{part}.bin").tokenizer_description
         assert tokenizer["characters"] == "".join(sorted(set("one\ntwothree\nzweidreißig")))
 
 
 def test_gpt2_is_the_default(folder, tmp_path, shared_data, monkeypatch):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
     assert run(folder, "--out", tmp_path) == 0
-    assert open_tokens(tmp_path / "texts_val.bin").tokenizer == {"name": "gpt2"}
+    assert open_tokens(tmp_path / "texts_val.bin").tokenizer_description == {"name": "gpt2"}
     assert documents(tmp_path / "texts_val.bin") == ["dreißig"]
 
 
@@ -129,13 +129,13 @@ def test_a_single_document_is_cut(tmp_path):
     [
         (["none.txt"], "none.txt: No such file or directory"),
         (["bad.txt"], "bad.txt: not UTF-8 text (byte 2)"),
-        (["blank.txt"], "blank.txt: no text is in there"),
-        (["blank.txt", "blank.txt"], "blank.txt, blank.txt: no text is in there"),
+        (["blank.txt"], "blank.txt: contains no text"),
+        (["blank.txt", "blank.txt"], "blank.txt, blank.txt: contains no text"),
         (["empty"], "empty: no .txt file is below this folder"),
         (["good.txt", "--val-fraction", "1"], "--val-fraction must be between 0 and 1, not 1.0"),
         (["good.txt", "--name", "a/b"], "--name must be a file's name without a folder, not 'a/b'"),
         (["good.txt", "--name", ""], "--name must be a file's name without a folder, not ''"),
-        (["good.txt", "--out", "good.txt"], "good.txt: cannot be made a folder: File exists"),
+        (["good.txt", "--out", "good.txt"], "good.txt: cannot be created: File exists"),
         (["many.txt"], "not written: tokens must be from 0 to 65535 in the format llmc"),
     ],
 )

@@ -13,7 +13,7 @@ from helpers import highest
 
 from npgpt import prepro_tinyshakespeare
 from npgpt.data.token_files import open_tokens
-from npgpt.data.tokenizer import BytesTokenizer, tokenizer_from
+from npgpt.data.tokenizer import BytesTokenizer, tokenizer_from_description
 from npgpt.prepro_tinyshakespeare import main, tokenize
 
 # of the tokens as int32, from llm.c's own preprocessing
@@ -55,7 +55,7 @@ def test_the_real_text_as_characters(shared_data, tmp_path):
     assert main(["--text", str(path), "--out", str(tmp_path), "--tokenizer", "chars"]) == 0
     names = [str(tmp_path / f"tiny_shakespeare_{part}.bin") for part in ("val", "train")]
     tokens = open_tokens(names)
-    tokenizer = tokenizer_from(tokens.tokenizer)
+    tokenizer = tokenizer_from_description(tokens.tokenizer_description)
     assert (tokenizer.vocab_size, tokenizer.eot, highest(tokens)) == (66, 65, 65)
     stream = tokens.read(0, len(tokens))
     characters = stream[stream != tokenizer.eot]
@@ -92,8 +92,8 @@ def test_bytes_need_no_download(text, tmp_path):
     ("content", "message"),
     [
         (None, "text.txt: No such file or directory"),
-        (b"short", "text.txt: 6 tokens, but validation takes 32768 and training the rest"),
-        (b"", "text.txt: 1 tokens, but validation takes 32768"),
+        (b"short", "text.txt: 6 tokens, but validation needs 32768 and training the rest"),
+        (b"", "text.txt: 1 tokens, but validation needs 32768"),
         (b"abc\xff", "text.txt: not UTF-8 text (byte 3)"),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_bad_text_is_one_sentence(content, message, tmp_path, capsys):
 def test_a_folder_that_cannot_be_made_is_one_sentence(text, capsys):
     args = ["--text", str(text), "--tokenizer", "bytes", "--out", str(text)]
     assert main(args) == 2
-    assert capsys.readouterr().err == f"error: {text}: cannot be made a folder: File exists\n"
+    assert capsys.readouterr().err == f"error: {text}: cannot be created: File exists\n"
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -131,6 +131,8 @@ class Server(http.server.BaseHTTPRequestHandler):
 def server(tmp_path, monkeypatch):
     """A server on loopback instead of the real one; pooch's cache is in tmp_path."""
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
+    for name in ("NPGPT_CACHE", "NPGPT_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -150,6 +152,44 @@ def test_the_download_is_checked_and_kept(server, text, monkeypatch, capsys):
     monkeypatch.setattr(Server, "content", b"gone")
     assert prepro_tinyshakespeare.download().read_bytes() == content
     assert capsys.readouterr().err == ""
+
+
+def test_the_cache_s_folder_can_be_named(server, text, monkeypatch, tmp_path):
+    content = text.read_bytes()
+    monkeypatch.setattr(Server, "content", content)
+    monkeypatch.setattr(prepro_tinyshakespeare, "SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setenv("NPGPT_CACHE", str(tmp_path / "elsewhere"))
+    path = prepro_tinyshakespeare.download()
+    assert path == tmp_path / "elsewhere" / "tinyshakespeare.txt"
+    assert path.read_bytes() == content and not (tmp_path / "cache").exists()
+
+
+def test_offline_mode_takes_what_is_in_the_cache_and_asks_no_server(
+    server, text, monkeypatch, tmp_path, capsys
+):
+    content = text.read_bytes()
+    monkeypatch.setattr(Server, "content", content)
+    monkeypatch.setattr(prepro_tinyshakespeare, "SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setenv("NPGPT_OFFLINE", "1")
+    arguments = ["--tokenizer", "bytes", "--out", str(tmp_path / "out")]
+    where = f"error: {tmp_path / 'cache' / 'npgpt' / 'tinyshakespeare.txt'}: "
+    for problem in ("not found", "is not the published file"):
+        assert main(arguments) == 2
+        assert capsys.readouterr().err == (
+            f"{where}{problem}, and offline mode forbids downloading tinyshakespeare:"
+            " download it yourself and pass it with --text FILE\n"
+        )
+        path = tmp_path / "cache" / "npgpt" / "tinyshakespeare.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"wrong")
+    path.write_bytes(content)
+    assert prepro_tinyshakespeare.download() == path
+    monkeypatch.setattr(prepro_tinyshakespeare, "SHA256", None)
+    path.write_bytes(b"any")
+    assert prepro_tinyshakespeare.download() == path
+    monkeypatch.setenv("NPGPT_OFFLINE", "0")
+    path.unlink()
+    assert prepro_tinyshakespeare.download().read_bytes() == content
 
 
 def test_a_download_of_wrong_bytes_is_one_sentence_and_not_kept(

@@ -18,7 +18,7 @@ from npgpt import FileError, prepro_tinystories
 from npgpt.data import tinystories
 from npgpt.data.tinystories import read_shards, read_stories, tokenize_shard
 from npgpt.data.token_files import open_tokens
-from npgpt.data.tokenizer import tokenizer_from
+from npgpt.data.tokenizer import tokenizer_from_description
 from npgpt.prepro_tinystories import main
 
 
@@ -61,7 +61,8 @@ def written_stories(folder):
     found = []
     for part in ("val", "train"):
         tokens = open_tokens(folder / f"tiny_stories_{part}.bin")
-        text = tokenizer_from(tokens.tokenizer).decode(tokens.read(0, len(tokens)))
+        tokenizer = tokenizer_from_description(tokens.tokenizer_description)
+        text = tokenizer.decode(tokens.read(0, len(tokens)))
         first, *rest = text.split("<|endoftext|>")
         assert first == ""
         found.append(rest)
@@ -97,7 +98,7 @@ def test_gpt2_is_the_default_and_one_worker_gives_the_same(
         assert written_stories(tmp_path / workers)[0] == stories(0)
     for name in os.listdir(tmp_path / "1"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
-    assert open_tokens(tmp_path / "1" / "*val.bin").tokenizer == {"name": "gpt2"}
+    assert open_tokens(tmp_path / "1" / "*val.bin").tokenizer_description == {"name": "gpt2"}
 
 
 def test_the_first_shards_alone(archive, tmp_path):
@@ -137,13 +138,13 @@ def test_nothing_is_written_outside_and_other_names_are_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([], "data00.json is not in there"),
-        ([*GOOD, member("data03.json", shard(3))], "data02.json is not in there"),
-        ([*GOOD, GOOD[1]], "data01.json is there twice"),
+        ([], "data00.json is missing"),
+        ([*GOOD, member("data03.json", shard(3))], "data02.json is missing"),
+        ([*GOOD, GOOD[1]], "data01.json occurs twice"),
         ([GOOD[0], member("data01.json", b"{")], "data01.json: not JSON"),
         (
             [GOOD[0], member("data01.json", b'[{"story": "\\ud800"}]')],
-            r"data01.json: the text holds '\ud800', no character",
+            r"data01.json: the text has '\ud800', which is not a character",
         ),
         (
             [member("data00.json", type=tarfile.SYMTYPE, linkname="/etc/passwd"), GOOD[1]],
@@ -276,7 +277,7 @@ def test_a_process_that_is_ended_is_one_sentence(archive, tmp_path, monkeypatch,
     monkeypatch.setattr(tinystories, "tokenize_shard", end_the_process)
     assert run(archive, tmp_path / "out") == 2
     error = capsys.readouterr().err
-    assert "a process that tokenized it was ended" in error and error.count("\n") == 1
+    assert "a process that tokenized it was killed" in error and error.count("\n") == 1
     assert os.listdir(tmp_path / "out") == []
 
 
@@ -298,8 +299,8 @@ def test_a_shard_is_tokenized_story_by_story(tmp_path, monkeypatch, capsys):
         (["--workers", "0"], "--workers must be at least 1, not 0"),
         (["--shards", "1"], "--shards must be from 2 to 100, not 1"),
         (["--shards", "101"], "--shards must be from 2 to 100, not 101"),
-        (["--shards", "7", "--workers", "1"], "data04.json is not in there"),
-        (["--out", "{archive}"], "stories.tar.gz: cannot be made a folder: File exists"),
+        (["--shards", "7", "--workers", "1"], "data04.json is missing"),
+        (["--out", "{archive}"], "stories.tar.gz: cannot be created: File exists"),
     ],
 )
 def test_bad_options_are_one_sentence(args, message, archive, tmp_path, capsys):
@@ -320,6 +321,8 @@ def test_the_download_is_kept_and_used(archive, tmp_path, monkeypatch, capsys):
             pass
 
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
+    for name in ("NPGPT_CACHE", "NPGPT_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -336,6 +339,8 @@ def test_the_download_is_kept_and_used(archive, tmp_path, monkeypatch, capsys):
 
 def test_without_a_server_it_is_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
+    for name in ("NPGPT_CACHE", "NPGPT_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(prepro_tinystories, "URL", "http://127.0.0.1:9/s.tar.gz")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     assert main(["--out", str(tmp_path / "out"), "--tokenizer", "bytes"]) == 2

@@ -202,7 +202,7 @@ def test_a_house_in_order_is_found_to_be_so(tmp_path):
         ("checks/a.py", "from npgpt.inside import look", "checks may not import inside"),
         ("training/a.py", "from npgpt.cli import Parser", "training may not import cli"),
         ("files.py", "from npgpt.cli import Parser", "files may not import cli"),
-        ("errors.py", "from npgpt.files import opened", "errors may not import files"),
+        ("errors.py", "from npgpt.files import open_for_reading", "errors may not import files"),
         (
             "model/a.py",
             "def f():\n    from npgpt.training import loop",

@@ -83,6 +83,7 @@ def test_without_a_prompt_it_starts_from_end_of_text_which_is_not_shown(folder, 
     said = write_model(folder / "said.bin", b"after the end")
     assert run(capsys, "--model", said, "--tokens", "13", "--greedy") == "after the end\n"
     assert run(capsys, "--model", said, "--tokens", "5", "--greedy") == "after\n"
+    assert run(capsys, "--model", said, "--max-new-tokens", "5", "--greedy") == "after\n"
 
 
 def test_the_default_is_a_hundred_tokens(shells, capsys):
@@ -260,7 +261,7 @@ def test_the_tokenizer_can_be_named(shells, folder, capsys):
     words = ["--model", model, "--prompt", "a", "--tokens", "2", "--greedy"]
     assert run(capsys, *words, "--tokenizer", "bytes") == "abc\n"
     message = refused(capsys, *words)
-    assert f"{model}: no tokenizer is known for this model: name one by --tokenizer" in message
+    assert f"{model}: no tokenizer is known for this model: pass one with --tokenizer" in message
 
 
 def test_a_token_beyond_the_tokenizer_is_a_replacement(folder, capsys):
@@ -289,8 +290,8 @@ def test_a_line_that_cannot_be_encoded_is_told_and_the_next_one_taken(folder, ca
     assert main([*words, "--backend", "numpy"]) == 0
     shown = capsys.readouterr()
     assert shown.out == "aaaa\n"
-    assert shown.err.startswith("error: the text holds 'x'") and shown.err.count("\n") == 1
-    assert "the text holds 'x'" in refused(capsys, "--model", str(path), "--prompt", "x")
+    assert shown.err.startswith("error: the text has 'x'") and shown.err.count("\n") == 1
+    assert "the text has 'x'" in refused(capsys, "--model", str(path), "--prompt", "x")
 
 
 def test_what_is_typed_must_be_text(shells, capsys, monkeypatch):
@@ -342,11 +343,11 @@ def test_what_the_output_cannot_hold_is_replaced(folder, monkeypatch):
         (["--tokens", "0"], "--tokens must be at least 1, not 0"),
         (["--samples", "0"], "--samples must be at least 1, not 0"),
         (["--tokens", "many"], "argument --tokens: invalid int value"),
-        (["--temperature", "-1"], "temperature must be a finite number from 0, not -1.0"),
+        (["--temperature", "-1"], "temperature must be a finite number of at least 0, not -1.0"),
         (["--top-k", "0"], "top_k must be at least 1, not 0"),
         (["--top-p", "1.5"], "top_p must be above 0 and at most 1, not 1.5"),
         (["--repetition-penalty", "0"], "repetition_penalty must be a finite number above 0"),
-        (["--seed", "-1"], "seed must be an integer from 0, not -1"),
+        (["--seed", "-1"], "seed must be an integer of at least 0, not -1"),
         (["--prompt", ""], "--prompt must not be empty"),
         (["--stop", ""], "--stop must not be empty"),
         (["--prompt", "a", "--interactive"], "not allowed with argument --prompt"),
@@ -359,9 +360,7 @@ def test_bad_options_are_one_sentence(shells, words, message, capsys):
     assert message in refused(capsys, "--model", shells, *words)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"), [(b"", "is empty, but a prompt is not"), (b"a\xff", "not UTF-8 text")]
-)
+@pytest.mark.parametrize(("content", "message"), [(b"", "is empty"), (b"a\xff", "not UTF-8 text")])
 def test_a_bad_prompt_file_is_one_sentence(shells, content, message, tmp_path, capsys):
     path = tmp_path / "prompt.txt"
     path.write_bytes(content)

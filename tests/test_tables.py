@@ -11,11 +11,16 @@ from npgpt.convert import convert
 from npgpt.core.precision import PRECISIONS
 from npgpt.data.batches import ORDERS, make_batches
 from npgpt.data.token_files import write_tokens
-from npgpt.data.tokenizer import TOKENIZERS, get_tokenizer, tokenizer_from, write_tokenizer
+from npgpt.data.tokenizer import (
+    TOKENIZERS,
+    get_tokenizer,
+    tokenizer_from_description,
+    write_tokenizer,
+)
 from npgpt.evaluation.hellaswag import Example
-from npgpt.evaluation.table import EVALUATIONS
+from npgpt.evaluation.registry import EVALUATIONS
 from npgpt.formats.models import load_model
-from npgpt.formats.table import FORMATS, format_for, format_of, write_model
+from npgpt.formats.registry import MODEL_FORMATS, detect_format, target_format, write_model
 from npgpt.kernels.products.precision import has_bf16_hardware
 from npgpt.model.backend import BACKENDS
 from npgpt.model.optimizer import DECAYED_PARAMS, OPTIMIZERS
@@ -70,7 +75,7 @@ def trained(folder, *options):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_each_precision(name, folder, capsys):
-    if PRECISIONS[name].bf16_terms and not has_bf16_hardware():
+    if PRECISIONS[name].n_terms and not has_bf16_hardware():
         pytest.skip("this CPU or system has no units for bf16")
     exact = evaluated(folder, capsys)
     assert evaluated(folder, capsys, "--precision", name) == pytest.approx(exact, rel=1e-2)
@@ -132,18 +137,18 @@ def test_each_optimizer(name, decayed, folder):
     assert train_main(["--resume", str(folder / "run"), "--steps", "5"]) == 0
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", MODEL_FORMATS)
 def test_each_format_of_models(name, folder):
     if name == "Hugging Face":
         pytest.importorskip("safetensors")
     target = folder / {"llm.c": "out.bin", "Hugging Face": "out"}[name]
-    assert format_for(target) == name and format_of(folder / "none") is None
+    assert target_format(target) == name and detect_format(folder / "none") is None
     expected, _ = load_model(folder / "model.bin")
-    for version in (None, *FORMATS[name].versions):
+    for version in (None, *MODEL_FORMATS[name].versions):
         config, path = convert(folder / "model.bin", target, version)
-        assert config == CONFIG and path == FORMATS[name].files(target)[0]
-        assert all(path.exists() for path in FORMATS[name].files(target))
-        assert format_of(target) == name
+        assert config == CONFIG and path == MODEL_FORMATS[name].files(target)[0]
+        assert all(path.exists() for path in MODEL_FORMATS[name].files(target))
+        assert detect_format(target) == name
         params, description = load_model(target)
         assert description == BYTES
         rounding = 2**-8 if version == 5 else 0
@@ -182,5 +187,5 @@ def test_each_tokenizer(name, shared_data, monkeypatch):
     assert tokenizer.name == name
     assert tokenizer.decode(tokenizer.encode("naïve ∑")) == "naïve ∑"
     assert 0 <= tokenizer.eot < tokenizer.vocab_size
-    again = tokenizer_from(tokenizer.description)
+    again = tokenizer_from_description(tokenizer.description)
     assert type(again) is type(tokenizer) and again.encode("a b") == tokenizer.encode("a b")

@@ -180,11 +180,15 @@ def test_a_settings_file_and_options_that_win(tmp_path, tokens, capsys):
         ([], "model must name what to start from (gpt2, d12, a file, ...), or n_layer"),
         (["--train", "{tmp}/none.bin"], "none.bin: No such file or directory"),
         (["--model", "d7"], "model must be one of d6, d12, d24, d36, d48, not d7"),
+        (["--model", "d12", "--n_layer", "3"], "model d12 sets n_layer, n_head and n_embd"),
         (["--model", "{tmp}/none"], "none"),
         (["--n_layer", "1", "--n_head", "3", "--n_embd", "8"], "n_embd must be divisible"),
-        (["--model", "d6", "--block_size", "32"], "T can be 32, the model's block_size, not 64"),
+        (
+            ["--model", "d6", "--block_size", "32"],
+            "T must be at most the model's block_size of 32, not 64",
+        ),
         (["--model", "d6", "--vocab_size", "9"], "vocab_size must be at least 257"),
-        (["--model", "d6", "--T", "400"], "takes 401 tokens or more"),
+        (["--model", "d6", "--T", "400"], "needs at least 401 tokens"),
         (
             ["--model", "d6", "--sample_every", "1", "--sample_prompt", "\udcff"],
             "must be valid Unicode",
@@ -215,7 +219,7 @@ def test_no_tokens_at_all_is_one_sentence(tmp_path, capsys):
     assert "train must name a token file" in capsys.readouterr().err
     (tmp_path / "empty.bin").write_bytes(b"")
     assert main(["--run", str(tmp_path / "run"), "--train", str(tmp_path / "empty.bin")]) == 2
-    assert "empty.bin: holds no tokens" in capsys.readouterr().err
+    assert "empty.bin: contains no tokens" in capsys.readouterr().err
 
 
 def test_a_run_in_use_is_one_sentence(tmp_path, tokens, capsys):

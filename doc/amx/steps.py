@@ -10,7 +10,7 @@ import time
 import numpy as np
 from numba import njit
 
-from npgpt.core.precision import PRECISIONS, multiplying_in
+from npgpt.core.precision import PRECISIONS, use_bf16_terms
 from npgpt.core.threads import threads
 from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.products import amx
@@ -155,7 +155,7 @@ def main():
     plain, ahead = storing(prefetch=False), storing(prefetch=True)
 
     def everything(precision):
-        with threads(), multiplying_in(PRECISIONS[precision].bf16_terms):
+        with threads(), use_bf16_terms(PRECISIONS[precision].n_terms):
             product(x, w.T, c)
 
     gemms = {"fp32": gemm_for(np.dtype("f4")), "bf16": gemm_bf16_for(1)}

@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 from steps import show_in_turn
 
-from npgpt.core.precision import PRECISIONS, multiplying_in
+from npgpt.core.precision import PRECISIONS, use_bf16_terms
 from npgpt.core.threads import threads
 from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.products import amx, avx512_bf16
@@ -51,7 +51,7 @@ def main():
     def everything(precision):
         nonlocal turn
         turn += 1
-        with threads(), multiplying_in(PRECISIONS[precision].bf16_terms):
+        with threads(), use_bf16_terms(PRECISIONS[precision].n_terms):
             product(x, weights[turn % LAYERS].T, c)
 
     cases = {

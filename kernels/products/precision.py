@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npgpt.core.precision import bf16_terms
+from npgpt.core.precision import current_bf16_terms
 from npgpt.kernels.products import amx, avx512_bf16
 
 
@@ -12,7 +12,7 @@ def current_n_terms(dtype):
     float64 always is. Without AMX two terms are float32, which is more exact, and faster then than
     three products.
     """
-    n_terms = bf16_terms() if dtype == np.float32 else 0
+    n_terms = current_bf16_terms() if dtype == np.float32 else 0
     return 0 if n_terms == 2 and not amx.available() else n_terms
 
 

@@ -1,38 +1,40 @@
-"""A model's logits and gradients beside those that PyTorch computed, as a printed table."""
+"""Print a model's logits and gradients compared with PyTorch's."""
 
 import numpy as np
 
 
-def check_logits(logits, state, tolerance):
+def check_logits(logits, expected, tolerance):
+    """Print how far logits (B, T, V) are from the expected ones -> whether within tolerance."""
     print(f"\n{'':<9} {'abs.diff':>9} {'rel.diff':>9} {'L2.diff':>9}")
-    return show("logits", logits, state.logits, tolerance)
+    return print_comparison("logits", logits, expected, tolerance)
 
 
 def check_gradients(grads, expected, tolerance):
-    # A gradient that is truly 0 comes out as rounding error, another one in each program.
+    """Print how far the sixteen gradients are from the expected ones -> whether all are within."""
+    # A gradient that is exactly 0 comes out as rounding noise, different in each program.
     largest = np.abs(expected.flat).max()
     rounding = np.finfo(np.float32).eps * largest if np.isfinite(largest) else 0.0
     ok = True
     for name, view in grads.items():
         reference = getattr(expected, name)
-        ok &= show(f"d{name}", view, reference, tolerance, l2=True, rounding=rounding)
+        ok &= print_comparison(f"d{name}", view, reference, tolerance, l2=True, rounding=rounding)
     if expected.wte_padding is not None and expected.wte_padding.any():
         row = int(expected.wte_padding.any(-1).argmax())
-        print(f"dwte: NOT OK, the state has a gradient in padding row {row}: it must be 0")
+        print(f"dwte: NOT OK, padding row {row} of the state has a nonzero gradient")
         ok = False
     print(
-        "(abs.diff: the largest; rel.diff: that, over the largest expected value; L2.diff: the"
-        "\n norm of the difference over the norm of what is expected)"
+        "(a actual, e expected: abs.diff: max |a - e|; rel.diff: max |a - e| / max |e|;"
+        "\n L2.diff: L2 norm of a - e / L2 norm of e)"
     )
     return ok
 
 
-def show(name, actual, expected, tolerance, l2=False, rounding=0.0):
+def print_comparison(name, actual, expected, tolerance, l2=False, rounding=0.0):
     """Print how far apart two arrays are -> whether that is within the tolerance.
 
-    The tolerance is for the largest absolute difference or, with l2, for the relative L2 norm and
-    for the largest difference over the largest expected value; a tensor that is nowhere off by more
-    than rounding is within, too. NaN never is.
+    The tolerance bounds the largest absolute difference or, with l2, both the relative L2 norm and
+    the largest difference over the largest expected value. Differences up to `rounding` then pass,
+    too; NaN never does.
     """
     tiny = np.finfo(np.float32).tiny
     diff = actual - expected

@@ -19,10 +19,10 @@ from npgpt.model.passes import gpt2_forward_backward, gpt2_loss
 
 @dataclass
 class Row:
-    """One argument's gradient against its numeric one.
+    """The analytic and the numeric gradient of one argument, compared.
 
-    `error` is the largest absolute difference, `relative` that over the largest numeric element;
-    `ok` says whether each element is within rtol or atol, `note` where it is furthest beyond.
+    `error` is the largest absolute difference, `relative` is that over the largest numeric value;
+    `ok`: every element is within rtol or atol; `note` shows the worst element.
     """
 
     argument: str
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass
 class Report:
-    """A row for each argument that has a gradient; true if all are OK."""
+    """A row per argument that has a gradient; truthy if all are OK."""
 
     rows: list
 
@@ -55,14 +55,14 @@ class Report:
 
 
 def gradcheck(forward, backward, *arguments, eps=1e-6, rtol=1e-5, atol=1e-7, seed=0):
-    """Compare backward's gradients with the differences of forward -> Report.
+    """Compare backward's gradients with central differences of forward -> Report.
 
     Every float array among the arguments is taken in float64 and each of its elements moved by
     eps, so the arrays should be small; integers (tokens, targets, NH) and None have no gradient.
     The output is weighted with a random dout, drawn from seed, and summed. backward returns the
-    gradients in the order of the arguments, one alone without a tuple. Raises ArgumentError where
-    there is nothing to check, where the number of gradients is not that of the arguments, and where
-    an argument is changed in place, which makes the differences meaningless.
+    gradients in the order of the arguments, a single one without a tuple. Raises ArgumentError
+    where there is nothing to check, where the number of gradients is not that of the arguments, and
+    where an argument is changed in place, which makes the differences meaningless.
     """
     arguments = [a.astype(np.float64) if is_float_array(a) else a for a in arguments]
     checked = [i for i, a in enumerate(arguments) if is_float_array(a)]
@@ -88,7 +88,7 @@ def gradcheck(forward, backward, *arguments, eps=1e-6, rtol=1e-5, atol=1e-7, see
     rows = []
     for name, i, gradient in zip(names, checked, gradients, strict=True):
         numeric = differences(lambda: np.sum(dout * forward(*arguments)[0]), arguments[i], eps)
-        rows.append(compare(f"d{name}", gradient, numeric, rtol, atol))
+        rows.append(compare_gradients(f"d{name}", gradient, numeric, rtol, atol))
     return Report(rows)
 
 
@@ -99,7 +99,7 @@ def is_float_array(argument):
 
 
 def differences(f, x, eps):
-    """The central differences of the scalar f() by each element of x, which is moved in place."""
+    """Central differences of the scalar f() with respect to x, which is changed in place."""
     numeric = np.empty_like(x)
     for at in np.ndindex(x.shape):
         value = x[at]
@@ -112,10 +112,10 @@ def differences(f, x, eps):
     return numeric
 
 
-def compare(name, gradient, numeric, rtol, atol):
-    """One Row: a gradient against its numeric one."""
+def compare_gradients(name, gradient, numeric, rtol, atol):
+    """The Row of a gradient and its numeric one."""
     if gradient.shape != numeric.shape:
-        note = f"backward gives the shape {gradient.shape}"
+        note = f"backward returned shape {gradient.shape}"
         return Row(name, numeric.shape, np.inf, np.inf, False, note)
     error = np.abs(gradient - numeric)
     excess = error / np.maximum(atol, rtol * np.abs(numeric))  # up to 1 is within the bounds
@@ -126,9 +126,9 @@ def compare(name, gradient, numeric, rtol, atol):
 
 
 def layer_cases(layers, rng):
-    """Each layer with a forward and a backward: name, pair and small arguments that are no idyll.
+    """Yield (name, forward, backward, small but difficult arguments) for each layer.
 
-    Tokens repeat, a target is left out, inputs are far from 0 mean and 1 variance.
+    Tokens repeat, one target is ignored, inputs are far from zero mean and unit variance.
     """
     B, T, C, NH, V = 2, 5, 6, 2, 7
     x = rng.standard_normal((B, T, C)) * 2 + 0.5
@@ -153,7 +153,10 @@ def layer_cases(layers, rng):
 
 
 def gradcheck_gpt2(model, tokens, targets, **bounds):
-    """Compare the sixteen gradients of a tiny GPT2 with the differences of its loss -> Report."""
+    """Compare the sixteen gradients of a tiny GPT2 with central differences of its loss -> Report.
+
+    bounds are gradcheck's eps, rtol, atol and seed.
+    """
 
     def forward(*tensors):
         flat = np.concatenate([tensor.reshape(-1) for tensor in tensors])
@@ -173,7 +176,7 @@ def gradcheck_gpt2(model, tokens, targets, **bounds):
 
 
 def tiny_gpt2(backend, rng):
-    """A GPT2 of two layers whose weights are all far from zero, one or uniform attention."""
+    """A two-layer float64 GPT2 with weights from normal(0, 0.5), so that no gradient is trivial."""
     config = GPT2Config(block_size=6, vocab_size=11, n_layer=2, n_head=2, n_embd=8)
     params = Parameters(config, dtype=np.float64)
     params.flat[:] = rng.standard_normal(params.flat.size) * 0.5

@@ -10,7 +10,7 @@ from npgpt.errors import ArgumentError
 class GPT2Config:
     """The five numbers that make a GPT-2. The defaults are the 124M model's.
 
-    Raises ArgumentError where a size is no integer of at least 1, or n_head does not divide n_embd.
+    Raises ArgumentError where a size is not an integer of at least 1 or n_embd % n_head is not 0.
     """
 
     block_size: int = 1024  # maxT: the longest context, the rows of wpe

@@ -1,4 +1,4 @@
-"""The sixteen tensors of a GPT-2 as named views on one flat buffer, in the order of its files."""
+"""The sixteen tensors of a GPT-2 as named views of one flat buffer, in llm.c's file order."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from npgpt.errors import ArgumentError
 
 
 def parameter_shapes(config):
-    """Name -> shape of each tensor, in order; the twelve of a block are stacked over L layers."""
+    """Name -> shape of each tensor, in order; the blocks' twelve are stacked over L layers."""
     L, C = config.n_layer, config.n_embd
     return {
         "wte": (config.vocab_size, C),
@@ -36,23 +36,23 @@ def parameter_shapes(config):
     }
 
 
-NAMES = tuple(parameter_shapes(GPT2Config()))
-BLOCK_NAMES = NAMES[2:-2]
-# What weight decay applies to in GPT-2's recipe: all but biases and layernorms.
+TENSOR_NAMES = tuple(parameter_shapes(GPT2Config()))
+BLOCK_NAMES = TENSOR_NAMES[2:-2]
+# Weight-decayed in nanoGPT's recipe: all tensors but biases and layernorms.
 MATRICES = ("wte", "wpe", "qkvw", "attprojw", "fcw", "fcprojw")
 # The weights of matrix products, which can be quantized; wpe is only looked up.
 QUANTIZABLE = tuple(name for name in MATRICES if name != "wpe")
 
 
 def count_parameters(config):
-    """The number of parameters, the tied head counted once: 124,439,808 for the 124M model."""
+    """The number of parameters, the tied lm_head counted once: 124,439,808 for the 124M model."""
     return sum(math.prod(shape) for shape in parameter_shapes(config).values())
 
 
 def aligned_zeros(count, dtype):
-    """Zeros (count,) that begin at a multiple of 64 bytes, the widest vector and a cache line.
+    """Zeros (count,), 64-byte aligned: a cache line, and the widest SIMD vector.
 
-    So do all tensors whose C is a multiple of 16: the kernels are a tenth faster on them.
+    In float32 every tensor is then aligned if C is a multiple of 16: kernels run 10% faster.
     """
     dtype = np.dtype(dtype)
     zeros = np.zeros(count + 64 // dtype.itemsize, dtype)
@@ -61,11 +61,11 @@ def aligned_zeros(count, dtype):
 
 
 class Parameters:
-    """Weights, gradients or moments: `flat` (N,) and sixteen views on it, from `wte` to `lnfb`.
+    """Weights, gradients or moments: `flat` (n_params,) and sixteen views of it, wte to lnfb.
 
     `blocks[l]` has layer l's slices of the stacked twelve under the same names. `wte_padding`
-    (Vp - V, C) holds the rows by which a file pads wte. They are carried from file to file, belong
-    to no buffer and take part in nothing; None where no padded file was read.
+    (padded_vocab_size - V, C) has the extra wte rows of a padded file, kept to be written back, or
+    is None. They are not in `flat`, and nothing computes with them.
     """
 
     wte: NDArray[np.floating]  # (V, C)
@@ -92,9 +92,9 @@ class Parameters:
         dtype: DTypeLike = np.float32,
         wte_padding: NDArray[np.floating] | None = None,
     ):
-        """Put the views on flat (N,), or on new zeros of the given dtype.
+        """Build the views on flat (n_params,), or on new zeros of the given dtype.
 
-        Raises ArgumentError where flat is not contiguous, or not as long as the config asks for.
+        Raises ArgumentError unless flat is C-contiguous and has count_parameters(config) elements.
         """
         count = count_parameters(config)
         if flat is None:
@@ -115,7 +115,7 @@ class Parameters:
 
     @cached_property
     def blocks(self) -> list[SimpleNamespace]:
-        """Layer by layer, its slices of the stacked twelve."""
+        """Each layer's slices of the twelve stacked tensors, under the same names."""
         return [
             SimpleNamespace(**{name: getattr(self, name)[layer] for name in BLOCK_NAMES})
             for layer in range(self.config.n_layer)
@@ -126,24 +126,24 @@ class Parameters:
         return Parameters(self.config, dtype=self.flat.dtype)
 
     def __reduce__(self):
-        """Copy and pickle the buffer alone: copied one by one, the views would not be on it."""
+        """Pickle and copy only the buffer: views copied one by one would not share it."""
         return Parameters, (self.config, self.flat, self.flat.dtype, self.wte_padding)
 
-    def spans(self) -> Iterator[tuple[slice, bool]]:
-        """Pairs of a slice of flat and whether what it holds are MATRICES, in order."""
+    def decay_spans(self) -> Iterator[tuple[slice, bool]]:
+        """Yield pairs (slice of flat, whether it holds MATRICES), in order."""
         start = 0
-        for matrices, names in groupby(NAMES, lambda name: name in MATRICES):
+        for matrices, names in groupby(TENSOR_NAMES, lambda name: name in MATRICES):
             stop = start + sum(getattr(self, name).size for name in names)
             yield slice(start, stop), matrices
             start = stop
 
     def items(self) -> list[tuple[str, NDArray[np.floating]]]:
         """Pairs of name and view, in order."""
-        return [(name, getattr(self, name)) for name in NAMES]
+        return [(name, getattr(self, name)) for name in TENSOR_NAMES]
 
     @classmethod
     def init(cls, config: GPT2Config, seed: int = 0, dtype: DTypeLike = np.float32) -> "Parameters":
-        """Weights to train from scratch, as GPT-2's: normal(0, 0.02), biases 0, layernorms 1.
+        """Initial weights, as nanoGPT's: normal(0, 0.02), biases 0, layernorm weights 1.
 
         The two projections back into the residual stream are scaled by 1 / sqrt(2 L) (Radford et
         al. 2019, section 2.3). The same seed gives the same weights.

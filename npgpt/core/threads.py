@@ -1,12 +1,12 @@
-"""How many threads the kernels use."""
+"""The number of threads that the kernels use."""
 
 import os
 from contextlib import contextmanager
 
 from npgpt.errors import ArgumentError
 
-FLOPS_PER_THREAD = 250e6  # that are worth a thread, some milliseconds of a core
-FLOPS_PER_BYTE = 10  # that a core does in the time of moving a byte
+FLOPS_PER_THREAD = 250e6  # flops that are worth a thread, some milliseconds of a core
+FLOPS_PER_BYTE = 10  # flops that a core does in the time of moving a byte
 
 _count: int | None = None
 
@@ -21,7 +21,7 @@ def set_threads(n: int) -> None:
     """
     global _count
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ArgumentError(f"the number of threads must be an integer from 1, not {n!r}")
+        raise ArgumentError(f"the number of threads must be an integer of at least 1, not {n!r}")
     _count = n
 
 
@@ -45,10 +45,10 @@ def _default():
 
 @contextmanager
 def threads(flops=float("inf")):
-    """Inside, Numba's kernels run on get_threads() threads; after it, on as many as before.
+    """Context in which Numba's kernels run on get_threads() threads, fewer for few flops.
 
-    For few flops they are fewer. Threads wait for each other after every kernel, and
-    on a machine that others use too that takes far longer than the kernels of a small model.
+    Threads wait for each other after every kernel, and on a machine that others use too that takes
+    far longer than the kernels of a small model.
     """
     from numba import get_num_threads, set_num_threads
 

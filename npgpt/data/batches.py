@@ -1,47 +1,49 @@
 """Batches: which tokens a training step sees, in which order, and how to resume where it stopped.
 
-Each order is a class; ORDERS is the table of them.
+Each order is a subclass of Batches; ORDERS maps its name to it.
 """
 
 import numpy as np
 
-from npgpt.data.tokenizer import tokenizer_from
+from npgpt.data.tokenizer import tokenizer_from_description
 from npgpt.errors import ArgumentError
 from npgpt.layers.crossentropy import IGNORED
 
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # tokens
 
 
 class Batches:
     """An endless stream of batches from Tokens.
 
-    A row is T + 1 tokens or fewer: x is all but the last, y all but the first. Subclasses say where
-    rows start (`next_rows`), and what of their place `state` and `restore` keep.
+    A row has up to T + 1 tokens: x is all but the last, y all but the first. Subclasses implement
+    `next_rows`, and extend `state` and `restore` by their position in the stream.
     """
 
     name = ""  # in ORDERS
     help = ""
-    padding = 0  # of x, where a row has less than T + 1 tokens
+    pad_token = 0  # fills x where a row has fewer than T + 1 tokens
 
     def __init__(self, tokens, B, T, seed=0, eot=None):
         for name, value, lowest in (("B", B, 1), ("T", T, 1), ("seed", seed, 0)):
             if not is_integer(value) or value < lowest:
-                raise ArgumentError(f"{name} must be an integer from {lowest}, not {value!r}")
+                raise ArgumentError(
+                    f"{name} must be an integer of at least {lowest}, not {value!r}"
+                )
         self.tokens, self.B, self.T, self.seed = tokens, int(B), int(T), int(seed)
-        if len(tokens) < self.fewest_tokens:
+        if len(tokens) < self.min_tokens:
             raise ArgumentError(
-                f"the order {self.name} takes {self.fewest_tokens} tokens or more at B={B} and"
-                f" T={T}, not {len(tokens)}"
+                f"order {self.name} needs at least {self.min_tokens} tokens at B={B}, T={T},"
+                f" not {len(tokens)}"
             )
 
     @property
-    def fewest_tokens(self):
-        """How many tokens there have to be."""
+    def min_tokens(self):
+        """The fewest tokens that this order can be made from."""
         return self.T + 1
 
     def next(self):
-        """The next batch -> x, y int64 (B, T); y is -1 where x is filled up."""
-        x = np.full((self.B, self.T), self.padding, np.int64)
+        """The next batch -> x, y int64 (B, T); y is -1 where x is padded."""
+        x = np.full((self.B, self.T), self.pad_token, np.int64)
         y = np.full((self.B, self.T), IGNORED, np.int64)
         for i, (start, count) in enumerate(self.next_rows()):
             row = self.tokens.read(start, count)  # (count,), up to T + 1
@@ -50,30 +52,34 @@ class Batches:
         return x, y
 
     def next_rows(self):
-        """Where the B rows of the next batch start, and how many tokens they have."""
+        """The next batch's rows: a list of B pairs (start, count of tokens)."""
         raise NotImplementedError
 
     def state(self):
-        """Where the stream is, as a dict that JSON can hold; `restore` goes on from there."""
+        """The position in the stream, as a JSON-serializable dict, for `restore`."""
         return {"order": self.name}
 
     def restore(self, state):
-        """Go on, bit for bit, where another stream of this order over these tokens was."""
+        """Continue exactly where another stream of the same order over the same tokens was."""
         order = state.get("order") if isinstance(state, dict) else None
         if order != self.name:
-            raise ArgumentError(f"the state must be of the order {self.name}, not {order}")
+            raise ArgumentError(
+                f"the state is of order {order}, but these batches are of order {self.name}"
+            )
 
 
 class SequenceBatches(Batches):
+    """Consecutive windows, as in llm.c; the remainder is dropped at the end."""
+
     name = "sequence"
-    help = "one after the other, as in llm.c, and from the beginning again"
+    help = "consecutive windows, as in llm.c, starting over at the end"
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.position = 0
 
     @property
-    def fewest_tokens(self):
+    def min_tokens(self):
         return self.B * self.T + 1
 
     def next_rows(self):
@@ -88,12 +94,14 @@ class SequenceBatches(Batches):
 
     def restore(self, state):
         super().restore(state)
-        self.position = whole_number(state, "position", len(self.tokens))
+        self.position = integer_from_state(state, "position", len(self.tokens))
 
 
 class RandomBatches(Batches):
+    """Windows at uniformly random positions, drawn with replacement."""
+
     name = "random"
-    help = "from random places"
+    help = "windows at random positions"
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
@@ -117,63 +125,71 @@ class RandomBatches(Batches):
 
 
 class ShuffleBatches(Batches):
-    """`rows` is how many an epoch has, `longest` how many tokens the longest of them predicts."""
+    """Every row once per epoch, in a new random order for each.
+
+    `n_rows` is the rows of an epoch, `max_targets` the most targets in a row.
+    """
 
     name = "shuffle"
-    help = "in epochs, each of which sees every window of T tokens once"
+    help = "every window of T tokens once per epoch, in random order"
 
     def __init__(self, *args, eot=None, **options):
         super().__init__(*args, **options)
-        self.epoch = self.place = 0
-        self.starts, self.counts = self.find_rows(eot)  # of an epoch, each (rows,)
-        self.rows, self.longest = len(self.starts), int(self.counts.max()) - 1
+        self.epoch = self.cursor = 0  # cursor: rows of this epoch already used
+        self.starts, self.counts = self.epoch_rows(eot)  # of an epoch, each (n_rows,)
+        self.n_rows, self.max_targets = len(self.starts), int(self.counts.max()) - 1
         self.permute()
 
-    def find_rows(self, eot):
-        """Where an epoch's rows start, and how many tokens they have: two int64 (rows,)."""
+    def epoch_rows(self, eot):
+        """The starts and token counts of an epoch's rows: two int64 (n_rows,)."""
         starts = self.T * np.arange((len(self.tokens) - 1) // self.T)
         return starts, np.full(len(starts), self.T + 1)
 
     def permute(self):
+        """Draw the order of this epoch's rows from (seed, epoch)."""
         generator = np.random.default_rng([self.seed, self.epoch])
-        self.permutation = generator.permutation(self.rows)
+        self.permutation = generator.permutation(self.n_rows)
 
     def next_rows(self):
         rows = []
-        while len(rows) < self.B:  # a batch goes on in the next epoch where one ends
-            if self.place == self.rows:
-                self.epoch, self.place = self.epoch + 1, 0
+        while len(rows) < self.B:  # a batch may span two epochs
+            if self.cursor == self.n_rows:
+                self.epoch, self.cursor = self.epoch + 1, 0
                 self.permute()
-            chosen = self.permutation[self.place : self.place + self.B - len(rows)]
+            chosen = self.permutation[self.cursor : self.cursor + self.B - len(rows)]
             rows += zip(self.starts[chosen].tolist(), self.counts[chosen].tolist(), strict=True)
-            self.place += len(chosen)
+            self.cursor += len(chosen)
         return rows
 
     def state(self):
-        where = {"seed": self.seed, "epoch": self.epoch, "place": self.place}
+        where = {"seed": self.seed, "epoch": self.epoch, "place": self.cursor}
         return {**super().state(), **where}
 
     def restore(self, state):
         super().restore(state)
-        seed, epoch = whole_number(state, "seed"), whole_number(state, "epoch")
-        place = whole_number(state, "place", self.rows)
-        self.seed, self.epoch, self.place = seed, epoch, place
+        seed, epoch = integer_from_state(state, "seed"), integer_from_state(state, "epoch")
+        cursor = integer_from_state(state, "place", self.n_rows)
+        self.seed, self.epoch, self.cursor = seed, epoch, cursor
         self.permute()
 
 
 class DocumentBatches(ShuffleBatches):
-    """A row is end-of-text and what follows, up to the next end-of-text, cut at T + 1 tokens.
+    """One document per row: from its end-of-text through the next one, cut at T + 1 tokens.
 
-    x is filled up with end-of-text. eot is end-of-text, if not that of the tokens' own tokenizer.
+    The rest of a longer document, and tokens before the first end-of-text, are never seen. x is
+    padded with end-of-text; eot overrides that of the tokens' own tokenizer.
     """
 
     name = "documents"
-    help = "one document a row, in epochs, each of which sees every document once"
-    fewest_tokens = 1
+    help = "one document per row, cut at T + 1 tokens, each once per epoch"
 
-    def find_rows(self, eot):
-        self.padding = end_of_text(self.tokens, eot)
-        return find_documents(self.tokens, self.padding, self.T)
+    @property
+    def min_tokens(self):
+        return 1
+
+    def epoch_rows(self, eot):
+        self.pad_token = end_of_text(self.tokens, eot)
+        return find_documents(self.tokens, self.pad_token, self.T)
 
 
 ORDERS = {
@@ -182,52 +198,52 @@ ORDERS = {
 
 
 def make_batches(tokens, B, T, order="sequence", seed=0, eot=None):
-    """The Batches of this order (a name in ORDERS) over Tokens; ArgumentError for another."""
+    """The Batches of this order, a name in ORDERS, over Tokens; raises ArgumentError."""
     if order not in ORDERS:
         raise ArgumentError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
     return ORDERS[order](tokens, B, T, seed=seed, eot=eot)
 
 
 def is_integer(value):
-    """Whether it counts as a whole number: True and False do not."""
+    """Whether value is a Python or NumPy integer, and not a bool."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def whole_number(state, name, highest=None):
-    """A field of a state that must be a whole number from 0, up to highest where that is given."""
+def integer_from_state(state, name, highest=None):
+    """state[name], checked to be an integer from 0 to highest (None: no upper limit)."""
     value = state.get(name)
     if not is_integer(value) or value < 0 or (highest is not None and value > highest):
-        limit = "0 or more" if highest is None else f"from 0 to {highest} with these tokens"
+        limit = "at least 0" if highest is None else f"from 0 to {highest} with these tokens"
         raise ArgumentError(f"the state's {name} must be {limit}, not {value!r}")
     return value
 
 
 def end_of_text(tokens, eot):
-    """eot, or else that of the tokens' own tokenizer."""
-    if eot is None and tokens.tokenizer is not None:
-        eot = tokenizer_from(tokens.tokenizer).eot
+    """eot or, if None, the end-of-text of the tokens' own tokenizer."""
+    if eot is None and tokens.tokenizer_description is not None:
+        eot = tokenizer_from_description(tokens.tokenizer_description).eot
     if eot is None:
-        raise ArgumentError("the order documents takes eot, as the tokens come with no tokenizer")
+        raise ArgumentError("order documents needs eot: these token files come without a tokenizer")
     if not is_integer(eot) or eot < 0:
-        raise ArgumentError(f"eot must be an integer from 0, not {eot!r}")
+        raise ArgumentError(f"eot must be an integer of at least 0, not {eot!r}")
     return eot
 
 
 def find_documents(tokens, eot, T):
-    """Where the documents start, and how many tokens a row takes of each: two int64 (N,).
+    """The start of each document, and the token count of its row: two int64 (N,).
 
-    A row ends with the next end-of-text, or with the last token, or after T + 1.
+    A row ends with the next end-of-text, the last token, or its (T + 1)th token.
     """
     found = []
     for i in range(0, len(tokens), CHUNK):
-        piece = tokens.read(i, min(CHUNK, len(tokens) - i))
-        found.append(i + np.flatnonzero(piece == eot))
+        chunk = tokens.read(i, min(CHUNK, len(tokens) - i))
+        found.append(i + np.flatnonzero(chunk == eot))
     starts = np.concatenate(found)  # (N,)
     counts = np.minimum(np.diff(starts, append=len(tokens) - 1) + 1, T + 1)  # (N,)
-    whole = counts > 1  # an end-of-text at the very end has nothing to predict
-    if not whole.any():
+    has_targets = counts > 1  # an end-of-text at the very end has nothing to predict
+    if not has_targets.any():
         raise ArgumentError(
-            f"the order documents takes end-of-text, which is {eot}, before a document, but there"
-            f" is none among the {len(tokens)} tokens"
+            f"order documents needs end-of-text ({eot}) before each document, but none of the"
+            f" {len(tokens)} tokens starts one"
         )
-    return starts[whole], counts[whole]
+    return starts[has_targets], counts[has_targets]

@@ -1,4 +1,4 @@
-"""What the programs that make token files share: options, fetching text, splitting, writing."""
+"""What the programs that make token files share: options, downloads, splitting, writing."""
 
 import sys
 from array import array
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from npgpt.data.token_files import FORMATS, write_tokens
+from npgpt.data.token_files import TOKEN_FORMATS, write_tokens
 from npgpt.data.tokenizer import TOKENIZERS, CharsTokenizer, get_tokenizer, write_tokenizer
 from npgpt.errors import ArgumentError, FileError
+from npgpt.files import cache_folder, is_offline
 
 
 def add_out(parser):
@@ -21,51 +22,60 @@ def add_text_options(parser):
     add_out(parser)
     parser.add_argument(
         "--tokenizer", choices=[*TOKENIZERS, "chars"], default="gpt2",
-        help="default: gpt2; chars has the characters of the text",
+        help="default: gpt2; chars: one token per distinct character of the text",
     )  # fmt: skip
-    formats = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
-    parser.add_argument("--format", choices=FORMATS, default="llmc", help=formats)
+    formats = "; ".join(f"{name}: {what}" for name, what in TOKEN_FORMATS.items())
+    parser.add_argument("--format", choices=TOKEN_FORMATS, default="llmc", help=formats)
 
 
 def add_val_fraction(parser):
-    """Add the option --val-fraction, which `validation_share` checks."""
+    """Add the option --val-fraction, which `validation_count` checks."""
     parser.add_argument(
         "--val-fraction", type=float, metavar="F", default=0.1,
-        help="how much is for validation; default: 0.1",
+        help="fraction held out for validation; default: 0.1",
     )  # fmt: skip
 
 
-def validation_share(count, fraction):
-    """How many of count, which is 2 or more, are for validation: 1 or more, and never all."""
+def validation_count(count, fraction):
+    """How many of count >= 2 items to hold out: at least 1, at most count - 1."""
     if not 0 < fraction < 1:
         raise ArgumentError(f"--val-fraction must be between 0 and 1, not {fraction}")
     return min(max(1, round(count * fraction)), count - 1)
 
 
 def download(url, sha256, name, what, option):
-    """Fetch a file, unless it is in the user's cache already -> its path.
+    """Download a file to the cache, as NPGPT_CACHE and NPGPT_OFFLINE say, unless it is there.
 
-    With sha256 None any content will do. FileError says what cannot be had, and by which option it
-    can be given.
+    sha256 None skips verification. Raises FileError, which names the file (`what`) and the option
+    that takes a local copy. -> its path.
     """
     import pooch
 
-    folder = Path(pooch.os_cache("npgpt"))
-    if not (folder / name).exists():
-        print(f"downloading {url} to {folder / name}", file=sys.stderr)
-    pooch.get_logger().setLevel("WARNING")  # what it says besides is for programmers
+    folder = cache_folder()
+    path = folder / name
+    if is_offline():
+        if path.exists() and sha256 in (None, pooch.file_hash(path)):
+            return path
+        problem = "is not the published file" if path.exists() else "not found"
+        raise FileError(
+            f"{path}: {problem}, and offline mode forbids downloading {what}: download it yourself"
+            f" and pass it with {option} FILE"
+        )
+    if not path.exists():
+        print(f"downloading {url} to {path}", file=sys.stderr)
+    pooch.get_logger().setLevel("WARNING")  # its info messages are for developers
     known = None if sha256 is None else f"sha256:{sha256}"
     try:
         return Path(pooch.retrieve(url, known, name, folder, progressbar=sys.stderr.isatty()))
-    except (OSError, ValueError) as error:  # no network, no room, or wrong bytes
+    except (OSError, ValueError) as error:  # no network, disk full, or wrong sha256
         raise FileError(
             f"{what} cannot be downloaded from {url} ({type(error).__name__}: {error});"
-            f" fetch it by other means and name it with {option} FILE"
+            f" download it yourself and pass it with {option} FILE"
         ) from error
 
 
-def tokenizer_for(name, documents):
-    """The tokenizer called name; that called chars has the characters of the documents."""
+def build_tokenizer(name, documents):
+    """The tokenizer of this name; `chars` gets the characters of the documents."""
     if name == "chars":
         return CharsTokenizer("".join(sorted(set().union(*documents))))
     return get_tokenizer(name)
@@ -74,7 +84,7 @@ def tokenizer_for(name, documents):
 def encode(documents, tokenizer, quiet=False):
     """Documents -> tokens int32 (N,), with end-of-text in front of each.
 
-    A terminal shows the progress, unless quiet.
+    Shows a progress bar on a terminal, unless quiet.
     """
     from tqdm import tqdm
 
@@ -86,23 +96,23 @@ def encode(documents, tokenizer, quiet=False):
 
 
 def make_folder(path):
-    """Make a folder and those above it, as far as they are missing."""
+    """Create a folder and its missing parents."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"{path}: cannot be made a folder: {error.strerror}") from error
+        raise FileError(f"{path}: cannot be created: {error.strerror}") from error
 
 
-def write_parts(folder, name, parts, tokenizer, format="llmc"):
-    """Write NAME_PART.bin and NAME_PART.tokenizer.json for each part and its tokens."""
+def write_splits(folder, name, splits, tokenizer, format="llmc"):
+    """Write NAME_SPLIT.bin and NAME_SPLIT.tokenizer.json; splits: {split: tokens (N,)}."""
     make_folder(folder)
-    for part, tokens in parts.items():
-        path = folder / f"{name}_{part}.bin"
+    for split, tokens in splits.items():
+        path = folder / f"{name}_{split}.bin"
         write_tokens(path, tokens, format)
-        finish(path, len(tokens), tokenizer)
+        write_tokenizer_and_report(path, len(tokens), tokenizer)
 
 
-def finish(path, count, tokenizer):
+def write_tokenizer_and_report(path, count, tokenizer):
     """Write the tokenizer's description beside a token file and print how many tokens it has."""
     write_tokenizer(path, tokenizer.description)
     print(f"{path}: {count:,} tokens")

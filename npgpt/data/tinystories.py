@@ -14,22 +14,22 @@ from npgpt.data.prepare import encode
 from npgpt.data.token_files import MAGIC
 from npgpt.data.tokenizer import get_tokenizer
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import header, opened, written
+from npgpt.files import atomic_write, open_for_reading, pack_header
 
 SHARD = re.compile(r"data(\d\d)\.json")
 LARGEST_SHARD = 1 << 30  # bytes, far above those of the archive
-ALL = 100  # shards: as many as have a name
+ALL = 100  # shards that can have a name
 MOST_TOKENS = 2**31 - 1
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # bytes
 
 
 def read_shards(path):
-    """The shards of the archive, as they come: number, content, how much of the archive is read.
+    """Yield the archive's shards in its order: number, content, bytes of the archive read.
 
-    Other members are passed over. Raises FileError where a shard is no regular file or too large,
-    and where the archive is damaged, which may show at its end only.
+    Other members are skipped. Raises FileError where a shard is not a regular file or too large,
+    and where the archive is damaged, which may show only at its end.
     """
-    with opened(path) as (file, _):
+    with open_for_reading(path) as (file, _):
         try:
             with (
                 gzip.GzipFile(fileobj=file) as plain,
@@ -51,8 +51,8 @@ def read_shards(path):
             raise
         except (EOFError, ValueError, gzip.BadGzipFile, tarfile.TarError, zlib.error) as error:
             raise FileError(
-                f"{path}: damaged, or not TinyStories' archive ({error}): delete it and fetch it"
-                " again"
+                f"{path}: damaged, or not TinyStories' archive ({error}): delete it and"
+                " download it again"
             ) from error
 
 
@@ -71,21 +71,21 @@ def read_stories(content, where):
 
 
 def tokenize_shard(content, where, tokenizer, path):
-    """Write a shard's tokens, raw uint16, to path -> how many; for a process of its own."""
+    """Write a shard's tokens, raw uint16, to path -> their count; for a process of its own."""
     try:
         tokens = encode(read_stories(content, where), get_tokenizer(tokenizer), quiet=True)
     except ArgumentError as error:  # of a character that cannot be encoded
         raise FileError(f"{where}: {error}") from error
-    with written(path) as file:
+    with atomic_write(path) as file:
         file.write(tokens.astype("<u2"))
     return len(tokens)
 
 
 def tokenize_shards(archive, tokenizer, folder, shards, workers):
-    """Write the tokens of each of the first shards to folder / number -> how many, in their order.
+    """Write the tokens of each of the first shards to folder / number -> their counts, in order.
 
-    The shards are unpacked here and tokenized in as many processes as there are workers. One shard
-    more than that is in memory at most.
+    The shards are unpacked here and tokenized in `workers` processes. At most workers + 1 shards
+    are in memory.
     """
     from loky import ProcessPoolExecutor
     from tqdm import tqdm
@@ -108,7 +108,7 @@ def tokenize_shards(archive, tokenizer, folder, shards, workers):
                 if number >= shards:
                     continue
                 if number in counts or number in dict(running):
-                    raise FileError(f"{archive}: data{number:02}.json is there twice")
+                    raise FileError(f"{archive}: data{number:02}.json occurs twice")
                 if len(running) == workers:
                     collect()
                 where, path = f"{archive}: data{number:02}.json", folder / f"{number:02}"
@@ -119,26 +119,26 @@ def tokenize_shards(archive, tokenizer, folder, shards, workers):
                 collect()
     except BrokenExecutor as error:
         raise FileError(
-            f"{archive}: a process that tokenized it was ended, maybe for want of memory: try"
+            f"{archive}: a process that tokenized it was killed, maybe for lack of memory: try"
             " --workers 1"
         ) from error
     finally:
-        for _, job in running:  # there are none, unless something went wrong
+        for _, job in running:  # none, unless something went wrong
             job.cancel()
         executor.shutdown()
     if shards == ALL:  # without a gap
         shards = max(2, max(counts, default=0) + 1)
     for number in range(shards):
         if number not in counts:
-            raise FileError(f"{archive}: data{number:02}.json is not in there")
+            raise FileError(f"{archive}: data{number:02}.json is missing")
     return [counts[number] for number in range(shards)]
 
 
 def join(path, parts, count):
     """Write a token file of count tokens from files of raw uint16, which are used up."""
-    with written(path) as out:
-        out.write(header(MAGIC, 1, count))
+    with atomic_write(path) as out:
+        out.write(pack_header(MAGIC, 1, count))
         for part in parts:
             with open(part, "rb") as file:
                 shutil.copyfileobj(file, out, CHUNK)
-            part.unlink()  # so that nothing is on the disk twice for long
+            part.unlink()  # so that no tokens stay on the disk twice

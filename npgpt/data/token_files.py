@@ -1,4 +1,4 @@
-"""Token files: a text as a stream of integers, written and, memory-mapped, read."""
+"""Token files: writing them, and reading them memory-mapped."""
 
 import glob
 import os
@@ -7,11 +7,19 @@ import numpy as np
 
 from npgpt.data.tokenizer import read_tokenizer
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import check_size, header, opened, read_header, written
+from npgpt.files import (
+    HEADER_BYTES,
+    atomic_write,
+    check_size,
+    open_for_reading,
+    pack_header,
+    read_header,
+)
 
 MAGIC = 20240520
-FORMATS = {
-    "llmc": "llm.c's of today: a header of 256 int32 (magic 20240520, version 1, count), uint16",
+TOKEN_FORMATS = {
+    "llmc": "llm.c's current format: a header of 256 int32 (magic 20240520, version 1, count) and"
+    " uint16",
     "int32": "llm.c's first release: raw int32",
 }
 OTHER_MAGICS = {
@@ -21,16 +29,16 @@ OTHER_MAGICS = {
     20240522: "an evaluation",
     20240801: "tokens of Llama 3",
 }
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # tokens
 
 
 def write_tokens(path, tokens, format="llmc"):
-    """Write tokens (N,) in one of FORMATS, little-endian.
+    """Write tokens (N,) in one of TOKEN_FORMATS, little-endian.
 
     Raises FileError where a token does not fit the format or the file cannot be written.
     """
-    if format not in FORMATS:
-        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+    if format not in TOKEN_FORMATS:
+        raise ArgumentError(f"format must be one of {', '.join(TOKEN_FORMATS)}, not {format!r}")
     tokens = np.asarray(tokens)
     if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
         raise ArgumentError(
@@ -42,32 +50,40 @@ def write_tokens(path, tokens, format="llmc"):
             f"{path}: not written: tokens must be from 0 to {highest} in the format {format},"
             f" but run from {tokens.min()} to {tokens.max()}"
         )
-    with written(path) as file:
+    with atomic_write(path) as file:
         if format == "llmc":
-            file.write(header(MAGIC, 1, len(tokens)))
+            file.write(pack_header(MAGIC, 1, len(tokens)))
         file.write(tokens.astype("<u2" if format == "llmc" else "<i4"))
 
 
 class Tokens:
-    """The tokens of some files in a row, as if they were one; they stay on disk.
+    """The tokens of several files as one sequence, memory-mapped.
 
-    `paths` are the files, `tokenizer` is the description that stands beside them, or None.
+    `paths` are the files, `tokenizer_description` is the one beside them, or None. `tokens[a:b]`
+    reads a slice.
     """
 
     def __init__(self, paths):
         self.paths = paths
         self._parts = [map_tokens(path) for path in paths]
         self._starts = np.cumsum([0, *map(len, self._parts)]).tolist()
-        self.tokenizer = common_tokenizer(paths)
+        self.tokenizer_description = common_tokenizer(paths)
 
     def __len__(self):
         return self._starts[-1]
 
+    def __getitem__(self, window):
+        """Read a slice of step 1 -> int64 (n,)."""
+        start, stop, step = window.indices(len(self))
+        if step != 1:
+            raise ArgumentError(f"the step of a slice of tokens must be 1, not {step}")
+        return self.read(start, max(0, stop - start))
+
     def read(self, start, count):
-        """The tokens from start on -> int64 (count,)."""
+        """Read `count` tokens from index `start` on -> int64 (count,)."""
         if not 0 <= start <= start + count <= len(self):
             raise ArgumentError(
-                f"tokens {start} to {start + count} are not all among the {len(self)}"
+                f"tokens {start} to {start + count - 1} are out of range: there are {len(self)}"
             )
         out = np.empty(count, np.int64)
         for part, at in zip(self._parts, self._starts, strict=False):
@@ -76,55 +92,55 @@ class Tokens:
                 out[first - start : last - start] = part[first - at : last - at]
         return out
 
-    def highest_by_file(self):
+    def max_token_by_file(self):
         """Pairs of a file's path and its largest token."""
         for path, part in zip(self.paths, self._parts, strict=True):
-            yield path, max(int(piece.max()) for piece in pieces(part))
+            yield path, max(int(chunk.max()) for chunk in chunks(part))
 
 
 def open_tokens(patterns):
-    """Open token files -> Tokens; patterns is a path or glob pattern, or a list of such.
+    """Open token files -> Tokens; patterns is a path or glob pattern, or a list of them.
 
-    A pattern's files come sorted by name. What they hold is seen from their content: one of FORMATS
-    or nanoGPT's raw uint16. Raises FileError where a file is neither, is damaged or holds nothing,
-    and where the tokenizers beside the files disagree.
+    A pattern's files are sorted by name. The format is detected from the content: one of
+    TOKEN_FORMATS, or nanoGPT's raw uint16. Raises FileError where a file is of no such format,
+    damaged or empty, and where the tokenizers beside the files differ.
     """
     patterns = [patterns] if isinstance(patterns, (str, os.PathLike)) else patterns
-    paths = [path for pattern in patterns for path in matching(os.fspath(pattern))]
+    paths = [path for pattern in patterns for path in expand_pattern(os.fspath(pattern))]
     if not paths:
         raise ArgumentError("no token files are named")
     return Tokens(paths)
 
 
-def matching(pattern):
+def expand_pattern(pattern):
     """The path itself, or the files that a pattern matches, sorted, without the descriptions."""
     if os.path.exists(pattern) or not glob.has_magic(pattern):
         return [pattern]
     paths = sorted(glob.glob(pattern, recursive=True))
     paths = [path for path in paths if not path.endswith(".tokenizer.json")]
     if not paths:
-        raise FileError(f"{pattern}: no file has such a name")
+        raise FileError(f"{pattern}: no such file")
     return paths
 
 
 def map_tokens(path):
     """Map a token file into memory -> uint16 or int32 (N,)."""
-    with opened(path) as (file, size):
+    with open_for_reading(path) as (file, size):
         magic = int.from_bytes(file.read(4), "little")
         if magic in OTHER_MAGICS:
             raise FileError(f"{path}: not a token file but {OTHER_MAGICS[magic]} (magic {magic})")
         offset = 0
         if magic == MAGIC:
             file.seek(0)
-            _, version, count = read_header(file, size, path, "token file", MAGIC, used=3)
+            _, version, count = read_header(file, size, path, "token file", MAGIC, n_used=3)
             if version != 1:
                 raise FileError(f"{path}: a token file of version {version}, but only 1 is known")
             if count < 0:
-                raise FileError(f"{path}: the header is damaged: it counts {count} tokens")
-            offset = 1024
+                raise FileError(f"{path}: the header is damaged: its token count is {count}")
+            offset = HEADER_BYTES
             check_size(path, size, offset + 2 * count, f"a token file of {count} tokens")
         if size == offset:
-            raise FileError(f"{path}: holds no tokens")
+            raise FileError(f"{path}: contains no tokens")
         if size % 2:
             raise FileError(f"{path}: not a token file ({size} bytes, which is odd)")
         tokens = np.memmap(file, "<u2", "r", offset).view(np.ndarray)
@@ -133,37 +149,36 @@ def map_tokens(path):
     return tokens
 
 
-def looks_like_int32(halves, path):
-    """Whether raw uint16 (N,) are the halves of int32; raises FileError for negative ones.
+def looks_like_int32(words, path):
+    """Whether uint16 words (N,) are the halves of int32; raises FileError for negative ones.
 
-    In int32 every second uint16 is an upper half: most are 0, those of ids up to 2^18 are at most
-    3, and negative ids have 65535 (down to -65536). In uint16 they are tokens as any others, and a
-    text of which every second token is one of the four lowest does not come up. Where it does, ids
-    come out that no vocabulary has, which is noticed; the other way round would not be.
+    In int32 every second uint16 is an upper half: at most 3 for ids below 2^18 and mostly 0, or
+    65535 for negative ids. Real uint16 text does not look like that. If it ever did, the ids would
+    exceed any vocabulary, which is noticed; int32 read as uint16 would not be.
     """
-    if len(halves) % 2:
+    if len(words) % 2:
         return False
     zeros = 0
     negative = False
-    for upper in pieces(halves[1::2]):
+    for upper in chunks(words[1::2]):
         if not ((upper < 4) | (upper == 65535)).all():
             return False
         zeros += np.count_nonzero(upper == 0)
         negative = negative or bool((upper == 65535).any())
-    if 2 * zeros < len(halves) // 2:
+    if 2 * zeros < len(words) // 2:
         return False
     if negative:
         raise FileError(f"{path}: tokens must be 0 or more, but this int32 file has negative ones")
     return True
 
 
-def pieces(array):
-    """Cut an array (N,) into pieces of CHUNK, so that nothing of a large file's size is made."""
+def chunks(array):
+    """Yield array (N,) in chunks of CHUNK elements, so that temporaries stay small."""
     return (array[i : i + CHUNK] for i in range(0, len(array), CHUNK))
 
 
 def common_tokenizer(paths):
-    """The description beside these files, or None where no file has one."""
+    """The tokenizer description that these files share, or None if no file has one."""
     found = {path: read_tokenizer(path) for path in paths}
     named = [(path, description) for path, description in found.items() if description]
     for path, description in named[1:]:

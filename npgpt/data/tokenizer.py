@@ -11,14 +11,14 @@ from functools import cached_property
 from pathlib import Path
 
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import opened, written
+from npgpt.files import atomic_write, open_for_reading
 
 END_OF_TEXT = "<|endoftext|>"
 LARGEST_DESCRIPTION = 1 << 24  # bytes: every character of Unicode fits
 
 
 class Tokenizer:
-    """What the tokenizers share: `name`, how many tokens there are, and which is end-of-text."""
+    """The base class: `name`, the number of tokens, and which one is end-of-text."""
 
     name: str
     vocab_size: int
@@ -34,11 +34,11 @@ class Tokenizer:
 
     @property
     def description(self) -> dict[str, str]:
-        """What `tokenizer_from` makes this tokenizer of again: a dict that JSON can hold."""
+        """A JSON-serializable dict, of which `tokenizer_from_description` makes this tokenizer."""
         return {"name": self.name}
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Tokens -> text; bytes that are no UTF-8 come out as U+FFFD."""
+        """Tokens -> text; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(tokens).decode("utf-8", errors="replace")
 
     def _checked(self, tokens):
@@ -53,10 +53,10 @@ class Tokenizer:
 
 
 class GPT2Tokenizer(Tokenizer):
-    """GPT-2's 50,256 byte pairs and end-of-text; tiktoken fetches their two files and keeps them.
+    """GPT-2's 50,256 byte pairs and end-of-text; tiktoken downloads and caches their two files.
 
-    They are loaded when they are needed first. Raises FileError then where they are neither in
-    tiktoken's cache nor to be had.
+    They are loaded when first needed. Raises FileError then if they are neither in tiktoken's cache
+    nor can be downloaded.
     """
 
     name = "gpt2"
@@ -69,9 +69,9 @@ class GPT2Tokenizer(Tokenizer):
 
         try:
             return tiktoken.get_encoding("gpt2")
-        except (OSError, ValueError) as error:  # no network, no room, or wrong bytes
+        except (OSError, ValueError) as error:  # no network, disk full, or wrong bytes
             raise FileError(
-                "the gpt2 tokenizer's files cannot be had"
+                "the gpt2 tokenizer's files cannot be downloaded"
                 f" ({type(error).__name__}): put OpenAI's vocab.bpe as"
                 " 6d1cbeee0f20b3d9449abfede4726ed8212e3aee and encoder.json as"
                 " 6c7ea1a7e38e3a7f062df639a5b80947f075ffe6 into a folder and name that folder in"
@@ -79,7 +79,7 @@ class GPT2Tokenizer(Tokenizer):
             ) from error
 
     def encode(self, text: str) -> list[int]:
-        """Text -> a list of tokens; what looks like a special token is text as any other."""
+        """Text -> a list of tokens; what looks like a special token is text like any other."""
         return self._encoding.encode_ordinary(text)
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
@@ -98,8 +98,10 @@ class BytesTokenizer(Tokenizer):
         """Text -> a list of tokens."""
         try:
             return list(text.encode("utf-8"))
-        except UnicodeEncodeError as error:  # half a pair of UTF-16, or a byte that was no UTF-8
-            raise ArgumentError(f"the text holds {text[error.start]!r}, no character") from error
+        except UnicodeEncodeError as error:  # half a UTF-16 pair, or a byte that was not UTF-8
+            raise ArgumentError(
+                f"the text has {text[error.start]!r}, which is not a character"
+            ) from error
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """Tokens -> their bytes, which may end within a character; end-of-text is END_OF_TEXT."""
@@ -120,15 +122,15 @@ class CharsTokenizer(Tokenizer):
         self._ids = {character: i for i, character in enumerate(characters)}
         for i, character in enumerate(characters):
             if self._ids[character] != i:
-                raise ArgumentError(f"characters must differ, but {character!r} is there twice")
+                raise ArgumentError(f"characters must differ, but {character!r} occurs twice")
             if "\ud800" <= character <= "\udfff":
-                raise ArgumentError(f"characters must be such, which {character!r} is not")
+                raise ArgumentError(f"characters must not be surrogates, like {character!r}")
         self.vocab_size = len(characters) + 1
         self.eot = len(characters)
 
     @property
     def description(self) -> dict[str, str]:
-        """What `tokenizer_from` makes this tokenizer of again: a dict that JSON can hold."""
+        """A JSON-serializable dict, of which `tokenizer_from_description` makes this tokenizer."""
         return {"name": self.name, "characters": self.characters}
 
     def encode(self, text: str) -> list[int]:
@@ -137,7 +139,7 @@ class CharsTokenizer(Tokenizer):
             return [self._ids[character] for character in text]
         except KeyError as error:
             raise ArgumentError(
-                f"the text holds {error.args[0]!r}, which is not among the {self.eot} characters"
+                f"the text has {error.args[0]!r}, which is not among the {self.eot} characters"
                 " of the tokenizer"
             ) from error
 
@@ -151,13 +153,13 @@ TOKENIZERS = {"gpt2": GPT2Tokenizer, "bytes": BytesTokenizer}
 
 
 def get_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer called `gpt2` or `bytes`: encode, decode, vocab_size and eot."""
+    """The tokenizer named `gpt2` or `bytes`: encode, decode, vocab_size and eot."""
     if name not in TOKENIZERS:
         raise ArgumentError(f"tokenizer must be one of {', '.join(TOKENIZERS)}, not {name!r}")
     return TOKENIZERS[name]()
 
 
-def tokenizer_from(description):
+def tokenizer_from_description(description):
     """The tokenizer of a description: {"name": "gpt2"}, {"name": "chars", "characters": "abc"}."""
     match description:
         case {"name": "chars", "characters": characters, **rest} if not rest:
@@ -173,27 +175,27 @@ def tokenizer_from(description):
 
 
 def description_path(path):
-    """Where the description of the tokenizer of the file at path is: FOO.tokenizer.json."""
+    """The path of the tokenizer's description of the file at path: FOO.tokenizer.json."""
     return Path(f"{os.fspath(path).removesuffix('.bin')}.tokenizer.json")
 
 
 def read_tokenizer(path):
-    """The description beside the file at path, or None where there is none.
+    """The description beside the file at path, or None if there is none.
 
-    Raises FileError where it is no tokenizer's.
+    Raises FileError if it is not a tokenizer's.
     """
     path = description_path(path)
     if not os.path.exists(path):
         return None
-    with opened(path) as (file, size):
+    with open_for_reading(path) as (file, size):
         if size > LARGEST_DESCRIPTION:
             raise FileError(
-                f"{path}: not a tokenizer's description ({size} bytes, {LARGEST_DESCRIPTION} are"
-                " the most)"
+                f"{path}: not a tokenizer's description ({size} bytes, but it can have at most"
+                f" {LARGEST_DESCRIPTION})"
             )
         try:
             description = json.loads(file.read().decode("utf-8"))
-            tokenizer_from(description)
+            tokenizer_from_description(description)
         except (ValueError, RecursionError) as error:
             raise FileError(f"{path}: not a tokenizer's description: {error}") from error
     return description
@@ -201,13 +203,13 @@ def read_tokenizer(path):
 
 def write_tokenizer(path, description):
     """Write the description beside the file at path."""
-    tokenizer_from(description)
-    with written(description_path(path)) as file:
+    tokenizer_from_description(description)
+    with atomic_write(description_path(path)) as file:
         file.write(json.dumps(description, ensure_ascii=False).encode("utf-8") + b"\n")
 
 
 def check_same_tokenizer(name, description, other_name, other):
-    """Refuse what has another tokenizer than the other, where both descriptions are known."""
+    """Raise ArgumentError if both descriptions are known and differ."""
     if description is not None and other is not None and description != other:
         characters = " of other characters" if description["name"] == other["name"] else ""
         raise ArgumentError(

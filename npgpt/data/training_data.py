@@ -1,14 +1,14 @@
-"""What a run trains on and validates on: two streams of tokens, and the tokenizer of both."""
+"""The data of a run: the tokens for training and validation, and the tokenizer of both."""
 
 from npgpt.data.token_files import open_tokens
-from npgpt.data.tokenizer import check_same_tokenizer, tokenizer_from
+from npgpt.data.tokenizer import check_same_tokenizer, tokenizer_from_description
 from npgpt.errors import ArgumentError, FileError
 
 
 class TrainingData:
-    """`train` and `val` are Tokens, the latter None where no files are named for validation.
+    """`train` and `val` are Tokens; val is None if no files are named for validation.
 
-    `tokenizer` is the description of the one that made them, None where no file has one.
+    `tokenizer_description` is that of the tokenizer that made them, None if no file has one.
     """
 
     def __init__(self, train, val=""):
@@ -20,25 +20,31 @@ class TrainingData:
             raise ArgumentError("train must name a token file (npgpt prepare makes them)")
         self.name = train
         self.train, self.val = open_tokens(train), open_tokens(val) if val else None
-        self.tokenizer = self.train.tokenizer
+        self.tokenizer_description = self.train.tokenizer_description
         if self.val:
-            check_same_tokenizer(f"val: {val}", self.val.tokenizer, train, self.tokenizer)
-            self.tokenizer = self.tokenizer or self.val.tokenizer
+            check_same_tokenizer(
+                f"val: {val}", self.val.tokenizer_description, train, self.tokenizer_description
+            )
+            self.tokenizer_description = (
+                self.tokenizer_description or self.val.tokenizer_description
+            )
 
     def check_fits(self, config, T):
-        """Refuse tokens that the model does not have, and sequences longer than its context."""
+        """Raise if T is longer than the model's context, or a token outside its vocabulary."""
         if config.block_size < T:
-            raise ArgumentError(f"T can be {config.block_size}, the model's block_size, not {T}")
+            raise ArgumentError(
+                f"T must be at most the model's block_size of {config.block_size}, not {T}"
+            )
         for tokens in [self.train, *([self.val] if self.val else [])]:
-            for path, highest in tokens.highest_by_file():
+            for path, highest in tokens.max_token_by_file():
                 if highest >= config.vocab_size:
                     raise FileError(
-                        f"{path}: has the token {highest}, but the model's go up to"
-                        f" {config.vocab_size - 1}"
+                        f"{path}: token {highest} is outside the model's vocabulary of"
+                        f" {config.vocab_size}"
                     )
 
     def reconcile_tokenizers(self, model, description):
         """The one Tokenizer of the data and of the model, whose description may be None, too."""
-        check_same_tokenizer(f"train: {self.name}", self.tokenizer, model, description)
-        description = self.tokenizer or description
-        return None if description is None else tokenizer_from(description)
+        check_same_tokenizer(f"train: {self.name}", self.tokenizer_description, model, description)
+        description = self.tokenizer_description or description
+        return None if description is None else tokenizer_from_description(description)

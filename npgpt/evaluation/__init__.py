@@ -1,1 +1,1 @@
-"""What a model is worth: its loss on text, its accuracy on HellaSwag, its exact answers."""
+"""Evaluation of a model: its loss on text, its accuracy on HellaSwag, its exact match."""

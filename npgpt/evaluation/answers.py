@@ -1,4 +1,4 @@
-"""How many documents a model finishes exactly, such as sums of which it is given all up to `=`."""
+"""Exact match: documents that a model completes exactly, such as sums after their `=`."""
 
 import numpy as np
 
@@ -6,27 +6,28 @@ from npgpt.data.batches import DocumentBatches
 from npgpt.errors import ArgumentError
 
 
-def count_exact(model, tokens, after, B=64, eot=None):
-    """The documents whose part behind the first token `after` is what the model writes greedily.
+def count_exact(model, tokens, separator, B=64, eot=None):
+    """Count documents whose tokens after the first `separator` are the model's greedy continuation.
 
-    Given the right answer so far, it has to find each next token of it the likeliest: so it writes
-    the whole. Documents begin with eot, if not with the end-of-text of the tokens' own tokenizer,
-    and are cut at block_size. -> correct, documents with such a token.
+    Checked by teacher forcing: each must be the argmax given the true tokens before it. Documents
+    begin with eot (default: that of the tokens' tokenizer), and are cut at block_size + 1 tokens.
+
+    Returns: (correct, documents that contain `separator`).
     """
     from tqdm import tqdm
 
     T = model.config.block_size
-    T = min(T, DocumentBatches(tokens, B, T, eot=eot).longest)
+    T = min(T, DocumentBatches(tokens, B, T, eot=eot).max_targets)
     batches = DocumentBatches(tokens, B, T, eot=eot)
     correct = count = 0
-    for start in tqdm(range(0, batches.rows, B), unit="batch", leave=False, disable=None):
-        x, y = (ids[: batches.rows - start] for ids in batches.next())  # (B, T), the last fewer
-        answer = (x == after).cumsum(-1) > 0  # (B, T): where y is part of an answer
+    for start in tqdm(range(0, batches.n_rows, B), unit="batch", leave=False, disable=None):
+        x, y = (ids[: batches.n_rows - start] for ids in batches.next())  # (B, T), the last fewer
+        answer = (x == separator).cumsum(-1) > 0  # (B, T): where y is part of an answer
         answer &= y >= 0
         wrong = answer & (model.forward(x).argmax(-1) != y)
-        asked = answer.any(-1)  # (B,)
-        correct += int(np.count_nonzero(asked & ~wrong.any(-1)))
-        count += int(np.count_nonzero(asked))
+        has_answer = answer.any(-1)  # (B,)
+        correct += int(np.count_nonzero(has_answer & ~wrong.any(-1)))
+        count += int(np.count_nonzero(has_answer))
     if not count:
-        raise ArgumentError(f"no document has the token {after} that answers come after")
+        raise ArgumentError(f"no document contains the token {separator} that separates answers")
     return correct, count

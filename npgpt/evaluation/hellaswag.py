@@ -1,4 +1,4 @@
-"""HellaSwag in llm.c's eval format: examples with four completions, and which one a model takes.
+"""HellaSwag in llm.c's eval format: examples with four completions, and which one a model chooses.
 
 The magic is 20240522; header words 2 and 3 are the number of examples and the bytes of the longest
 one. Then example after example, as uint16: 65535, its bytes, its index, its label, the number of
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import HEADER_BYTES, opened, read_header, read_into
+from npgpt.files import HEADER_BYTES, open_for_reading, read_header, read_into
 from npgpt.layers.crossentropy import IGNORED
 
 MAGIC = 20240522
@@ -31,11 +31,12 @@ class Example:
 def read_hellaswag(path, vocab_size):
     """Read a file of examples -> a list of Example; their tokens must be below vocab_size.
 
-    Raises FileError where the file is none, is damaged or has other tokens. All of it is checked;
-    nothing of its size is allocated before its header has been.
+    Raises FileError where the file is another one, is damaged or has other tokens. All of it is
+    checked; nothing of its size is allocated before its header has been.
     """
-    with opened(path) as (file, size):
-        _, version, count, longest = read_header(file, size, path, "HellaSwag file", MAGIC, used=4)
+    with open_for_reading(path) as (file, size):
+        header = read_header(file, size, path, "HellaSwag file", MAGIC, n_used=4)
+        _, version, count, longest = header
         if version != 1:
             raise FileError(f"{path}: a HellaSwag file of version {version}, but 1 is known")
         if count < 1 or not 2 * FEWEST_WORDS <= longest < START:
@@ -72,7 +73,7 @@ def read_hellaswag(path, vocab_size):
 
 
 def example_words(words, where):
-    """How many words an example has, by its first two."""
+    """The number of words of an example, by its first two."""
     if len(words) < 2:
         raise FileError(f"{where}: truncated (the file ends before it)")
     start, size = words.tolist()
@@ -80,7 +81,7 @@ def example_words(words, where):
         raise FileError(f"{where}: must begin with {START}, not {start}")
     if size < 2 * FEWEST_WORDS or size % 2:
         raise FileError(
-            f"{where}: its bytes must be an even number from {2 * FEWEST_WORDS}, not {size}"
+            f"{where}: its bytes must be an even number of at least {2 * FEWEST_WORDS}, not {size}"
         )
     return size // 2
 
@@ -111,13 +112,13 @@ def parse_example(words, index, vocab_size, where):
     highest = max(int(part.max()) for part in parts)
     if highest >= vocab_size:
         raise FileError(
-            f"{where}: tokens up to {highest}, but the model's run from 0 to {vocab_size - 1}"
+            f"{where}: token {highest} is outside the model's vocabulary of {vocab_size}"
         )
     return Example(parts[0], parts[1:], label)
 
 
 def count_correct(model, examples):
-    """The number of HellaSwag's examples of which the model takes the right completion."""
+    """The number of HellaSwag examples where the model chooses the right completion."""
     from tqdm import tqdm
 
     correct = 0
@@ -139,7 +140,7 @@ def choose(model, example):
 def completion_loss(model, context, completion):
     """The mean loss in nats of the tokens of completion (m,) after context (n,).
 
-    Where the two have more than block_size + 1 tokens, the first ones are cut off.
+    If the two together have more than block_size + 1 tokens, the first ones are cut off.
     """
     row = np.concatenate([context, completion])[-(model.config.block_size + 1) :]
     targets = row[1:].copy()
@@ -148,6 +149,6 @@ def completion_loss(model, context, completion):
 
 
 def is_cut(example, block_size):
-    """Whether a completion of the example has to do without its first tokens of context."""
+    """Whether a completion of the example loses the first tokens of its context."""
     longest = max(map(len, example.completions))
     return len(example.context) + longest > block_size + 1

@@ -9,10 +9,10 @@ from npgpt.layers.crossentropy import IGNORED
 
 
 def mean_loss(model, tokens, B, T, batches=None):
-    """The mean loss in nats of all tokens but the first, in windows of T, B at a time, as a float.
+    """The mean loss in nats of all tokens but the first, in batches of B windows of T, a float.
 
     tokens are Tokens or an array (N,). The last window may be shorter, so that each token counts
-    once, whatever B is. With batches, only the first so many batches are computed.
+    once, whatever B is. With `batches`, only that many are computed, the first ones.
     """
     from tqdm import tqdm
 
@@ -23,10 +23,7 @@ def mean_loss(model, tokens, B, T, batches=None):
     total, counted = 0.0, 0
     for start in tqdm(starts, desc="loss", unit="batch", leave=False, disable=None):
         count = min(B * T, N - start)
-        if isinstance(tokens, np.ndarray):
-            window = tokens[start : start + count + 1]  # (count + 1,)
-        else:
-            window = tokens.read(start, count + 1)  # (count + 1,)
+        window = tokens[start : start + count + 1]  # (count + 1,)
         rows = math.ceil(count / T)
         x = np.zeros(rows * T, np.int64)
         y = np.full(rows * T, IGNORED, np.int64)  # what follows the last token does not count

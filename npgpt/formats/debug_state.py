@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from npgpt.core.parameters import Parameters
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import check_size, header, opened, read_header, read_into, written
+from npgpt.files import (
+    HEADER_BYTES,
+    atomic_write,
+    check_size,
+    open_for_reading,
+    pack_header,
+    read_header,
+    read_into,
+)
 from npgpt.formats.llmc import PADDED_TO, in_file_order, padding_rows
 
 MAGIC = 20240327
@@ -22,7 +30,7 @@ VERSIONS = (1, 2)
 
 @dataclass
 class DebugState:
-    """A batch and what it must give: x and y (B, T), logits (B, T, V), loss, grads (Parameters)."""
+    """A batch, x and y (B, T), and its results: logits (B, T, V), loss and grads (Parameters)."""
 
     x: NDArray[np.integer]
     y: NDArray[np.integer]
@@ -34,12 +42,12 @@ class DebugState:
 def read_debug_state(path: str | os.PathLike[str], params: Parameters) -> DebugState:
     """Read the debug state that goes with the model whose Parameters are given.
 
-    Raises FileError where the file is no debug state, is damaged, or belongs to a model of another
-    size. Nothing of its size is allocated before its header has been checked.
+    Raises FileError where the file is not a debug state, is damaged, or belongs to a model of
+    another size. Nothing of its size is allocated before its header has been checked.
     """
     config = params.config
-    with opened(path) as (file, size):
-        _, version, B, T = read_header(file, size, path, "GPT-2 debug state", MAGIC, used=4)
+    with open_for_reading(path) as (file, size):
+        _, version, B, T = read_header(file, size, path, "GPT-2 debug state", MAGIC, n_used=4)
         if version not in VERSIONS:
             raise FileError(
                 f"{path}: a GPT-2 debug state of version {version}, but 1 and 2 are known"
@@ -51,7 +59,7 @@ def read_debug_state(path: str | os.PathLike[str], params: Parameters) -> DebugS
             )
         rows = -config.vocab_size % PADDED_TO if version == 2 else 0
         count = params.flat.size + rows * config.n_embd
-        expected = 1024 + 4 * (2 * B * T + B * T * config.vocab_size + 1 + count)
+        expected = HEADER_BYTES + 4 * (2 * B * T + B * T * config.vocab_size + 1 + count)
         check_size(path, size, expected, f"a state of B={B}, T={T} that goes with this model")
         x, y = np.empty((2, B, T), "<i4")
         logits = np.empty((B, T, config.vocab_size), "<f4")
@@ -74,8 +82,8 @@ def write_debug_state(path: str | os.PathLike[str], state: DebugState, version: 
     if version not in VERSIONS:
         raise ArgumentError(f"version must be one of 1 and 2, not {version!r}")
     padding = padding_rows(state.grads) if version == 2 else None
-    with written(path) as file:
-        file.write(header(MAGIC, version, *state.x.shape))
+    with atomic_write(path) as file:
+        file.write(pack_header(MAGIC, version, *state.x.shape))
         for part in (state.x, state.y):
             file.write(np.ascontiguousarray(part, "<i4"))
         for part in (state.logits, state.loss, *in_file_order(state.grads, padding)):

@@ -1,12 +1,11 @@
-"""The published models and reference files on the Hub: downloaded, checked, resumed, kept.
+"""Published models and reference files of the Hugging Face Hub: download, verify, cache.
 
-A file takes its name when its sha256 is right. That is known here, except for gpt2-medium, -large
-and -xl: there it is what the server tells with its redirect (X-Linked-Size, X-Linked-Etag), so that
-a mirror is trusted with it, and it stays beside the file for later. A server that does not tell it
-is refused.
+A file is kept only if its sha256 matches. The expected one is listed here or, for gpt2-medium,
+-large and -xl, sent by the server with its redirect (X-Linked-Size, X-Linked-Etag), so a mirror is
+trusted for these; it is then recorded beside the file. A server that does not send it is refused.
 
-Settings in the environment: NPGPT_CACHE, the folder to keep files in; NPGPT_OFFLINE=1, take only
-what is there; NPGPT_MIRROR, a base URL instead of https://huggingface.co, with the same paths.
+Environment variables: NPGPT_CACHE, the cache folder; NPGPT_OFFLINE=1, never download;
+NPGPT_MIRROR, a base URL instead of https://huggingface.co, with the same paths.
 """
 
 import hashlib
@@ -19,13 +18,13 @@ from pathlib import Path
 from npgpt.core.config import PUBLISHED
 from npgpt.data.tokenizer import GPT2Tokenizer
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import opened, written
+from npgpt.files import PARTIAL, atomic_write, cache_folder, is_offline, open_for_reading
 from npgpt.formats.huggingface import CONFIG, write_config
 
 HUB = "https://huggingface.co"
 WEIGHTS = "/openai-community/{}/resolve/main/model.safetensors"
 STARTER_PACK = "/datasets/karpathy/llmc-starter-pack/resolve/main/{}"
-FILES = {  # name -> path on the Hub, size and sha256 of its files
+FILES = {  # name -> files: path on the Hub, bytes, sha256 (None: the server sends them)
     "gpt2": [
         (
             WEIGHTS.format("gpt2"),
@@ -59,43 +58,37 @@ FILES = {  # name -> path on the Hub, size and sha256 of its files
 MODELS = {"gpt2": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}
 PAUSES = (0, 1, 2, 4)  # seconds before each attempt
 TIMEOUT = 30  # seconds without a byte
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # bytes
 
 
 def fetch(name, folder=None, offline=None):
-    """Have the files of a name (FILES) in a folder -> the folder; hellaswag: the file.
+    """Download the files of `name`, a key of FILES, unless present -> their folder, or the file.
 
-    The folder is by default one of that name in the cache. What is there is checked, the rest is
-    downloaded or, with offline (default: NPGPT_OFFLINE), refused. A model gets a config.json of our
-    own. Raises FileError where a file cannot be had or is another one than published.
+    It is the file for hellaswag. folder defaults to one of that name in the cache. Existing files
+    are verified; missing ones are downloaded or, with offline (default: NPGPT_OFFLINE), an error.
+    Models get a config.json. Raises FileError where a file cannot be downloaded or is not the
+    published one.
     """
     if name not in FILES:
         raise ArgumentError(f"name must be one of {', '.join(FILES)}, not {name}")
-    folder = cache(name) if folder is None else Path(folder)
+    folder = cache_folder() / name if folder is None else Path(folder)
     if offline is None:
-        offline = os.environ.get("NPGPT_OFFLINE", "") not in ("", "0")
+        offline = is_offline()
     for path, size, sha256 in FILES[name]:
         target = folder / Path(path).name
         if os.path.exists(target):
-            check(target, sha256)
+            verify(target, sha256)
         elif offline:
-            raise FileError(f"{target}: not there; without offline mode it would be downloaded")
+            raise FileError(f"{target}: not found, and offline mode forbids downloading it")
         else:
-            download(hub() + path, target, size, sha256)
+            download(base_url() + path, target, size, sha256)
     if name in MODELS and not os.path.exists(folder / CONFIG):
         write_config(folder / CONFIG, PUBLISHED[MODELS[name]], GPT2Tokenizer.eot)
     return target if name == "hellaswag" else folder
 
 
-def cache(name):
-    """The folder in the cache for what has this name."""
-    import pooch
-
-    return Path(os.environ.get("NPGPT_CACHE") or pooch.os_cache("npgpt")) / name
-
-
-def hub():
-    """The URL that the paths on the Hub follow."""
+def base_url():
+    """The base URL: NPGPT_MIRROR or the Hub."""
     url = os.environ.get("NPGPT_MIRROR") or HUB
     if not url.startswith(("https://", "http://")):
         raise ArgumentError(f"NPGPT_MIRROR must begin with https:// or http://, not be {url}")
@@ -104,34 +97,34 @@ def hub():
 
 def sha256_of(path):
     """The sha256 of a file's content, in hexadecimal."""
-    with opened(path) as (file, _):
+    with open_for_reading(path) as (file, _):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check(target, sha256):
-    """Refuse a file that is there but is not the published one; sha256 None: take the recorded."""
+def verify(target, sha256):
+    """Raise FileError unless the file has this sha256 (None: the one recorded beside it)."""
     found = sha256_of(target)
-    if sha256 is None and os.path.exists(record(target)):
-        with opened(record(target)) as (file, _):
+    if sha256 is None and os.path.exists(sha256_path(target)):
+        with open_for_reading(sha256_path(target)) as (file, _):
             sha256 = file.read(64).decode("ascii", errors="replace")
     if found != sha256:
         raise FileError(
-            f"{target}: there already, but not as published (its sha256 is {found}, expected"
-            f" {sha256 or 'one on record'}): move it away or name another folder"
+            f"{target}: exists, but is not the published file (sha256 {found}, expected"
+            f" {sha256 or 'one recorded beside it'}): move it away, or choose another folder"
         )
 
 
-def record(target):
-    """The file for the sha256 that the server told of target, in the way of sha256sum."""
+def sha256_path(target):
+    """The file that records the server's sha256 of target, in sha256sum's format."""
     return target.with_name(f"{target.name}.sha256")
 
 
 def download(url, target, size, sha256):
-    """Download to target: aside, from where an earlier attempt stopped, and checked in the end."""
+    """Download to target through a .partial file, resuming earlier attempts, and verify it."""
     known = sha256 is not None
     if not known:
-        size, sha256 = ask_sha256(url)
-    partial = target.with_name(f"{target.name}.partial")
+        size, sha256 = fetch_size_and_sha256(url)
+    partial = target.with_name(f"{target.name}{PARTIAL}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
@@ -140,39 +133,37 @@ def download(url, target, size, sha256):
                 file.truncate(0)
             missing, free = size - file.seek(0, os.SEEK_END), shutil.disk_usage(partial.parent).free
             if missing > free:
-                raise FileError(f"{target}: takes {missing} bytes more, but {free} are free there")
-            receive(url, file, size, target.name)
+                raise FileError(f"{target}: needs {missing} more bytes, but only {free} are free")
+            transfer_with_retries(url, file, size, target.name)
             file.flush()
             os.fsync(file.fileno())
         found = sha256_of(partial)
         if found != sha256:
             partial.unlink()
-            raise FileError(
-                f"{url}: wrong bytes, not kept (their sha256 is {found}, expected {sha256})"
-            )
+            raise FileError(f"{url}: wrong sha256, discarded ({found}, expected {sha256})")
         if not known:
-            with written(record(target)) as file:
+            with atomic_write(sha256_path(target)) as file:
                 file.write(f"{sha256}  {target.name}\n".encode())
         os.replace(partial, target)
     except OSError as error:
         raise FileError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
-def receive(url, file, size, label):
-    """Fill the file up to size bytes, in several attempts if need be."""
+def transfer_with_retries(url, file, size, label):
+    """Complete the file to `size` bytes, retrying after PAUSES."""
     for pause in PAUSES:
         time.sleep(pause)
-        fault = transfer(url, file, size, label)
-        if fault is None:
+        problem = transfer(url, file, size, label)
+        if problem is None:
             return
     raise FileError(
-        f"{url}: cannot be downloaded: {fault} ({len(PAUSES)} attempts; what has come is kept, and"
-        " the next download goes on from there)"
+        f"{url}: cannot be downloaded: {problem} ({len(PAUSES)} attempts; the partial file is"
+        " kept and will be resumed)"
     )
 
 
 def transfer(url, file, size, label):
-    """Go on from the file's end -> None when it is complete, else what another attempt may mend."""
+    """Append to the file -> None when complete, else the reason to retry."""
     from http.client import HTTPException
 
     from tqdm import tqdm
@@ -181,69 +172,69 @@ def transfer(url, file, size, label):
     if start == size:
         return None
     try:
-        with ask(url, start) as answer:
-            if answer.status == 429 or answer.status >= 500:
-                return refusal(answer)
-            start = first_byte(url, answer, start, size)
+        with send_request(url, start) as response:
+            if response.status == 429 or response.status >= 500:
+                return status_line(response)
+            start = first_byte(url, response, start, size)
             if start is None:
                 file.truncate(0)
-                return "the server sent another range than it was asked for"
+                return "the server sent a range that was not requested"
             file.seek(start)
             with tqdm(
                 total=size, initial=start, desc=label, unit="B", unit_scale=True, disable=None
             ) as bar:
-                while start < size and (piece := answer.read1(min(CHUNK, size - start))):
+                while start < size and (piece := response.read1(min(CHUNK, size - start))):
                     file.write(piece)
                     start += len(piece)
                     bar.update(len(piece))
     except (OSError, HTTPException) as error:
-        return reason(error)
-    return None if start == size else f"the connection broke off at byte {start} of {size}"
+        return error_text(error)
+    return None if start == size else f"the connection closed at byte {start} of {size}"
 
 
-def first_byte(url, answer, start, size):
-    """The place in the file of the first byte of an answer; None where it is not one asked for."""
-    if answer.status == 200:  # also from a server that knows no ranges
-        place, total = 0, answer.headers.get("Content-Length", str(size))
-    elif answer.status == 206:
-        content = answer.headers.get("Content-Range", "")
+def first_byte(url, response, start, size):
+    """The file offset of a response's first byte; None if its range is not the requested one."""
+    if response.status == 200:  # also from a server without range support
+        offset, total = 0, response.headers.get("Content-Length", str(size))
+    elif response.status == 206:
+        content = response.headers.get("Content-Range", "")
         match = re.fullmatch(r"bytes ([0-9]+)-[0-9]+/([0-9]+)", content)
         if not match or match[1] != str(start):
             return None
-        place, total = start, match[2]
+        offset, total = start, match[2]
     else:
-        raise FileError(f"{url}: {refusal(answer)}")
+        raise FileError(f"{url}: {status_line(response)}")
     if total != str(size):
         raise FileError(f"{url}: the server's file has {total} bytes, but {size} are expected")
-    return place
+    return offset
 
 
-def ask_sha256(url):
-    """What the Hub tells of a file, with its redirect to it -> size, sha256."""
+def fetch_size_and_sha256(url):
+    """Ask the Hub for a file, not following its redirect -> size in bytes, sha256."""
     from http.client import HTTPException
 
     try:
-        with ask(url, method="HEAD", follow=False) as answer:
-            if answer.status >= 400:
-                raise FileError(f"{url}: {refusal(answer)}")
-            size = answer.headers.get("X-Linked-Size", "")
-            sha256 = answer.headers.get("X-Linked-Etag", "").strip('"')
+        with send_request(url, method="HEAD", follow=False) as response:
+            if response.status >= 400:
+                raise FileError(f"{url}: {status_line(response)}")
+            size = response.headers.get("X-Linked-Size", "")
+            sha256 = response.headers.get("X-Linked-Etag", "").strip('"')
     except (OSError, HTTPException) as error:
-        raise FileError(f"{url}: cannot be downloaded: {reason(error)}") from error
+        raise FileError(f"{url}: cannot be downloaded: {error_text(error)}") from error
     if not re.fullmatch("[0-9]+", size) or not re.fullmatch("[0-9a-f]{64}", sha256):
         raise FileError(
-            f"{url}: the server does not tell the file's size and sha256 (X-Linked-Size,"
-            " X-Linked-Etag), without which it cannot be checked"
+            f"{url}: the server does not send the file's size and sha256 (X-Linked-Size,"
+            " X-Linked-Etag), so it cannot be verified"
         )
     return int(size), sha256
 
 
-def ask(url, start=0, method="GET", follow=True):
-    """Send a request over http or https -> the answer, whatever its status."""
+def send_request(url, start=0, method="GET", follow=True):
+    """Send a request over http or https -> the response, whatever its status."""
     from urllib import error, request
 
     headers = {"Range": f"bytes={start}-"} if start else {}
-    director = request.OpenerDirector()  # the usual one would also open ftp and file
+    director = request.OpenerDirector()  # the default opener also opens ftp: and file: URLs
     for handler in (
         request.ProxyHandler,
         request.HTTPHandler,
@@ -256,17 +247,17 @@ def ask(url, start=0, method="GET", follow=True):
         director.add_handler(handler())
     try:
         return director.open(request.Request(url, headers=headers, method=method), timeout=TIMEOUT)
-    except error.HTTPError as answer:
-        return answer
-    except ValueError as fault:
-        raise ArgumentError(f"{url}: no URL: {fault}") from fault
+    except error.HTTPError as response:
+        return response
+    except ValueError as problem:
+        raise ArgumentError(f"{url}: not a valid URL: {problem}") from problem
 
 
-def refusal(answer):
-    """An answer's status, on one line."""
-    return " ".join(f"the server answered {answer.status} {answer.reason}".split())
+def status_line(response):
+    """A response's status, on one line."""
+    return " ".join(f"the server answered {response.status} {response.reason}".split())
 
 
-def reason(error):
-    """What an exception of the network says, on one line."""
+def error_text(error):
+    """The message of a network error, on one line."""
     return " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__

@@ -1,7 +1,7 @@
 """Hugging Face's GPT-2: config.json and model.safetensors, read and written.
 
 Four of its weights are (in, out), transposed to ours. The masks and the tied head that some files
-hold are no parameters. A config that asks for what npgpt does not compute is refused.
+hold are not parameters. A config that asks for what npgpt does not compute is refused.
 """
 
 import json
@@ -14,9 +14,9 @@ import numpy as np
 
 from npgpt.core.config import GPT2Config
 from npgpt.core.parameters import BLOCK_NAMES, Parameters, parameter_shapes
-from npgpt.data.tokenizer import description_path, tokenizer_from, write_tokenizer
+from npgpt.data.tokenizer import description_path, tokenizer_from_description, write_tokenizer
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import opened, written
+from npgpt.files import atomic_write, open_for_reading
 from npgpt.formats.llmc import check_finite, read_bfloat16
 
 CONFIG, MODEL, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -28,7 +28,7 @@ SIZES = {
     "n_head": "n_head",
     "n_embd": "n_embd",
 }
-FIXED = {  # what npgpt computes, and what a config means that is silent about it
+FIXED = {  # what npgpt computes, and the defaults of a config that omits them
     "activation_function": "gelu_new",
     "layer_norm_epsilon": 1e-5,
     "scale_attn_weights": True,
@@ -110,7 +110,7 @@ def read_config(path):
 
 def read_json(path):
     """Read a small JSON file -> a dict."""
-    with opened(path) as (file, size):
+    with open_for_reading(path) as (file, size):
         if size > LARGEST_JSON:
             raise FileError(f"{path}: {size} bytes, but {LARGEST_JSON} are the most")
         try:
@@ -148,11 +148,11 @@ class Stored:
         self._place = path, file, name
 
     def read(self):
-        """Its numbers, float32 or float16."""
+        """Read it: float32 or float16."""
         path, file, name = self._place
         if self.kind != "BF16":
             return file.get_tensor(name)
-        with opened(path) as (raw, _):  # NumPy has no bfloat16, so safetensors gives none
+        with open_for_reading(path) as (raw, _):  # NumPy has no bfloat16, so safetensors gives none
             header = json.loads(raw.read(int.from_bytes(raw.read(8), "little")))
             raw.seek(header[name]["data_offsets"][0], 1)
             out = np.empty(self.shape, "<f4")
@@ -174,7 +174,7 @@ def library():
 def read_names(path, stack):
     """Open a safetensors file, until the stack closes it -> a list of Stored."""
     safetensors = library()
-    with opened(path):
+    with open_for_reading(path):
         try:
             file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
             return [Stored(path, file, name) for name in file.keys()]
@@ -183,7 +183,7 @@ def read_names(path, stack):
 
 
 def check_tensors(path, config, stored):
-    """Refuse tensors that are not those of the config: other names, shapes or kinds of numbers."""
+    """Raise FileError for tensors whose name, shape or dtype is not the config's."""
     shapes = {}
     for name, _, _, shape in tensors(config):
         if name not in stored:
@@ -194,7 +194,7 @@ def check_tensors(path, config, stored):
         if MASK.fullmatch(name):
             continue
         if name not in shapes:
-            raise FileError(f"{path}: holds {name!r}, which is no tensor of this config's GPT-2")
+            raise FileError(f"{path}: holds {name!r}, which is not a tensor of this config's GPT-2")
         if tensor.shape != shapes[name]:
             raise FileError(
                 f"{path}: {name} must be {shapes[name]} by its config, not {tensor.shape}"
@@ -230,19 +230,19 @@ def write_huggingface(folder, params, tokenizer=None):
     where a weight is not finite or the folder cannot be written.
     """
     folder = Path(folder)
-    eot = None if tokenizer is None else tokenizer_from(tokenizer).eot
+    eot = None if tokenizer is None else tokenizer_from_description(tokenizer).eot
     check_finite(params, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"{folder}: cannot be made a folder: {error.strerror or error}") from error
+        raise FileError(f"{folder}: cannot be created: {error.strerror or error}") from error
     write_safetensors(folder / MODEL, params)
     put_tokenizer(folder / "model", tokenizer)
     write_config(folder / CONFIG, params.config, eot)
 
 
 def put_tokenizer(path, tokenizer):
-    """Have this description beside the file at path, or none, whatever was there."""
+    """Write this description beside the file at path or, if it is None, remove the one there."""
     if tokenizer is not None:
         write_tokenizer(path, tokenizer)
         return
@@ -264,7 +264,7 @@ def write_config(path, config, eot):
         "bos_token_id": eot,
         "eos_token_id": eot,
     }
-    with written(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(content, indent=2).encode() + b"\n")
 
 
@@ -276,7 +276,7 @@ def write_safetensors(path, params):
         header[PREFIX + name] = {"dtype": "F32", "shape": view.shape, "data_offsets": [start, end]}
     header = json.dumps(header).encode()
     header += b" " * (-len(header) % 8)
-    with written(path) as file:
+    with atomic_write(path) as file:
         file.write(len(header).to_bytes(8, "little") + header)
         for _, view in views(params):
             file.write(np.ascontiguousarray(view, "<f4"))

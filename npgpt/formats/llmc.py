@@ -12,13 +12,21 @@ import numpy as np
 from npgpt.core.config import GPT2Config
 from npgpt.core.parameters import Parameters, count_parameters
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import check_size, header, opened, read_header, read_into, written
+from npgpt.files import (
+    HEADER_BYTES,
+    atomic_write,
+    check_size,
+    open_for_reading,
+    pack_header,
+    read_header,
+    read_into,
+)
 
 MAGIC = 20240326
 VERSIONS = {1: "float32", 3: "float32, padded", 5: "bfloat16, padded"}
 DEFAULT_VERSION = 3
 PADDED_TO = 128
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # elements
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Parameters:
@@ -27,8 +35,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Parameters:
     Raises FileError where the header makes no sense, the size is not the header's, or a weight is
     not finite. Nothing of the model's size is allocated before its header has been checked.
     """
-    with opened(path) as (file, size):
-        _, version, *sizes = read_header(file, size, path, "GPT-2 checkpoint", MAGIC, used=8)
+    with open_for_reading(path) as (file, size):
+        _, version, *sizes = read_header(file, size, path, "GPT-2 checkpoint", MAGIC, n_used=8)
         if version not in VERSIONS:
             raise FileError(
                 f"{path}: a GPT-2 checkpoint of version {version}, but 1, 3 and 5 are known"
@@ -49,7 +57,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Parameters:
                 f" {config.vocab_size + padding}"
             )
         count = count_parameters(config) + padding * config.n_embd
-        expected = 1024 + count * (2 if version == 5 else 4)
+        expected = HEADER_BYTES + count * (2 if version == 5 else 4)
         check_size(path, size, expected, f"a version {version} model of this header")
         rows = None if version == 1 else np.empty((padding, config.n_embd), "<f4")
         params = Parameters(config, dtype="<f4", wte_padding=rows)
@@ -76,8 +84,8 @@ def write_checkpoint(
     padding = padding_rows(params) if version != 1 else None
     if padding is not None:
         words.append(c.vocab_size + len(padding))
-    with written(path) as file:
-        file.write(header(*words))
+    with atomic_write(path) as file:
+        file.write(pack_header(*words))
         for part in in_file_order(params, padding):
             if version == 5:
                 write_bfloat16(file, part, path)
@@ -121,7 +129,7 @@ def write_bfloat16(file, part, path):
 
 
 def check_finite(params, path):
-    """Refuse weights among which one is infinite or not a number, naming the first."""
+    """Raise FileError, naming the first, if a weight is infinite or not a number."""
     tensors = [*params.items()]
     if params.wte_padding is not None:
         tensors.append(("wte's padding", params.wte_padding))

@@ -7,8 +7,8 @@ from npgpt.data.tokenizer import GPT2Tokenizer, read_tokenizer
 from npgpt.errors import FileError
 from npgpt.formats.hub import MODELS, fetch
 from npgpt.formats.huggingface import library
+from npgpt.formats.registry import MODEL_FORMATS, detect_format
 from npgpt.formats.run_checkpoint import CHECKPOINTS, best_step, checkpoint_folder
-from npgpt.formats.table import FORMATS, format_of
 
 ACCEPTED = (
     "a model is an llm.c .bin file, a Hugging Face folder or its .safetensors file,"
@@ -26,18 +26,18 @@ def load_model(where):
     with GPT-2's tokenizer. Raises FileError where there is no model or it is damaged.
     """
     if where in MODELS:
-        library()  # that it is missing is told before the download
+        library()  # raises, before the download, if it is missing
     path = Path(fetch(where) if where in MODELS else where)
     if not os.path.exists(path):
         raise FileError(f"{where}: not found; {ACCEPTED}")
     if os.path.isdir(path / CHECKPOINTS):
         path = best_checkpoint(path)
-    name = format_of(path)
+    name = detect_format(path)
     if name is None:
-        what = "no model in this folder" if os.path.isdir(path) else "no regular file"
+        what = "no model in this folder" if os.path.isdir(path) else "not a regular file"
         raise FileError(f"{where}: {what}; {ACCEPTED}")
-    params = FORMATS[name].read(path)
-    description = read_tokenizer(FORMATS[name].beside(path))
+    params = MODEL_FORMATS[name].read(path)
+    description = read_tokenizer(MODEL_FORMATS[name].tokenizer_path(path))
     if description is None and params.config.vocab_size == GPT2Tokenizer.vocab_size:
         description = GPT2Tokenizer().description
     return params, description

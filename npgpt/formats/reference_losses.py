@@ -1,4 +1,4 @@
-"""The losses that PyTorch printed for a debug state: where they stand, and their JSON format."""
+"""The losses that PyTorch printed for a debug state: where they are, and their JSON format."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from npgpt.core.config import PUBLISHED
 from npgpt.errors import FileError
-from npgpt.files import opened
+from npgpt.files import open_for_reading
 
 # What PyTorch printed for gpt2_124M_debug_state.bin, as llm.c's test_gpt2.c has it.
 LOSSES_124M = [
@@ -56,10 +56,10 @@ def find_losses(state_path, state, path=None):
 
 def read_losses(path):
     """Read {"losses": [...], "lr": ..., "weight_decay": ...}; FileError where it is not that."""
-    with opened(path) as (file, _):
+    with open_for_reading(path) as (file, _):
         try:
             content = json.loads(file.read())
-        except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or brackets without end
+        except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
             raise FileError(f"{path}: not JSON: {error}") from error
     keys = {"losses", "lr", "weight_decay"}
     if not isinstance(content, dict) or set(content) != keys:
@@ -69,11 +69,11 @@ def read_losses(path):
         raise FileError(f"{path}: losses must be a list of at least one finite number")
     for name, value in (("lr", lr), ("weight_decay", weight_decay)):
         if not is_number(value) or value < 0:
-            raise FileError(f"{path}: {name} must be a finite number from 0, not {value!r}")
+            raise FileError(f"{path}: {name} must be a finite number of at least 0, not {value!r}")
     return ReferenceLosses(losses, lr, weight_decay, Path(path).name)
 
 
 def is_number(value):
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return abs(value) < sys.float_info.max  # an int of 400 digits is none that a float can hold
+    return abs(value) < sys.float_info.max  # a float cannot hold an int of 400 digits

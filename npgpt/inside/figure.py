@@ -7,7 +7,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 
 def new_figure(width, height):
-    """An empty matplotlib Figure of so many inches; ArgumentError where there is no matplotlib."""
+    """An empty matplotlib Figure, sizes in inches; ArgumentError where there is no matplotlib."""
     try:
         from matplotlib.figure import Figure  # not pyplot, which would change the whole process
     except ImportError as error:

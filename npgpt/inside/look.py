@@ -1,6 +1,6 @@
 """Look inside a model: attention, residual stream, logit lens, norms.
 
-A forward pass of the textbook keeps all that its backward pass needs, and `look` hands it out.
+The NumPy layers keep what their backward pass needs; `look` returns it.
 npgpt.inside.pictures draws what these functions compute.
 """
 
@@ -20,10 +20,10 @@ VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "→"})
 
 @dataclass
 class Inside:
-    """What a forward pass over tokens (B, T) went through.
+    """The activations of a forward pass over tokens (B, T).
 
-    att (L, B, NH, T, T): how much row t of a head looks at column s. residual (P, B, T, C): the
-    residual stream at P = 2 L + 1 places, after the embedding and after each attention and MLP.
+    att (L, B, NH, T, T): attention weights, query t by key s. residual (P, B, T, C): the residual
+    stream at P = 2 L + 1 places: after the embedding, each attention and each MLP.
     """
 
     tokens: np.ndarray
@@ -38,28 +38,28 @@ class Inside:
 
     @property
     def norms(self):
-        """The Euclidean norm of the residual stream at each place and position (P, B, T)."""
+        """The L2 norm of the residual stream at each place and position (P, B, T)."""
         return np.linalg.norm(self.residual, axis=-1)
 
 
 def look(model, tokens):
-    """Run a GPT2 over tokens (B, T), with the textbook's layers -> Inside.
+    """Run a GPT2 on tokens (B, T) with the NumPy layers -> Inside.
 
-    The kernels do not keep att. It takes the memory of L * B * NH * T * T numbers.
+    att takes L * B * NH * T * T numbers; the kernels do not keep it.
     """
     config = model.config
     tokens = checked_ids("tokens", tokens, config.vocab_size, longest=config.block_size)
     _, cache = body_forward(tokens, model.params, layers)
     residual, att = [], []
     for block in cache.blocks:
-        residual += [block.ln1[0], block.ln2[0]]  # what a layernorm is given is the stream there
+        residual += [block.ln1[0], block.ln2[0]]  # a layernorm's input is the residual stream
         att.append(block.att[1])
     residual.append(cache.lnf[0])
     return Inside(tokens, np.stack(att), np.stack(residual))
 
 
 def early_logits(model, x):
-    """The logits if the residual stream x (B, T, C) were what the last block gives -> (B, T, V)."""
+    """Final layernorm and lm_head on a residual stream x (B, T, C) -> logits (B, T, V)."""
     lnf, _ = layers.layernorm_forward(x, model.params.lnfw, model.params.lnfb)  # (B, T, C)
     logits, _ = layers.matmul_forward(lnf, model.params.wte)
     return logits
@@ -73,7 +73,7 @@ class Lens(NamedTuple):
 
 
 def logit_lens(model, residual):
-    """What the model would say at each place of the residual stream (P, B, T, C) -> Lens.
+    """The logit lens of a residual stream (P, B, T, C): top token and probability -> Lens.
 
     nostalgebraist 2020, https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru
     """
@@ -82,14 +82,14 @@ def logit_lens(model, residual):
         logits = early_logits(model, x)  # (B, T, V)
         highest = logits.max(-1, keepdims=True)  # (B, T, 1)
         tokens.append(logits.argmax(-1))
-        probs.append(1 / np.exp(logits - highest).sum(-1))  # its own exponential is 1
+        probs.append(1 / np.exp(logits - highest).sum(-1))  # exp(highest - highest) = 1
     return Lens(np.stack(tokens), np.stack(probs))
 
 
 def tensor_norms(parameters):
-    """The Euclidean norm of each tensor of Parameters: weights, gradients (`model.grads`), moments.
+    """The L2 norm of each tensor of Parameters: weights, gradients (`model.grads`), moments.
 
-    -> name: (L,), the norm in each layer, or of wte, wpe, lnfw and lnfb a float.
+    Returns: {name: norms (L,)}; for wte, wpe, lnfw and lnfb a float.
     """
     norms = {}
     for name, view in parameters.items():
@@ -101,7 +101,7 @@ def tensor_norms(parameters):
 
 
 def token_labels(tokens, tokenizer=None):
-    """How to write tokens (T,) beside a picture: their text, its spaces visible, or their ids."""
+    """Axis labels for tokens (T,): their text with visible whitespace, or their ids."""
     if tokenizer is None:
         return [str(token) for token in tokens]
     texts = [tokenizer.decode([token]).translate(VISIBLE) for token in tokens]

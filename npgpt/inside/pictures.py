@@ -187,7 +187,7 @@ def bar(figure, image, axes, label):
 
 
 def tick(axis, labels, count, every):
-    """Label every so many of the cells along an axis."""
+    """Label every `every`-th cell along an axis."""
     at = range(0, count, max(1, int(every)))
     axis.set_ticks(at, [plain(cut(str(labels[i]), 32)) for i in at], fontsize=POINTS)
     axis.set_tick_params(length=0)

@@ -14,28 +14,28 @@ def split_heads(qkv, NH):
 
 
 def attend(q, k, v):
-    """The last N of T positions look back: q (B, NH, N, hs), k and v (B, NH, T, hs) -> y, att."""
+    """Attend from the last N of T positions: q (B, NH, N, hs), k, v (B, NH, T, hs) -> y, att."""
     N, (T, hs) = q.shape[-2], k.shape[-2:]
-    preatt = q @ k.swapaxes(-1, -2) * hs**-0.5  # (B, NH, N, T): how much row t looks at column s
+    preatt = q @ k.swapaxes(-1, -2) * hs**-0.5  # (B, NH, N, T): score of query t for key s
     preatt[..., np.triu(np.ones((N, T), dtype=bool), T - N + 1)] = -np.inf  # s > t is the future
-    preatt -= preatt.max(-1, keepdims=True)  # the softmax stays the same, its exponentials finite
+    preatt -= preatt.max(-1, keepdims=True)  # softmax is shift-invariant; this avoids overflow
     att = np.exp(preatt, out=preatt)  # (B, NH, N, T)
     att /= att.sum(-1, keepdims=True)
     return att @ v, att  # (B, NH, N, hs), (B, NH, N, T)
 
 
 def attention_forward(qkv, NH):
-    """Attend within qkv (B, T, 3C), its matmul's output, in NH heads -> out (B, T, C), cache."""
+    """Self-attention of qkv (B, T, 3C) with NH heads -> out (B, T, C), cache."""
     B, T, C3 = qkv.shape
     y, att = attend(*split_heads(qkv, NH))
     return y.swapaxes(1, 2).reshape(B, T, C3 // 3), (qkv, att)
 
 
 def attention_step(qkv, kv, at):
-    """Attend from new positions to them and all before: qkv (B, N, 3C) -> out (B, N, C).
+    """Attend from N new positions to all up to them: qkv (B, N, 3C) -> out (B, N, C).
 
-    kv (2, B, NH, maxT, hs) holds the keys and values of the first `at` positions, and from then on
-    those of the N new ones as well.
+    kv (2, B, NH, maxT, hs) holds the keys and values of the first `at` positions; those of the N
+    new ones are written to it.
     """
     B, N, C3 = qkv.shape
     q, k, v = split_heads(qkv, kv.shape[2])  # (B, NH, N, hs)
@@ -51,7 +51,7 @@ def attention_backward(dout, cache):
     q, k, v = split_heads(qkv, NH)  # (B, NH, T, hs)
     scale = q.shape[-1] ** -0.5
     dqkv = np.empty_like(qkv)  # (B, T, 3C)
-    dq, dk, dv = split_heads(dqkv, NH)  # (B, NH, T, hs), views: what is written lands in dqkv
+    dq, dk, dv = split_heads(dqkv, NH)  # (B, NH, T, hs), views of dqkv
     dy = dout.reshape(B, T, NH, -1).swapaxes(1, 2)  # (B, NH, T, hs)
     # y = att @ v
     datt = dy @ v.swapaxes(-1, -2)  # (B, NH, T, T)

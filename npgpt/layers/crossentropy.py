@@ -1,6 +1,6 @@
-"""The classifier: logits = x @ wte.T, the tied head, and their mean cross-entropy with the targets.
+"""The tied lm_head, logits = x @ wte.T, fused with the mean cross-entropy of the targets.
 
-loss = mean over the targets that count of (log sum_v exp(logits[v]) - logits[target]).
+loss = mean over the targets that are not ignored of (log sum_v exp(logits[v]) - logits[target]).
 """
 
 import numpy as np
@@ -13,11 +13,10 @@ IGNORED = -1
 def crossentropy_forward(x, wte, targets):
     """x (B, T, C), wte (V, C), targets (B, T) integers -> loss (a scalar), cache.
 
-    A target of -1 does not count: it adds nothing to the loss and has no gradient. One at least
-    has to count.
+    Targets of -1 are ignored: no loss, no gradient. At least one must not be.
     """
     logits = x.reshape(-1, x.shape[-1]) @ wte.T  # (B*T, V)
-    logits -= logits.max(-1, keepdims=True)  # the softmax stays the same, its exponentials finite
+    logits -= logits.max(-1, keepdims=True)  # softmax is shift-invariant; this avoids overflow
     counted = np.flatnonzero(targets != IGNORED)  # (n,): the positions that have a target
     target = targets.reshape(-1)[counted]  # (n,)
     target_logits = logits[counted, target]  # (n,)

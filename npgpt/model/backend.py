@@ -1,6 +1,6 @@
 """Backends: the layers that a model computes with, how they compute, and how they decode.
 
-Layer functions are npgpt.layers, the textbook in NumPy, or npgpt.kernels, its compiled twin.
+Layer functions are npgpt.layers, the NumPy reference, or npgpt.kernels, its compiled counterpart.
 """
 
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from npgpt.core.precision import (
     NEEDS_BF16_HARDWARE,
     PRECISIONS,
     find_precision,
-    multiplying_in,
+    use_bf16_terms,
 )
 from npgpt.core.threads import threads
 from npgpt.errors import ArgumentError
@@ -18,7 +18,7 @@ from npgpt.model.quantization import find_weight_format
 
 
 class NumpyBackend:
-    """The textbook: NumPy's own threads, float32 or float64 as the parameters are."""
+    """The NumPy reference: NumPy's own threads, in the dtype of the parameters."""
 
     name = "numpy"
 
@@ -31,19 +31,22 @@ class NumpyBackend:
         """Raise ArgumentError unless this precision and weight format are supported."""
         for what, name in (("precision", precision), ("weight_format", weight_format)):
             if name != "fp32":
-                raise ArgumentError(f"{what} {name} needs the backend numba, not {self.name}")
+                raise ArgumentError(f"{what} {name} needs backend numba, not {self.name}")
 
     @contextmanager
     def computing(self, flops, precision="fp32"):
-        """Context for about `flops` operations, with matrix products in this precision."""
+        """Context for about `flops` operations in all, with matrix products in this precision.
+
+        GPT2.computing, in contrast, counts flops per parameter.
+        """
         yield
 
     def decoder(self, params, quantized):
-        """A Decoder of Parameters; quantized: what quantize_weights has made of them."""
+        """A Decoder for Parameters; quantized: the result of quantize_weights."""
         return Decoder(params, self.layers)
 
     def free_memory(self):
-        """Return to the operating system what is kept from step to step."""
+        """Free the buffers kept between steps, for all models; NumPy keeps none."""
 
 
 class NumbaBackend(NumpyBackend):
@@ -57,20 +60,20 @@ class NumbaBackend(NumpyBackend):
         self.layers = kernels
 
     def check(self, precision, weight_format):
-        """Raise ArgumentError unless this machine can multiply in this precision."""
+        """Raise ArgumentError unless this machine has hardware for this precision."""
         from npgpt.kernels.products.precision import has_bf16_hardware
 
-        if PRECISIONS[precision].bf16_terms and not has_bf16_hardware():
+        if PRECISIONS[precision].n_terms and not has_bf16_hardware():
             raise ArgumentError(f"precision {precision} {NEEDS_BF16_HARDWARE}")
 
     @contextmanager
     def computing(self, flops, precision="fp32"):
-        """As NumpyBackend's: on as many threads as the flops are worth."""
-        with threads(flops), multiplying_in(PRECISIONS[precision].bf16_terms):
+        """As NumpyBackend's, with as many threads as `flops` operations are worth."""
+        with threads(flops), use_bf16_terms(PRECISIONS[precision].n_terms):
             yield
 
     def decoder(self, params, quantized):
-        """A Decoder that takes few positions through all blocks in one kernel call."""
+        """A Decoder that runs a few positions through all blocks in one kernel call."""
         from npgpt.model.fused_decoder import FusedDecoder
 
         return FusedDecoder(params, self.layers, quantized)
@@ -86,7 +89,7 @@ BACKENDS = {"numpy": NumpyBackend, "numba": NumbaBackend}
 
 
 def make_backend(name, precision="fp32", weight_format="fp32"):
-    """The backend of this name, or ArgumentError where it cannot compute as it is asked to."""
+    """Create the named backend; raises ArgumentError if it does not support the options."""
     if name not in BACKENDS:
         raise ArgumentError(f"backend must be one of {', '.join(BACKENDS)}, not {name!r}")
     find_precision(precision)

@@ -1,38 +1,39 @@
-"""Decoding: a model's pass over new positions alone, with the keys and values of those before."""
+"""Decoding: a forward pass over the new positions only, with a key-value cache."""
 
 import numpy as np
 
 
 class Decoder:
-    """Takes new tokens through a model: Parameters and the layer functions to compute with."""
+    """Runs new tokens through a model, given its Parameters and layer functions."""
 
     def __init__(self, params, layers):
         self.params, self.layers = params, layers
 
-    def step(self, tokens, kv, at):
-        """The N tokens (B, N) at positions from `at` on -> logits (B, V) of the next one.
+    def step(self, tokens, kv_cache, pos):
+        """Run tokens (B, N) at positions pos, pos + 1, ... -> logits (B, V) of the next token.
 
-        kv (L, 2, B, NH, maxT, hs) has the keys and values of the positions before, and then theirs.
+        kv_cache (L, 2, B, NH, maxT, hs) holds the keys and values before pos; the new ones are
+        added.
         """
-        return forward_step(tokens, kv, at, self.params, self.layers)
+        return forward_step(tokens, kv_cache, pos, self.params, self.layers)
 
 
-def forward_step(tokens, kv, at, p, layers):
+def forward_step(tokens, kv_cache, pos, p, layers):
     """As Decoder.step, with Parameters p."""
-    x, _ = layers.encoder_forward(np.ascontiguousarray(tokens), p.wte, p.wpe[at:])  # (B, N, C)
-    for block, block_kv in zip(p.blocks, kv, strict=True):
-        x = block_step(x, block, block_kv, at, layers)
+    x, _ = layers.encoder_forward(np.ascontiguousarray(tokens), p.wte, p.wpe[pos:])  # (B, N, C)
+    for block, block_kv in zip(p.blocks, kv_cache, strict=True):
+        x = block_step(x, block, block_kv, pos, layers)
     last = np.ascontiguousarray(x[:, -1])  # (B, C)
     lnf, _ = layers.layernorm_forward(last, p.lnfw, p.lnfb)
     logits, _ = layers.matmul_forward(lnf, p.wte)
     return logits
 
 
-def block_step(x, p, kv, at, layers):
-    """block_forward for new positions alone: x (B, N, C) -> (B, N, C)."""
+def block_step(x, p, kv_cache, pos, layers):
+    """block_forward for new positions only, at the caller's precision: x (B, N, C) -> (B, N, C)."""
     ln1, _ = layers.layernorm_forward(x, p.ln1w, p.ln1b)  # (B, N, C)
     qkv, _ = layers.matmul_forward(ln1, p.qkvw, p.qkvb)  # (B, N, 3C)
-    atty = layers.attention_step(qkv, kv, at)  # (B, N, C)
+    atty = layers.attention_step(qkv, kv_cache, pos)  # (B, N, C)
     attproj, _ = layers.matmul_forward(atty, p.attprojw, p.attprojb)  # (B, N, C)
     x = layers.residual_add(x, attproj)
     ln2, _ = layers.layernorm_forward(x, p.ln2w, p.ln2b)  # (B, N, C)

@@ -20,19 +20,19 @@ class FusedDecoder(Decoder):
         super().__init__(params, layers)
         self.quantized = quantized
 
-    def step(self, tokens, kv, at):
+    def step(self, tokens, kv_cache, pos):
         """As Decoder.step."""
         if tokens.size > GEMV_MAX_ROWS:
-            return super().step(tokens, kv, at)
+            return super().step(tokens, kv_cache, pos)
         p, layers = self.params, self.layers
-        x, _ = layers.encoder_forward(np.ascontiguousarray(tokens), p.wte, p.wpe[at:])  # (B, N, C)
-        x = decode_blocks(x, self.blocks, kv, at)  # (B, N, C)
+        x, _ = layers.encoder_forward(np.ascontiguousarray(tokens), p.wte, p.wpe[pos:])  # (B, N, C)
+        x = decode_blocks(x, self.stacked_blocks, kv_cache, pos)  # (B, N, C)
         last = np.ascontiguousarray(x[:, -1])  # (B, C)
         lnf, _ = layers.layernorm_forward(last, p.lnfw, p.lnfb)
         logits, _ = layers.matmul_forward(lnf, self.quantized.get("wte", p.wte))
         return logits
 
     @cached_property
-    def blocks(self):
-        """The parameters of all blocks, as the kernel takes them."""
+    def stacked_blocks(self):
+        """The parameters of all blocks in the kernel's layout."""
         return decode_params(self.params, self.quantized)

@@ -1,7 +1,7 @@
 """Generation: one token after another, drawn from the model's logits for the tokens so far.
 
-The keys and values of the past are kept: a new token costs one pass over the weights, and attention
-to the past, instead of a forward pass over all of it.
+With a key-value cache a new token costs one pass over the weights, plus attention to the past,
+instead of a forward pass over the whole context.
 """
 
 import numpy as np
@@ -12,18 +12,17 @@ from npgpt.errors import ArgumentError
 from npgpt.model.inputs import checked_ids
 
 
-def stream(
+def stream_tokens(
     model, tokens, max_new_tokens, temperature=1.0, top_k=None, top_p=None,
     repetition_penalty=1.0, stop=None, seed=None, cache=True,
 ):  # fmt: skip
     """Continue tokens (B, T): an iterator over the next token of each row, (B,) at a time.
 
-    The arguments are GPT2.generate's. What is wrong with them is raised here, not at the first
-    token.
+    The arguments are GPT2.generate's. They are validated here, not at the first token.
     """
     V = model.config.vocab_size
     if not 0 <= temperature < float("inf"):
-        raise ArgumentError(f"temperature must be a finite number from 0, not {temperature!r}")
+        raise ArgumentError(f"temperature must be finite and at least 0, not {temperature!r}")
     if top_k is not None and top_k < 1:
         raise ArgumentError(f"top_k must be at least 1, not {top_k!r}")
     if top_p is not None and not 0 < top_p <= 1:
@@ -39,70 +38,73 @@ def stream(
     try:
         rng = np.random.default_rng(seed)
     except (TypeError, ValueError) as error:
-        raise ArgumentError(f"seed must be an integer from 0, not {seed!r}") from error
+        raise ArgumentError(
+            f"seed must be an integer of at least 0, or several, not {seed!r}"
+        ) from error
     tokens = checked_ids("tokens", tokens, V)
 
-    def choose(logits, seen):
-        logits = penalised(logits, seen, repetition_penalty)
-        return draw(logits, temperature, top_k, top_p, rng)
+    def sample_next(logits, present):
+        logits = apply_repetition_penalty(logits, present, repetition_penalty)
+        return sample_tokens(logits, temperature, top_k, top_p, rng)
 
-    return steps(model, tokens, max_new_tokens, choose, stop, cache)
+    return generate_tokens(model, tokens, max_new_tokens, sample_next, stop, cache)
 
 
-def steps(model, tokens, count, choose, stop, cache):
-    """The tokens (B,) that `stream` gives; choose makes them of the logits and what is seen."""
+def generate_tokens(model, tokens, count, sample_next, stop, cache):
+    """Yield the next token of each row, (B,), by sample_next(logits, present), both (B, V)."""
     B, T = tokens.shape
     L, NH, C = model.config.n_layer, model.config.n_head, model.config.n_embd
-    longest = model.config.block_size
-    kv = np.empty((L, 2, B, NH, min(T + count, longest), C // NH), model.params.flat.dtype)
-    seen = np.zeros((B, model.config.vocab_size), bool)  # the tokens that a row has
-    np.put_along_axis(seen, tokens, True, axis=-1)
+    block_size = model.config.block_size
+    shape = (L, 2, B, NH, min(T + count, block_size), C // NH)
+    kv_cache = np.empty(shape, model.params.flat.dtype)
+    present = np.zeros((B, model.config.vocab_size), bool)  # which tokens each row contains
+    np.put_along_axis(present, tokens, True, axis=-1)
     ended = np.zeros(B, bool)
-    context, at = tokens, 0  # what the model sees, and how much of it is in kv
+    context, pos = tokens, 0  # how many positions of the context are in kv_cache
     decoder = model.decoder()
     for _ in range(count):
-        if context.shape[1] > longest:  # each token gets another position: kv has to be made anew
-            context, at = context[:, -((longest + 1) // 2) :], 0
-        unseen = context[:, at:]  # (B, N)
-        # Weights are read, and used. In bf16 a prompt's products would round activations, which
-        # single tokens, computed otherwise, do not: a text would depend on what is in kv.
-        with model.computing(4 * FLOPS_PER_BYTE + 2 * unseen.size), at_least_bf16x3():
-            logits = decoder.step(unseen, kv, at)  # (B, V)
-        at = context.shape[1] if cache else 0
-        new = choose(logits, seen)  # (B,)
+        if context.shape[1] > block_size:  # all positions shift, so kv_cache must be recomputed
+            context, pos = context[:, -((block_size + 1) // 2) :], 0
+        uncached = context[:, pos:]  # (B, N)
+        # Flops per parameter: reading its 4 bytes, and 2 per token. In bf16 a prompt's activations
+        # would be rounded and a single token's not: the text would depend on the cache.
+        with model.computing(4 * FLOPS_PER_BYTE + 2 * uncached.size), at_least_bf16x3():
+            logits = decoder.step(uncached, kv_cache, pos)  # (B, V)
+        pos = context.shape[1] if cache else 0
+        new = sample_next(logits, present)  # (B,)
         if stop is not None:
             new[ended] = stop
             ended |= new == stop
         yield new
         if ended.all():
             return
-        np.put_along_axis(seen, new[:, None], True, axis=-1)
+        np.put_along_axis(present, new[:, None], True, axis=-1)
         context = np.column_stack([context, new])
 
 
-def penalised(logits, seen, penalty):
-    """logits (B, V), those of the seen (B, V) tokens made smaller by the factor penalty."""
+def apply_repetition_penalty(logits, present, penalty):
+    """Lower the logits (B, V) by the factor penalty where the mask present (B, V) is set."""
     if penalty == 1:
         return logits
     logits = logits.astype(np.float64)
-    return np.where(seen, np.where(logits > 0, logits / penalty, logits * penalty), logits)
+    return np.where(present, np.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
-def draw(logits, temperature, top_k, top_p, rng):
-    """Draw one token a row: logits (B, V) -> tokens (B,)."""
+def sample_tokens(logits, temperature, top_k, top_p, rng):
+    """Sample one token per row: logits (B, V) -> tokens (B,)."""
     if not np.isfinite(logits).all():
         raise ArgumentError("the model's logits must be finite: it has diverged")
     if temperature == 0:
         return logits.argmax(-1)
-    cumulated = weigh(logits, temperature, top_k, top_p).cumsum(-1)  # (B, V)
-    point = rng.random((len(logits), 1)) * cumulated[:, -1:]  # (B, 1), below the whole
-    return (cumulated <= point).sum(-1)
+    cumulative = filtered_weights(logits, temperature, top_k, top_p).cumsum(-1)  # (B, V)
+    point = rng.random((len(logits), 1)) * cumulative[:, -1:]  # (B, 1), in [0, total)
+    return (cumulative <= point).sum(-1)
 
 
-def weigh(logits, temperature, top_k, top_p):
-    """Logits (B, V) -> weights (B, V) in proportion to which tokens are drawn; 0: never."""
+def filtered_weights(logits, temperature, top_k, top_p):
+    """Logits (B, V) -> unnormalized probabilities (B, V) after temperature, top-k and top-p."""
     logits = logits.astype(np.float64)
-    with np.errstate(over="ignore"):  # at a tiny temperature: the weight is 0, as it should be
+    with np.errstate(over="ignore"):  # a tiny temperature gives -inf, whose exp is 0, as it should
         weights = np.exp((logits - logits.max(-1, keepdims=True)) / temperature)  # (B, V)
     if top_k is not None and top_k < logits.shape[-1]:
         beyond = np.argpartition(-logits, top_k - 1, axis=-1)[:, top_k:]  # (B, V - top_k)
@@ -110,7 +112,7 @@ def weigh(logits, temperature, top_k, top_p):
     if top_p is not None and top_p < 1:
         order = np.argsort(-weights, axis=-1)  # (B, V), the likeliest first
         ordered = np.take_along_axis(weights, order, axis=-1)
-        likelier = ordered.cumsum(-1) - ordered  # what all before it weigh together
-        ordered[likelier >= top_p * ordered.sum(-1, keepdims=True)] = 0
+        mass_before = ordered.cumsum(-1) - ordered  # the total weight of all likelier tokens
+        ordered[mass_before >= top_p * ordered.sum(-1, keepdims=True)] = 0
         np.put_along_axis(weights, order, ordered, axis=-1)
     return weights

@@ -1,4 +1,4 @@
-"""The model as an object: a GPT-2 with its parameters and gradients, and what to do with them."""
+"""The GPT2 class: a model with its parameters, gradients and optimizer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from npgpt.core.config import GPT2Config
 from npgpt.core.parameters import Parameters
-from npgpt.data.tokenizer import Tokenizer, tokenizer_from
+from npgpt.data.tokenizer import Tokenizer, tokenizer_from_description
 from npgpt.errors import ArgumentError
 from npgpt.formats.llmc import read_checkpoint
 from npgpt.formats.models import load_model
 from npgpt.model.backend import make_backend
 from npgpt.model.decoder import Decoder
-from npgpt.model.generation import stream
+from npgpt.model.generation import stream_tokens
 from npgpt.model.inputs import checked_batch, checked_ids
 from npgpt.model.optimizer import AdamW, clip_scale, gradient_norm
 from npgpt.model.passes import body_forward, gpt2_forward_backward, gpt2_loss
@@ -37,11 +37,12 @@ class GPT2:
         params: the Parameters.
         grads: their gradients, Parameters, None before the first forward_backward.
         optimizer: the AdamW of `update`, None before its first call.
-        backend: the backend, whose `layers` are the layer functions that it computes with.
-        precision: how the backend multiplies matrices.
-        weight_format: the format that the weight matrices are rounded to.
-        recompute: whether the backward pass makes cheap activations again.
-        tokenizer: the tokenizer that it goes with, where that is known, or None.
+        backend: the backend, which provides the layer functions (`layers`).
+        precision: the precision of matrix products.
+        weight_format: the format that the weight matrices are quantized to.
+        recompute: whether the backward pass recomputes cheap activations (activation
+            checkpointing).
+        tokenizer: the model's Tokenizer, or None if unknown.
     """
 
     def __init__(
@@ -54,32 +55,32 @@ class GPT2:
         precision: str = "fp32",
         weight_format: str = "fp32",
     ):
-        """A model with new weights, or on Parameters at hand.
+        """Create a model with new weights, or on existing Parameters.
 
         Args:
             config: the sizes.
-            seed: of the new weights.
-            backend: "numba", the compiled kernels, or "numpy", the textbook.
+            seed: the seed of the new weights; unused with params.
+            backend: "numba", the compiled kernels, or "numpy", the reference.
             params: the Parameters to compute with, instead of new ones.
-            recompute: compute the outputs of gelu and of the layernorms before the matmuls again in
-                the backward pass instead of keeping them: saves 3/8 of the activations kept.
+            recompute: recompute the outputs of gelu and of the layernorms before the matmuls in the
+                backward pass instead of keeping them; saves 3/8 of the kept activations.
             precision: of matrix products: "fp32" or, on CPUs with bf16 hardware, "bf16" (operands
                 rounded to 8 significant bits instead of 24) or "bf16x3" (each operand the sum of
                 two bf16; without AMX tiles: float32). Everything else is float32.
-            weight_format: what the weight matrices are rounded to, for inference: "fp32" leaves
-                them; "bf16" and "int8" (one scale per row) round those of params in place. Every
-                pass computes with the rounded weights; single tokens read them in that format.
+            weight_format: for inference: "fp32", or quantize the matrices to "bf16" or "int8" (one
+                scale per row). Those of params are rounded in place; decoding reads the quantized
+                copy.
 
         Raises:
-            ArgumentError: an option that is unknown, or that this machine has no hardware for.
+            ArgumentError: an option is unknown, or not supported by this machine.
         """
         if params is not None and params.config != config:
             raise ArgumentError(f"params must be of the model's {config}, not of {params.config}")
         self.config = config
         self.backend = make_backend(backend, precision, weight_format)
         self.recompute, self.precision, self.weight_format = recompute, precision, weight_format
-        # Kernels keep memory from step to step, for all models. With this one it goes; another
-        # one takes what it needs anew.
+        # Kernels reuse buffers across steps and models. They are freed when this model is
+        # collected, for all models: another one allocates what it needs anew.
         weakref.finalize(self, self.backend.free_memory)
         self.params: Parameters = Parameters.init(config, seed) if params is None else params
         self._quantized = quantize_weights(self.params, weight_format)
@@ -89,16 +90,17 @@ class GPT2:
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str], **options: Any) -> GPT2:
-        """Read an llm.c model file; raises FileError where it is none or is damaged.
+        """Load an llm.c model file; raises FileError where it is damaged or of another kind.
 
-        The options are those of GPT2: backend, recompute, precision and weight_format.
+        The model has no tokenizer: `from_pretrained` reads that, too. The options are those of
+        GPT2: backend, recompute, precision and weight_format.
         """
         params = read_checkpoint(path)
         return cls(params.config, params=params, **options)
 
     @classmethod
     def from_pretrained(cls, where: str | os.PathLike[str], **options: Any) -> GPT2:
-        """A model with its tokenizer, where that is known.
+        """Load a model and, where it is known, its tokenizer.
 
         where is a published name (gpt2, gpt2-medium, ...; downloaded once), an llm.c model file, a
         Hugging Face folder or .safetensors file, or the folder of a training run. The options are
@@ -107,12 +109,12 @@ class GPT2:
         """
         params, description = load_model(where)
         model = cls(params.config, params=params, **options)
-        model.tokenizer = None if description is None else tokenizer_from(description)
+        model.tokenizer = None if description is None else tokenizer_from_description(description)
         return model
 
     @property
     def layers(self) -> Any:
-        """The layer functions that it computes with: npgpt.layers, npgpt.kernels, or your own."""
+        """The backend's layer functions: npgpt.layers, npgpt.kernels, or your own."""
         return self.backend.layers
 
     @layers.setter
@@ -120,16 +122,22 @@ class GPT2:
         self.backend.layers = layers
 
     def computing(self, flops_per_parameter: float) -> AbstractContextManager[None]:
-        """Inside, kernels compute in this model's precision, on threads for so much work."""
+        """Context with this model's precision, and as many threads as this work is worth.
+
+        The work is in flops per parameter; Backend.computing takes all flops.
+        """
         flops = flops_per_parameter * self.params.flat.size
         return self.backend.computing(flops, self.precision)
 
     def decoder(self) -> Decoder:
-        """What takes new tokens through the model, given the keys and values of those before."""
+        """A Decoder, which runs new tokens through the model with a key-value cache."""
         return self.backend.decoder(self.params, self._quantized)
 
     def forward(self, tokens: ArrayLike) -> NDArray[np.floating]:
-        """tokens (B, T) of integers, T up to block_size -> logits (B, T, V)."""
+        """Compute the logits of tokens (B, T), T up to block_size.
+
+        Returns: logits (B, T, V), in the dtype of the parameters.
+        """
         config = self.config
         ids = checked_ids("tokens", tokens, config.vocab_size, longest=config.block_size)
         with self.computing(2 * ids.size):
@@ -138,9 +146,9 @@ class GPT2:
         return logits
 
     def loss(self, tokens: ArrayLike, targets: ArrayLike) -> float:
-        """tokens and targets (B, T) -> the mean cross-entropy in nats.
+        """The mean cross-entropy in nats of tokens and targets (B, T); no gradients.
 
-        Targets of -1 are left out of the mean. No gradients: that is `forward_backward`.
+        Targets of -1 are ignored.
         """
         x, y = checked_batch(tokens, targets, self.config)
         with self.computing(2 * x.size):
@@ -149,15 +157,17 @@ class GPT2:
     def forward_backward(
         self, tokens: ArrayLike, targets: ArrayLike, dloss: float = 1.0, add: bool = False
     ) -> float:
-        """As `loss`, and leaves dloss times the loss's gradients in `grads`, over what was there.
+        """Compute the loss, and overwrite `grads` with dloss times its gradients.
 
-        With add, they are added to what was there: call it with dloss=1/n for n micro-batches, with
-        add from the second one on.
+        With add they are added to `grads` instead: for n micro-batches of equally many targets,
+        call it with dloss=1/n, and with add from the second one on.
         """
         x, y = checked_batch(tokens, targets, self.config)
         if self.grads is None:
             if add:
-                raise ArgumentError("add=True comes after a first forward_backward without it")
+                raise ArgumentError(
+                    "add=True needs gradients to add to: call forward_backward without it first"
+                )
             self.grads = self.params.zeros_like()
         with self.computing(6 * x.size):
             return gpt2_forward_backward(
@@ -165,7 +175,7 @@ class GPT2:
             )
 
     def gradient_norm(self) -> float:
-        """The Euclidean norm of all that is in `grads`."""
+        """The global L2 norm of `grads`."""
         return gradient_norm(self._grads("gradient_norm"), self.backend)
 
     def update(
@@ -179,9 +189,10 @@ class GPT2:
     ) -> float | None:
         """One step of AdamW on every parameter, with the gradients in `grads`.
 
-        Given clip, the gradients count as scaled down to that norm, all together, where theirs is
-        larger, and their norm is returned. decayed_params is what weight_decay applies to: "all",
-        or "matrices" without biases and layernorms.
+        With clip, gradients are clipped to that global norm, and their norm before clipping is
+        returned; otherwise None is returned. decayed_params is what weight_decay applies to: "all",
+        or "matrices" without biases and layernorms. The defaults are PyTorch's, except that
+        weight_decay is 0; `train` has others.
         """
         grads = self._grads("update")
         if self.weight_format != "fp32":
@@ -214,21 +225,22 @@ class GPT2:
 
         Each new token is drawn from the softmax of logits / temperature, among the top_k likeliest
         and among the fewest whose probabilities add up to top_p; temperature 0 takes the likeliest.
-        The logits of the tokens that a row has are divided by repetition_penalty or, below 0,
-        multiplied (Keskar et al. 2019). A row that has drawn stop goes on with it to the end. The
-        same seed draws the same tokens; several samples are rows that begin alike.
+        Logits of tokens already in the row are divided by repetition_penalty if positive, else
+        multiplied (Keskar et al. 2019). A row that has drawn `stop`, a token, is padded with it.
+        The same seed draws the same tokens; for several samples, repeat the prompt as rows.
 
-        The model sees all tokens while they fit into block_size; when they have outgrown it, it
-        goes on with its last half of them. The keys and values of what it sees are kept; without
-        cache, each token costs a forward pass over all of it. Products are at least as exact as in
-        bf16x3, so that a greedy text is the same with cache and without. Raises ArgumentError where
-        the logits are not finite: the model has diverged.
+        A context longer than block_size is cut to its last (block_size + 1) // 2 tokens. With
+        cache=False no keys and values are kept, and every token costs a full forward pass.
+        Precision is at least bf16x3, so that greedy output does not depend on `cache`. Raises
+        ArgumentError where the logits are not finite: the model has diverged.
         """
-        options = temperature, top_k, top_p, repetition_penalty, stop, seed, cache
-        new = stream(self, tokens, max_new_tokens, *options)
+        new = stream_tokens(
+            self, tokens, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+            repetition_penalty=repetition_penalty, stop=stop, seed=seed, cache=cache,
+        )  # fmt: skip
         return np.column_stack([np.asarray(tokens, np.int64), *new])
 
     def _grads(self, what: str) -> Parameters:
         if self.grads is None:
-            raise ArgumentError(f"{what}() comes after forward_backward()")
+            raise ArgumentError(f"call forward_backward() before {what}()")
         return self.grads

@@ -1,4 +1,4 @@
-"""How much memory a training step takes, before it is run: each part is asked for its own."""
+"""Estimate the memory of a training step before it runs."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from npgpt.errors import ArgumentError
 from npgpt.model.optimizer import OPTIMIZERS
 from npgpt.model.passes import activation_bytes, logit_bytes
 
-PROGRAM = 170_000_000  # bytes of Python, NumPy, Numba and the compiled kernels
+BASE_BYTES = 170_000_000  # Python, NumPy, Numba and the compiled kernels
 
 
 class Estimate(NamedTuple):
-    """Bytes at the peak of a training step; print it for a line that names them."""
+    """Peak bytes of a training step by category; str() gives one line in GB."""
 
     parameters: int
     gradients: int
@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of them together."""
+        """The sum of all categories."""
         return sum(self)
 
     def __str__(self) -> str:
@@ -37,16 +37,18 @@ class Estimate(NamedTuple):
 def estimate(
     config: GPT2Config, B: int, T: int, recompute: bool = False, optimizer: str = "adamw"
 ) -> Estimate:
-    """The memory of forward_backward and update at B, T with the kernels, in float32.
+    """Estimate the bytes of forward_backward and update at B, T, in float32 with the kernels.
 
-    recompute is the option of GPT2. The peak of a process with one such model, all of whose batches
-    are B, T and whose kernels are compiled already, is within a tenth of the total. Raises
-    ArgumentError where B or T is out of range.
+    recompute is the option of GPT2. With compiled kernels, one model and constant B and T, a
+    process's peak is within 10% of the total. Raises ArgumentError where B or T is out of range or
+    the optimizer unknown.
     """
     if B < 1:
-        raise ArgumentError(f"B must be from 1, not {B}")
+        raise ArgumentError(f"B must be at least 1, not {B}")
     if not 1 <= T <= config.block_size:
         raise ArgumentError(f"T must be from 1 to the block_size {config.block_size}, not {T}")
+    if optimizer not in OPTIMIZERS:
+        raise ArgumentError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {optimizer!r}")
     weights = 4 * count_parameters(config)
     return Estimate(
         parameters=weights,
@@ -54,14 +56,14 @@ def estimate(
         moments=OPTIMIZERS[optimizer].state_bytes(config),
         activations=activation_bytes(config, B, T, recompute),
         logits=logit_bytes(config, B, T),
-        program=PROGRAM,
+        program=BASE_BYTES,
     )
 
 
 def check_memory(config, B, T, recompute, optimizer, loaded=0):
-    """Print what a step will take -> Estimate; raises ArgumentError where that is not available.
+    """Print a step's memory -> Estimate; raises ArgumentError where that is not available.
 
-    So many bytes of what it needs are in memory already.
+    `loaded` bytes of it are allocated already.
     """
     need, free = estimate(config, B, T, recompute, optimizer), available_memory()
     print(f"memory of a step: {need}" + (f" (available {free / 1e9:.2f} GB)" if free else ""))
@@ -75,16 +77,16 @@ def check_memory(config, B, T, recompute, optimizer, loaded=0):
 
 
 def available_memory():
-    """Bytes that this process can still take, by Linux and its container; None elsewhere."""
+    """Bytes this process can still allocate, by Linux and its cgroup; None elsewhere."""
     free = []
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 free.append(1024 * int(line.split()[1]))
-        group = Path("/sys/fs/cgroup")  # of a container, in its second version
+        group = Path("/sys/fs/cgroup")  # cgroup v2
         limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        cached = int(stat["active_file"]) + int(stat["inactive_file"])  # files, not in use
+        cached = int(stat["active_file"]) + int(stat["inactive_file"])  # page cache, reclaimable
         free.append(limit - used + cached)
     except (OSError, ValueError, KeyError):  # another system, no container, or one without a limit
         pass

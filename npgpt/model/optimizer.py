@@ -1,21 +1,26 @@
-"""Optimizers: each has its hyperparameters and moments, updates parameters, and can be resumed."""
+"""Optimizers, and the table of them.
+
+An optimizer has the methods and MOMENTS of AdamW; from_settings takes the settings of a run.
+"""
 
 from npgpt.core.parameters import Parameters, count_parameters
 from npgpt.core.threads import FLOPS_PER_BYTE
 from npgpt.errors import ArgumentError
 
 DECAYED_PARAMS = ("matrices", "all")
+# Bytes of memory traffic per parameter, float32: p, g, m and v are read, p, m and v written.
+BYTES_PER_PARAMETER = 28
 
 
 class AdamW:
-    """AdamW (Loshchilov and Hutter 2019): running means m of the gradients and v of their squares.
+    """AdamW (Loshchilov and Hutter 2019): moving averages m of the gradients, v of their squares.
 
     m and v are Parameters, None before the first update; `updates` counts those done.
     decayed_params is what weight_decay applies to: "all", or "matrices" without biases and
     layernorms.
     """
 
-    MOMENTS = ("m", "v")  # the Parameters of its state
+    MOMENTS = ("m", "v")  # names of the Parameters in its state
 
     def __init__(
         self, backend, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decayed_params="all"
@@ -27,11 +32,11 @@ class AdamW:
 
     @classmethod
     def from_settings(cls, backend, s):
-        """As the settings of a run ask for."""
+        """Create the optimizer that the Settings of a run ask for."""
         return cls(backend, (s.beta1, s.beta2), s.eps, s.weight_decay, s.decayed_params)
 
     def configure(self, betas, eps, weight_decay, decayed_params):
-        """Go on with these hyperparameters."""
+        """Set the hyperparameters, for the next update on."""
         if decayed_params not in DECAYED_PARAMS:
             raise ArgumentError(
                 f"decayed_params must be one of {', '.join(DECAYED_PARAMS)}, not {decayed_params!r}"
@@ -39,22 +44,22 @@ class AdamW:
         self.betas, self.eps = betas, eps
         self.weight_decay, self.decayed_params = weight_decay, decayed_params
 
-    def update(self, params, grads, lr, scale=1.0):
-        """One step at learning rate lr against scale times grads; params change in place."""
+    def update(self, params, grads, lr, grad_scale=1.0):
+        """Update params in place with grad_scale * grads at learning rate lr."""
         if self.m is None:
             self.m, self.v = params.zeros_like(), params.zeros_like()
         self.updates += 1
         buffers = params.flat, grads.flat, self.m.flat, self.v.flat
-        spans = [(slice(None), True)] if self.decayed_params == "all" else params.spans()
-        with self.backend.computing(28 * FLOPS_PER_BYTE * params.flat.size):
+        spans = [(slice(None), True)] if self.decayed_params == "all" else params.decay_spans()
+        with self.backend.computing(BYTES_PER_PARAMETER * FLOPS_PER_BYTE * params.flat.size):
             for span, decayed in spans:
                 self.backend.layers.adamw_update(
                     *(buffer[span] for buffer in buffers), self.updates, lr, *self.betas,
-                    self.eps, self.weight_decay if decayed else 0.0, scale,
+                    self.eps, self.weight_decay if decayed else 0.0, grad_scale,
                 )  # fmt: skip
 
     def state(self, config):
-        """What it takes to go on from here: the number of updates, and the moments of a model.
+        """The optimizer's state for a checkpoint: the number of updates and the moments.
 
         Returns: {"updates": int, "m": Parameters, "v": Parameters}; zeros before the first update.
         """
@@ -62,7 +67,7 @@ class AdamW:
         return {"updates": self.updates, "m": m, "v": v}
 
     def restore(self, state):
-        """Go on from what `state` gave, which may be among other entries."""
+        """Restore what `state` returned; other keys of the dict are ignored."""
         self.updates, self.m, self.v = state["updates"], state["m"], state["v"]
 
     @staticmethod
@@ -75,11 +80,11 @@ OPTIMIZERS = {"adamw": AdamW}
 
 
 def gradient_norm(grads, backend):
-    """The Euclidean norm of all gradients together (Parameters), as a float."""
+    """The global L2 norm of grads (Parameters), as a float."""
     with backend.computing(4 * FLOPS_PER_BYTE * grads.flat.size):
         return float(backend.layers.gradient_norm(grads.flat))
 
 
 def clip_scale(norm, clip):
-    """What gradients of this norm are multiplied by for one of at most clip, as PyTorch does."""
+    """The factor that clips gradients of global norm `norm` to `clip`, as in PyTorch."""
     return 1.0 if norm + 1e-6 <= clip else clip / (norm + 1e-6)

@@ -1,7 +1,7 @@
 """GPT-2's forward pass and backward pass, as mirror images.
 
 p holds the parameters, g their gradients. `layers` is the set of layer functions to compute with:
-npgpt.layers, the textbook, or npgpt.kernels, its compiled twin.
+npgpt.layers, the NumPy reference, or npgpt.kernels, its compiled counterpart.
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 from npgpt.core.precision import at_least_bf16x3
 from npgpt.layers.crossentropy import IGNORED
 
-HEAD_ROWS = 1024  # positions whose logits are in memory at the same time
+HEAD_ROWS = 1024  # positions whose logits are in memory at once
 
 
 class BlockCache(NamedTuple):
@@ -28,7 +28,7 @@ class BlockCache(NamedTuple):
 
 
 class BodyCache(NamedTuple):
-    """What the passes without the lm_head keep: a BlockCache a block in the middle."""
+    """What body_forward keeps: the caches of the embedding, of each block and of ln_f."""
 
     encoder: Any
     blocks: list[BlockCache]
@@ -38,7 +38,7 @@ class BodyCache(NamedTuple):
 def block_forward(x, p, NH, layers):
     """One block: x (B, T, C) -> (B, T, C), cache; p holds the block's twelve tensors."""
     ln1, ln1_cache = layers.layernorm_forward(x, p.ln1w, p.ln1b)  # (B, T, C)
-    with at_least_bf16x3():  # of q @ k.T exponentials are made
+    with at_least_bf16x3():  # softmax exponentiates q @ k.T, amplifying its rounding errors
         qkv, qkv_cache = layers.matmul_forward(ln1, p.qkvw, p.qkvb)  # (B, T, 3C)
     atty, att_cache = layers.attention_forward(qkv, NH)  # (B, T, C)
     attproj, attproj_cache = layers.matmul_forward(atty, p.attprojw, p.attprojb)  # (B, T, C)
@@ -56,9 +56,9 @@ def block_forward(x, p, NH, layers):
 
 
 def block_backward(dx, cache, g, add, layers):
-    """dx (B, T, C) of the block's output -> dx of its input; the twelve gradients go into g.
+    """dx (B, T, C) of the output -> dx of the input; the twelve gradients are written to g.
 
-    They are written there or, with add, added to what is there.
+    With add they are added to what is there.
     """
     dact, *_ = layers.matmul_backward(dx, cache.fcproj, (g.fcprojw, g.fcprojb), add)  # (B, T, 4C)
     dfch = layers.gelu_backward(dact, cache.gelu)  # (B, T, 4C)
@@ -73,12 +73,15 @@ def block_backward(dx, cache, g, add, layers):
 
 
 def drop_recomputable(cache):
-    """A BlockCache without ln1, ln2 and act, which recompute_activations makes again for little."""
+    """The BlockCache without ln1, ln2 and act, which recompute_activations restores cheaply."""
     return cache._replace(qkv=None, fc=None, fcproj=None)
 
 
 def recompute_activations(cache, p, layers):
-    """The whole BlockCache again, of the block with the parameters p."""
+    """The complete BlockCache of the block with parameters p.
+
+    It relies on the first entry of a layernorm's cache being its input, and gelu's cache its own.
+    """
     ln1, _ = layers.layernorm_forward(cache.ln1[0], p.ln1w, p.ln1b)  # (B, T, C)
     ln2, _ = layers.layernorm_forward(cache.ln2[0], p.ln2w, p.ln2b)  # (B, T, C)
     act, _ = layers.gelu_forward(cache.gelu)  # (B, T, 4C)
@@ -88,7 +91,10 @@ def recompute_activations(cache, p, layers):
 
 
 def body_forward(tokens, p, layers, recompute=False, keep=True):
-    """All but the lm_head: tokens (B, T) -> lnf (B, T, C), BodyCache; blocks' caches with keep."""
+    """All but the lm_head: tokens (B, T) -> lnf (B, T, C), BodyCache.
+
+    With keep=False no block's cache is kept, for inference.
+    """
     x, encoder_cache = layers.encoder_forward(tokens, p.wte, p.wpe)  # (B, T, C)
     block_caches = []
     for block in p.blocks:
@@ -101,9 +107,9 @@ def body_forward(tokens, p, layers, recompute=False, keep=True):
 
 
 def body_backward(dlnf, cache, p, g, add, layers, recompute=False):
-    """dlnf (B, T, C) -> nothing; gradients go into g, where wte's has the lm_head's share already.
+    """Backpropagate dlnf (B, T, C) into g, whose wte must hold the lm_head's gradient already.
 
-    The cache is used up: what a block needed is free again after it.
+    Consumes the cache: each block's is freed once it has been used.
     """
     dx, *_ = layers.layernorm_backward(dlnf, cache.lnf, (g.lnfw, g.lnfb), add)  # (B, T, C)
     for block, dblock in zip(reversed(p.blocks), reversed(g.blocks), strict=True):
@@ -120,8 +126,8 @@ def body_backward(dlnf, cache, p, g, add, layers, recompute=False):
 def lm_head_loss(lnf, targets, p, layers, g=None, add=False, dloss=1.0):
     """lnf (B, T, C), targets (B, T) -> loss (a float), dlnf (B, T, C) or, without g, None.
 
-    It goes forward and backward with HEAD_ROWS positions at a time, since the logits of all would
-    take far more memory than any other array. wte's gradient goes into g.
+    Runs forward and backward on HEAD_ROWS positions at a time, since all logits at once would be by
+    far the largest array. wte's gradient, times dloss, is written to g (with add: added to it).
     """
     rows, targets = lnf.reshape(-1, lnf.shape[-1]), targets.reshape(-1)  # (B*T, C), (B*T,)
     dlnf = None if g is None else np.zeros_like(rows)  # (B*T, C)
@@ -129,15 +135,15 @@ def lm_head_loss(lnf, targets, p, layers, g=None, add=False, dloss=1.0):
     loss = 0.0
     for i in range(0, len(rows), HEAD_ROWS):
         chunk = slice(i, i + HEAD_ROWS)
-        share = float(np.count_nonzero(targets[chunk] != IGNORED) / count)
-        if share == 0:
+        weight = float(np.count_nonzero(targets[chunk] != IGNORED) / count)
+        if weight == 0:
             continue
         chunk_loss, cache = layers.crossentropy_forward(rows[chunk], p.wte, targets[chunk])
-        loss += share * float(chunk_loss)
+        loss += weight * float(chunk_loss)
         if g is not None:
-            dlnf[chunk], _ = layers.crossentropy_backward(share * dloss, cache, (g.wte,), add)
+            dlnf[chunk], _ = layers.crossentropy_backward(weight * dloss, cache, (g.wte,), add)
             add = True
-        del cache  # its logits make room for the next ones
+        del cache  # frees its logits before the next chunk's are made
     return loss, None if g is None else dlnf.reshape(lnf.shape)
 
 
@@ -149,9 +155,9 @@ def gpt2_loss(tokens, targets, p, layers):
 
 
 def gpt2_forward_backward(tokens, targets, p, g, layers, dloss=1.0, add=False, recompute=False):
-    """tokens and targets (B, T) -> loss (a float); dloss times its gradients go into g.
+    """tokens and targets (B, T) -> loss (a float); dloss times its gradients are written to g.
 
-    They are written there or, with add, added to what is there.
+    With add they are added to what is there.
     """
     lnf, cache = body_forward(tokens, p, layers, recompute)  # (B, T, C)
     loss, dlnf = lm_head_loss(lnf, targets, p, layers, g, add, dloss)
@@ -160,16 +166,16 @@ def gpt2_forward_backward(tokens, targets, p, g, layers, dloss=1.0, add=False, r
 
 
 def activation_bytes(config, B, T, recompute=False):
-    """About the bytes of activations at the peak of a forward and backward pass, in float32.
+    """Estimate the peak bytes of activations in a forward and backward pass, in float32.
 
-    A layer keeps of each position, in multiples of C: x, qkv (3), atty, the x after them and fch
-    (4); without recompute also ln1, ln2 and act (4). Its backward pass has besides, at a time: dx,
-    dact (4), dfch (4), dln2, dqkv (3), ..., and what it makes again.
+    Per position and in units of C, a block keeps x, qkv (3), atty, the x after attention and fch
+    (4): 10; without recompute also ln1, ln2 and act (4): 16. The backward pass adds temporaries,
+    dx, dact (4), dfch (4), dln2, dqkv (3), ...: about 18, or 24 with what is recomputed.
     """
-    kept, passing = (10, 24) if recompute else (16, 18)
-    return 4 * B * T * config.n_embd * (config.n_layer * kept + passing)
+    kept, temporary = (10, 24) if recompute else (16, 18)
+    return 4 * B * T * config.n_embd * (config.n_layer * kept + temporary)
 
 
 def logit_bytes(config, B, T):
-    """The bytes of the logits that are in memory at a time, in float32."""
+    """The bytes of the logits that are in memory at once, in float32."""
     return 4 * min(B * T, HEAD_ROWS) * config.vocab_size

@@ -1,8 +1,8 @@
 """Weight quantization for inference: the formats that a model's matrices can be rounded to.
 
 A quantized model computes with the rounded weights everywhere. Prompts and evaluation read them
-from float32 parameters that hold the rounded values; a few tokens at a time read the smaller format
-itself: a half or a quarter of the memory traffic, which is most of a token's time.
+from float32 parameters that hold the rounded values; decoding reads the smaller format itself: a
+half or a quarter of the memory traffic, which dominates the time per token.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from npgpt.errors import ArgumentError
 
 
 def quantize_to_bf16(w):
-    """Round w (..., N, K) float32 in place to the nearest bf16 -> its bits, uint16."""
+    """Round w (..., N, K) float32 to bf16 in place -> its bits, uint16 (..., N, K)."""
     from npgpt.kernels.numerics.bfloat16 import to_bf16
 
     quantized = to_bf16(w)
@@ -25,7 +25,7 @@ def quantize_to_bf16(w):
 
 
 def quantize_to_int8(w):
-    """Round w (..., N, K) float32 in place to 8 bits with one scale per row -> these, Scaled."""
+    """Quantize w (..., N, K) float32 to int8 with one scale per row, in place -> Scaled."""
     from npgpt.kernels.numerics.int8 import to_int8
 
     quantized = to_int8(w)
@@ -34,28 +34,28 @@ def quantize_to_int8(w):
 
 
 class WeightFormat(NamedTuple):
-    """A format of weights: its help, and what rounds an array in place and returns it in it."""
+    """A weight format: quantize(w) rounds w in place and returns its quantized copy."""
 
     help: str
     quantize: Callable[[np.ndarray], Any] | None
 
 
 WEIGHT_FORMATS = {
-    "fp32": WeightFormat("float32, as they are", None),
-    "bf16": WeightFormat("the nearest bf16: half the memory traffic", quantize_to_bf16),
+    "fp32": WeightFormat("float32, unchanged", None),
+    "bf16": WeightFormat("bf16, half the memory traffic", quantize_to_bf16),
     "int8": WeightFormat(
-        "8 bits with one scale per row: a quarter of the memory traffic", quantize_to_int8
+        "int8 with one scale per row, a quarter of the memory traffic", quantize_to_int8
     ),
 }
 WEIGHT_FORMAT_HELP = (
-    "what the weight matrices are rounded to: "
+    "format that the weight matrices are quantized to: "
     + "; ".join(f"{name}: {format.help}" for name, format in WEIGHT_FORMATS.items())
     + "; default: fp32"
 )
 
 
 def find_weight_format(name):
-    """The WeightFormat of this name, or ArgumentError."""
+    """Return the WeightFormat of this name; raises ArgumentError if there is none."""
     if name not in WEIGHT_FORMATS:
         known = ", ".join(WEIGHT_FORMATS)
         raise ArgumentError(f"weight_format must be one of {known}, not {name!r}")
@@ -63,15 +63,16 @@ def find_weight_format(name):
 
 
 def quantize_weights(params, name):
-    """Round the matrices of Parameters in place -> {name: the matrix in that format}.
+    """Quantize the matrices of Parameters in place -> {name: uint16 bits or Scaled}.
 
-    Empty for fp32. Raises ArgumentError where params are not float32.
+    The kernels' matmul_forward accepts these as w. Empty for fp32. Raises ArgumentError where
+    params are not float32.
     """
     quantize = find_weight_format(name).quantize
     if quantize is None:
         return {}
     dtype = params.flat.dtype
     if dtype != np.float32:
-        raise ArgumentError(f"weight_format {name} is rounded from float32, not from {dtype}")
+        raise ArgumentError(f"weight_format {name} needs float32 parameters, not {dtype}")
     with threads():
         return {matrix: quantize(getattr(params, matrix)) for matrix in QUANTIZABLE}

@@ -3,7 +3,7 @@
 import codecs
 
 from npgpt.errors import ArgumentError
-from npgpt.model.generation import stream
+from npgpt.model.generation import stream_tokens
 
 UNKNOWN = "\ufffd".encode()  # a token beyond the tokenizer's, where the model's wte is padded
 
@@ -60,7 +60,7 @@ def text_pieces(model, prompt, tokens, samples, count, stop, options):
 
     tokens are encode_prompt's, count is how many come after them, options are generate's.
     """
-    new = stream(model, [tokens] * samples, count, **options)
+    new = stream_tokens(model, [tokens] * samples, count, **options)
     texts = [TextStream(model.tokenizer, stop) for _ in range(samples)]
     yield [prompt] * samples
     for step in new:
@@ -71,7 +71,7 @@ def text_pieces(model, prompt, tokens, samples, count, stop, options):
 
 
 def generate_text(model, prompt, count, seed):
-    """A text of so many tokens that goes on from the prompt, the prompt included."""
+    """A text of `count` tokens that continues the prompt, the prompt included."""
     out = model.generate([encode_prompt(prompt, model)], count, seed=seed)
     text = TextStream(model.tokenizer)
     return "".join(text.add(token) for token in out[0, 1:].tolist()) + text.end()

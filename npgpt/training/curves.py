@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import opened, written
+from npgpt.files import atomic_write, open_for_reading
 from npgpt.inside.figure import COLOURS, new_figure
 
 AXES = {
@@ -68,7 +68,7 @@ def read_curve(folder, name, x):
 def read_log(folder):
     """Read log.jsonl -> {step: (loss, seconds, tokens a second)}, {step: (validation loss,)}."""
     path = Path(folder) / "log.jsonl"
-    with opened(path) as (file, _):
+    with open_for_reading(path) as (file, _):
         *lines, _ = file.read().split(b"\n")  # what has no end yet is being written, or never was
     train, val = {}, {}
     for number, line in enumerate(lines, 1):
@@ -140,7 +140,7 @@ def draw(folders, out, x="step", smooth=None):
     if Path(out).suffix.lower() != ".png":
         raise ArgumentError(f"a picture's name must end in .png, not {Path(out).name}")
     figure = picture(curves(folders, x), x, smooth)
-    with written(out) as file:
+    with atomic_write(out) as file:
         figure.savefig(file, format="png", dpi=120)
 
 

@@ -4,19 +4,19 @@ import json
 from contextlib import suppress
 
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import opened, written
+from npgpt.files import atomic_write, open_for_reading
 
 
 class RunLogs:
     """The logs in the folder of a run."""
 
     def __init__(self, folder, step, tensorboard=False):
-        """Continue the logs from a step: what came after it is dropped."""
+        """Continue the logs from a step; later entries are dropped."""
         self.folder, self.board = folder, None
-        self._keep("log.jsonl", lambda line: step > 0 and json.loads(line)["step"] <= step)
-        self._keep("main.log", lambda line: step > 0 and main_log_step(line) <= step)
+        self._filter_log("log.jsonl", lambda line: step > 0 and json.loads(line)["step"] <= step)
+        self._filter_log("main.log", lambda line: step > 0 and main_log_step(line) <= step)
         if tensorboard:
-            self.board = summary_writer()(str(folder / "tensorboard"), purge_step=step + 1)
+            self.board = summary_writer_class()(str(folder / "tensorboard"), purge_step=step + 1)
 
     def close(self):
         """Write what TensorBoard's writer still holds."""
@@ -24,7 +24,7 @@ class RunLogs:
             self.board.close()
 
     def update(self, update, tokens):
-        """Log an Update of so many tokens."""
+        """Log an Update that processed `tokens` tokens."""
         speed = round(tokens / update.seconds, 1)
         self._log(
             {**update._asdict(), "seconds": round(update.seconds, 6), "tokens_per_second": speed},
@@ -38,10 +38,11 @@ class RunLogs:
 
     def sample(self, step, text):
         """Write a step's sample to a file of its own."""
-        with written(self.folder / "samples" / f"step_{step:08d}.txt") as file:
+        with atomic_write(self.folder / "samples" / f"step_{step:08d}.txt") as file:
             file.write(text.encode("utf-8", "replace"))
 
     def _log(self, entry, line):
+        """Append an entry to log.jsonl and a line, in llm.c's format, to main.log."""
         self._append("log.jsonl", json.dumps(entry))
         self._append("main.log", line)
         if self.board is not None:
@@ -56,22 +57,23 @@ class RunLogs:
         except OSError as error:
             raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
 
-    def _keep(self, name, wanted):
+    def _filter_log(self, name, wanted):
+        """Keep only the complete lines that wanted(line) is true for."""
         path = self.folder / name
         if path.exists():
             kept = []
-            with opened(path) as (file, _):
+            with open_for_reading(path) as (file, _):
                 lines = file.read().decode("utf-8", "replace").splitlines(keepends=True)
-            for line in lines:  # without half a line, which a process that was killed has left
+            for line in lines:  # without a last line that a killed process left incomplete
                 with suppress(ValueError, KeyError, TypeError, IndexError):
                     if line.endswith("\n") and wanted(line):
                         kept.append(line)
-            with written(path) as file:
+            with atomic_write(path) as file:
                 file.write("".join(kept).encode())
 
 
-def summary_writer():
-    """The class that writes TensorBoard's files, or ArgumentError where it is not installed."""
+def summary_writer_class():
+    """The class that writes TensorBoard's files; ArgumentError where it is not installed."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
@@ -82,6 +84,6 @@ def summary_writer():
 
 
 def main_log_step(line):
-    """The number of updates after which a line of main.log was written."""
+    """The number of updates done when a line of main.log was written."""
     number, what = line.split()[:2]
     return int(number.removeprefix("s:")) + what.startswith("trl:")

@@ -4,38 +4,38 @@ It holds settings.toml, log.jsonl, main.log, loss.png, samples/, lock and checkp
 step_00000500/ is a checkpoint.
 """
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
 
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import written
+from npgpt.files import PARTIAL, atomic_write
 from npgpt.formats.run_checkpoint import (
     CHECKPOINTS,
-    PARTIAL,
     best_step,
     checkpoint_folder,
     checkpoint_steps,
-    remove,
-    save,
+    remove_checkpoint,
+    save_checkpoint,
 )
-from npgpt.training.logs import RunLogs, summary_writer
+from npgpt.training.logs import RunLogs, summary_writer_class
 from npgpt.training.settings import RENAMED, as_toml, make_settings, read_toml
 
 SETTINGS = "settings.toml"
 
 
 class Run:
-    """The folder of one run, locked while this process has it; `create` or `reopen` it.
+    """The folder of one run, locked by this process until close(); `create` or `reopen` it.
 
-    `settings` are its Settings; `logs` its RunLogs, None before `begin`.
+    `settings` are its Settings; `logs` its RunLogs, None before `start_from`.
     """
 
     def __init__(self, settings):
         self.settings, self.folder = settings, Path(settings.run)
         self.logs = None
         if settings.tensorboard:
-            summary_writer()  # that it is missing is told before anything is written
+            summary_writer_class()  # raises, before anything is written, if it is missing
         self._lock()
         try:
             self._sweep()
@@ -45,11 +45,11 @@ class Run:
 
     @classmethod
     def create(cls, settings):
-        """A new run by these Settings; ArgumentError where its folder holds one already."""
+        """Create a run with these Settings; ArgumentError where its folder holds one already."""
         if os.path.exists(Path(settings.run) / SETTINGS):
             raise ArgumentError(
-                f"run: {settings.run} holds a run already: go on with it by"
-                f" --resume {settings.run}, or name another folder"
+                f"run: {settings.run} already holds a run: continue it with"
+                f" --resume {settings.run}, or choose another folder"
             )
         run = cls(settings)
         try:
@@ -61,48 +61,48 @@ class Run:
 
     @classmethod
     def reopen(cls, folder, **changes):
-        """The run that is in the folder, with another number of `steps`, if given."""
+        """Open the run in the folder; of its settings, only `steps` can change."""
         path = Path(folder) / SETTINGS
         if not os.path.exists(path):
-            raise FileError(f"{folder}: no run to go on with: it has no {SETTINGS}")
+            raise FileError(f"{folder}: not a run: it has no {SETTINGS}")
         if changes.keys() - {"steps"}:
             others = ", ".join(sorted(changes.keys() - {"steps"}))
-            raise ArgumentError(f"resume goes with steps alone, not with {others}")
+            raise ArgumentError(f"with resume only steps can be given, not {others}")
         values = {RENAMED.get(key, key): value for key, value in read_toml(path).items()}
         values["run"] = str(folder)  # it may have been moved
-        return cls(make_settings({**values, **changes}, f"{path}: "))
+        return cls(dataclasses.replace(make_settings(values, f"{path}: "), **changes))
 
-    def begin(self, step):
-        """Keep the settings, and continue the logs from a step."""
+    def start_from(self, step):
+        """Continue from `step`: write the settings, and drop later entries from the logs."""
         self._write_settings()
         self.logs = RunLogs(self.folder, step, self.settings.tensorboard)
 
     def close(self):
-        """Let others have the folder."""
+        """Close the logs and release the lock."""
         if self.logs is not None:
             self.logs.close()
         self._file_lock.release()
 
-    def steps(self):
-        """The steps of which there is a checkpoint, in order."""
+    def checkpoint_steps(self):
+        """The steps that have a checkpoint, ascending."""
         return checkpoint_steps(self.folder)
 
-    def checkpoint(self, step):
+    def checkpoint_folder(self, step):
         """The folder of a step's checkpoint."""
         return checkpoint_folder(self.folder, step)
 
     def save(self, trainer):
-        """Write the checkpoint of a step, unless it is there, and remove those not to be kept."""
-        folder = self.checkpoint(trainer.step)
+        """Save the trainer's checkpoint unless it exists, and remove those beyond `keep`."""
+        folder = self.checkpoint_folder(trainer.step)
         if not folder.exists():
             tokenizer = trainer.model.tokenizer and trainer.model.tokenizer.description
-            save(folder, trainer.model.params, tokenizer, trainer.state())
-        keep = {*self.steps()[-self.settings.keep :], best_step(self.folder)}
-        for old in set(self.steps()) - keep:
-            remove(self.checkpoint(old))
+            save_checkpoint(folder, trainer.model.params, tokenizer, trainer.state())
+        keep = {*self.checkpoint_steps()[-self.settings.keep :], best_step(self.folder)}
+        for old in set(self.checkpoint_steps()) - keep:
+            remove_checkpoint(self.checkpoint_folder(old))
 
     def _write_settings(self):
-        with written(self.folder / SETTINGS) as file:
+        with atomic_write(self.folder / SETTINGS) as file:
             file.write(as_toml(self.settings).encode())
 
     def _lock(self):
@@ -121,7 +121,7 @@ class Run:
             ) from error
 
     def _sweep(self):
-        """Remove what a process that was killed has left half written."""
+        """Remove the partial files of a killed process."""
         for folder in (self.folder, self.folder / "samples", self.folder / CHECKPOINTS):
             for left in folder.glob(f"*{PARTIAL}"):
                 try:
@@ -131,18 +131,21 @@ class Run:
 
 
 def check_disk(s, need):
-    """Refuse a run by these Settings whose checkpoints, by its Estimate, do not fit on the disk."""
+    """Raise ArgumentError if the run's checkpoints do not fit on the disk.
+
+    need is the memory Estimate of its model.
+    """
     checkpoint = need.parameters + need.moments
     free = shutil.disk_usage(nearest_existing_parent(s.run)).free
-    more = max(1, s.keep + 2 - len(checkpoint_steps(s.run)))
-    if checkpoint * more > free:
+    n_more = max(1, s.keep + 2 - len(checkpoint_steps(s.run)))
+    if checkpoint * n_more > free:
         raise ArgumentError(
-            f"run: {more} checkpoints of {checkpoint / 1e9:.2f} GB (those to keep, the best and the"
-            f" one being written) do not fit into the {free / 1e9:.2f} GB free in {s.run}"
+            f"run: {n_more} checkpoints of {checkpoint / 1e9:.2f} GB (those to keep, the best and"
+            f" the one being written) do not fit into the {free / 1e9:.2f} GB free in {s.run}"
         )
 
 
 def nearest_existing_parent(path):
-    """The innermost folder on the way to path that is there already."""
+    """path itself, or its nearest existing parent folder."""
     path = Path(path).absolute()
     return next(folder for folder in (path, *path.parents) if os.path.isdir(folder))

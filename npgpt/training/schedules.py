@@ -1,8 +1,7 @@
-"""Learning rates over a run: a linear warm-up, then one of several ways down.
+"""Learning rates over a run: a linear warmup, then one of several schedules.
 
-SCHEDULES is the table. A schedule is a function of how much of its time is gone, from 0 to 1, and
-of the fraction of lr that it ends at, to the fraction of lr that it has then. To add one is a
-function and an entry.
+A schedule is a function (progress from 0 to 1, final fraction of lr) -> fraction of lr. To add one,
+write a function and add it to SCHEDULES.
 """
 
 import math
@@ -10,45 +9,45 @@ import math
 from npgpt.errors import ArgumentError
 
 
-def cosine(gone, final):
+def cosine(progress, final_fraction):
     """Half a cosine, as in nanoGPT and llm.c."""
-    return final + (1 - final) * ((1 + math.cos(math.pi * gone)) / 2)
+    return final_fraction + (1 - final_fraction) * ((1 + math.cos(math.pi * progress)) / 2)
 
 
-def linear(gone, final):
+def linear(progress, final_fraction):
     """A straight line."""
-    return final + (1 - final) * (1 - gone)
+    return final_fraction + (1 - final_fraction) * (1 - progress)
 
 
-def constant(gone, final):
+def constant(progress, final_fraction):
     """The same learning rate to the end."""
     return 1.0
 
 
-def wsd(gone, final):
-    """Warm up, stay, decay: by the square root of the time gone (Hägele et al. 2024)."""
-    return final + (1 - final) * (1 - math.sqrt(gone))
+def wsd(progress, final_fraction):
+    """Warmup-stable-decay, with 1 - sqrt decay (Hägele et al. 2024)."""
+    return final_fraction + (1 - final_fraction) * (1 - math.sqrt(progress))
 
 
 SCHEDULES = {"cosine": cosine, "linear": linear, "constant": constant, "wsd": wsd}
-STAYING = (wsd,)  # those whose time is the last steps of a run alone, not all after the warm-up
+DECAY_AT_END = (wsd,)  # decay only over the last steps, not from the end of the warmup
 
 
 def learning_rate(
-    step, steps, lr, warmup=0, schedule="cosine", final_fraction=0.0, decay_fraction=0.2
+    step, steps, lr, warmup=0, schedule="cosine", final_lr_fraction=0.0, wsd_decay=0.2
 ):
-    """The learning rate of update `step`, from 0, of a run of so many steps.
+    """The learning rate of update `step`, counted from 0, in a run of `steps` updates.
 
-    It rises over the first `warmup` updates to lr, and falls to final_fraction * lr as the schedule
-    (a name in SCHEDULES) says; with wsd over the last decay_fraction of the steps.
+    It rises linearly to lr over the first `warmup` updates, then falls to final_lr_fraction * lr by
+    the schedule (a name in SCHEDULES), with wsd over the last wsd_decay * steps updates.
     """
     if schedule not in SCHEDULES:
         raise ArgumentError(f"schedule must be one of {', '.join(SCHEDULES)}, not {schedule!r}")
     if step < warmup:
         return lr * (step + 1) / warmup
-    fraction = SCHEDULES[schedule]
+    schedule_function = SCHEDULES[schedule]
     start = warmup
-    if fraction in STAYING:
-        start = max(warmup, steps - round(decay_fraction * steps))
-    gone = min(max(0, step - start) / max(1, steps - start), 1.0)
-    return lr * fraction(gone, final_fraction)
+    if schedule_function in DECAY_AT_END:
+        start = max(warmup, steps - round(wsd_decay * steps))
+    progress = min(max(0, step - start) / max(1, steps - start), 1.0)
+    return lr * schedule_function(progress, final_lr_fraction)

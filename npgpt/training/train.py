@@ -1,4 +1,4 @@
-"""A training run from Python: begin one, or go on with one."""
+"""Training from Python: start a run, or resume one."""
 
 from contextlib import closing
 from pathlib import Path
@@ -8,22 +8,22 @@ from npgpt.core.threads import set_threads
 from npgpt.data.tokenizer import read_tokenizer
 from npgpt.data.training_data import TrainingData
 from npgpt.errors import ArgumentError, FileError
-from npgpt.formats.run_checkpoint import load
+from npgpt.formats.run_checkpoint import load_checkpoint
 from npgpt.model.gpt2 import GPT2
 from npgpt.model.memory import check_memory
 from npgpt.model.optimizer import OPTIMIZERS
 from npgpt.training.loop import train_loop
-from npgpt.training.progress import clock
+from npgpt.training.progress import format_duration
 from npgpt.training.run import Run, check_disk
 from npgpt.training.settings import as_toml, make_settings
-from npgpt.training.start import make_model, model_of, step_seconds
+from npgpt.training.start import build_model, estimate_step_seconds, make_model
 from npgpt.training.trainer import Trainer
 
 
 class Trained(NamedTuple):
-    """What a run has come to: its folder, the GPT2, the steps done, the last loss and the best.
+    """The result of a run: folder, GPT2, steps done, last training and best validation loss.
 
-    signal is the number of the one that ended it, 0 where none did; early is whether patience did.
+    signal is the number of the signal that ended it, or 0; early is whether patience ended it.
     """
 
     folder: Path
@@ -36,57 +36,59 @@ class Trained(NamedTuple):
 
 
 def train(resume: str | Path | None = None, **settings: Any) -> Trained:
-    """Train by the given settings (those of npgpt.training.settings), or go on with a run.
+    """Train with the given settings (fields of npgpt.training.settings.Settings), or resume a run.
 
-    resume is the folder of the run that is to go on, bit for bit; only `steps` can then be given,
-    how many there are to be. Raises ArgumentError and FileError before anything is written, and
-    TrainingError where the loss is NaN or infinite: the last finite state is then a checkpoint.
+    resume is the folder of a run to continue, bit for bit; then only `steps`, the new total, may be
+    given. `threads` stays in force afterwards, as with set_threads. Raises ArgumentError or
+    FileError for bad arguments before anything is written, and TrainingError where the loss is NaN
+    or infinite: the last finite state is then saved as a checkpoint.
     """
     if resume is None:
-        trainer = begin(make_settings(settings))
+        trainer = new_trainer(make_settings(settings))
         run = Run.create(trainer.settings)
     else:
         run = Run.reopen(resume, **settings)
     with closing(run):
         if resume is not None:
-            trainer = reopen(run)
-        run.begin(trainer.step)
+            trainer = resumed_trainer(run)
+        run.start_from(trainer.step)
         print(as_toml(run.settings), end="")
         s = run.settings
         if s.threads:
             set_threads(s.threads)
-        seconds = step_seconds(trainer.model, s.B, s.T, s.accumulation)
-        left = clock((s.steps - trainer.step) * seconds)
+        seconds = estimate_step_seconds(trainer.model, s.B, s.T, s.grad_accum_steps)
+        left = format_duration((s.steps - trainer.step) * seconds)
         print(f"about {seconds:.2g} s a step, {left} for {s.steps - trainer.step} steps")
-        update, number = train_loop(run, trainer)
+        update, signal_number = train_loop(run, trainer)
     loss = None if update is None else update.loss
-    early = not number and trainer.step < s.steps
+    early = not signal_number and trainer.step < s.steps
     return Trained(
-        run.folder, trainer.model, trainer.step, loss, trainer.best_val_loss, number, early
+        run.folder, trainer.model, trainer.step, loss, trainer.best_val_loss, signal_number, early
     )
 
 
-def begin(s):
-    """The Trainer of a new run by these Settings."""
+def new_trainer(s):
+    """The Trainer of a new run with these Settings."""
     data = TrainingData(s.train, s.val)
     return Trainer(make_model(s, data), s, data)
 
 
-def reopen(run):
-    """The Trainer of a run that is to go on, as it was at its last checkpoint or at its start."""
+def resumed_trainer(run):
+    """The Trainer of a resumed run, restored from its last checkpoint, if it has one."""
     s = run.settings
-    if not run.steps():
-        return begin(s)
-    data, folder = TrainingData(s.train, s.val), run.checkpoint(run.steps()[-1])
-    params, state = load(folder, OPTIMIZERS[s.optimizer].MOMENTS)
+    steps = run.checkpoint_steps()
+    if not steps:
+        return new_trainer(s)
+    data, folder = TrainingData(s.train, s.val), run.checkpoint_folder(steps[-1])
+    params, state = load_checkpoint(folder, OPTIMIZERS[s.optimizer].MOMENTS)
     config = params.config
     data.check_fits(config, s.T)
-    loaded = 3 * params.flat.nbytes
+    loaded = params.flat.nbytes + OPTIMIZERS[s.optimizer].state_bytes(config)
     check_disk(s, check_memory(config, s.B, s.T, s.recompute, s.optimizer, loaded))
     if s.steps < state["step"]:
         raise ArgumentError(f"steps must be at least the {state['step']} done, not {s.steps}")
     description = read_tokenizer(folder / "model.bin")
-    model = model_of(s, config, params, data.reconcile_tokenizers(folder, description))
+    model = build_model(s, config, params, data.reconcile_tokenizers(folder, description))
     trainer = Trainer(model, s, data)
     try:
         trainer.restore(state)

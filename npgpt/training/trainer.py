@@ -11,13 +11,13 @@ from npgpt.errors import ArgumentError, TrainingError
 from npgpt.evaluation.loss import mean_loss
 from npgpt.layers.crossentropy import IGNORED
 from npgpt.model.optimizer import OPTIMIZERS, clip_scale
-from npgpt.model.text import encode_prompt
+from npgpt.model.text import encode_prompt, generate_text
 from npgpt.training.outliers import Outliers
 from npgpt.training.schedules import learning_rate
 
 
 class Update(NamedTuple):
-    """What one update was like; norm is that of the gradients before clipping."""
+    """The metrics of one update; norm is the gradients' global norm before clipping."""
 
     step: int
     loss: float
@@ -28,14 +28,14 @@ class Update(NamedTuple):
 
 
 class Trainer:
-    """A model, its optimizer, its batches and how far the run has come; `step` updates are done."""
+    """A model, its optimizer and batches, and the progress; `step` counts the updates done."""
 
     def __init__(self, model, settings, data):
-        """Train the GPT2 by these Settings on TrainingData."""
+        """Prepare to train the GPT2 with these Settings on TrainingData."""
         self.model, self.settings, self.data = model, settings, data
         s = settings
         self.optimizer = OPTIMIZERS[s.optimizer].from_settings(model.backend, s)
-        model.optimizer = self.optimizer  # whose moments a later model.update() goes on with
+        model.optimizer = self.optimizer  # model.update() continues with its moments
         eot = model.tokenizer and model.tokenizer.eot
         self.batches = make_batches(data.train, s.B, s.T, s.order, s.seed, eot)
         if data.val and s.order == "documents":
@@ -45,10 +45,10 @@ class Trainer:
             raise ArgumentError(f"val: {s.val} must have at least 2 tokens, to predict one")
         if s.sample_every:
             if model.tokenizer is None:
-                raise ArgumentError("sample_every takes a tokenizer, but the token files name none")
+                raise ArgumentError("sample_every needs a tokenizer, but the token files name none")
             encode_prompt(s.sample_prompt, model)
         if s.overfit_one_batch:
-            self.first = self._next()
+            self.fixed_batches = self._next_batches()
         self.step = 0
         self.weights_finite = True  # as far as it is known: the loss of these weights was finite
         self.losses, self.norms = Outliers(), Outliers()
@@ -56,7 +56,7 @@ class Trainer:
         self.validations_since_best = 0
 
     def state(self):
-        """All that a run needs to go on from here besides the model's parameters, as a dict.
+        """The training state, besides the model's parameters, as a dict for a checkpoint.
 
         Its Parameters are the optimizer's moments; JSON can hold the rest.
         """
@@ -73,7 +73,7 @@ class Trainer:
         }
 
     def restore(self, state):
-        """Go on from what `state` gave."""
+        """Restore what `state` returned."""
         if state["tokens"] != len(self.data.train):
             raise ArgumentError(
                 f"train: {self.settings.train} has {len(self.data.train)} tokens, but had"
@@ -86,24 +86,24 @@ class Trainer:
         self.optimizer.restore(state)
 
     def update(self):
-        """Do one update -> Update. Raises TrainingError, and leaves the weights, at a loss of nan.
+        """Do one update -> Update.
 
-        An update whose loss or norm is an outlier is left out, as the settings say.
+        Raises TrainingError, with the weights unchanged, where loss or norm is not finite. If one
+        is an outlier (skip_loss_z, skip_norm_z), the weights stay, too, but the step counts.
         """
         s, start = self.settings, time.perf_counter()
-        lr = learning_rate(
-            self.step, s.steps, s.lr, s.warmup, s.schedule, s.final_fraction, s.wsd_decay
-        )
-        place, loss = self.batches.state(), 0.0
-        batches = self.first if s.overfit_one_batch else self._next()
+        final = s.effective_final_lr_fraction
+        lr = learning_rate(self.step, s.steps, s.lr, s.warmup, s.schedule, final, s.wsd_decay)
+        batches_state, loss = self.batches.state(), 0.0
+        batches = self.fixed_batches if s.overfit_one_batch else self._next_batches()
         counts = [np.count_nonzero(y != IGNORED) for _, y in batches]
         for i, ((x, y), count) in enumerate(zip(batches, counts, strict=True)):
-            share = float(count / sum(counts))  # each target of the update counts alike
-            loss += share * self.model.forward_backward(x, y, dloss=share, add=i > 0)
+            weight = float(count / sum(counts))  # each target of the update counts alike
+            loss += weight * self.model.forward_backward(x, y, dloss=weight, add=i > 0)
         norm = self.model.gradient_norm()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.weights_finite = math.isfinite(loss)
-            self.batches.restore(place)
+            self.batches.restore(batches_state)
             what = f"loss is {loss}" if not math.isfinite(loss) else f"gradients' norm is {norm}"
             raise TrainingError(f"the {what} in step {self.step + 1}: stopped before the update")
         loss_z, norm_z = self.losses.z(loss), self.norms.z(norm)
@@ -115,8 +115,8 @@ class Trainer:
         self.val_loss = None
         return Update(self.step, loss, lr, norm, time.perf_counter() - start, skipped)
 
-    def _next(self):
-        return [self.batches.next() for _ in range(self.settings.accumulation)]
+    def _next_batches(self):
+        return [self.batches.next() for _ in range(self.settings.grad_accum_steps)]
 
     def validate(self):
         """Measure the loss on the validation tokens -> a float; remember whether it is the best."""
@@ -135,12 +135,23 @@ class Trainer:
             self.validations_since_best += 1
         return val_loss
 
+    def sample(self):
+        """Generate a text from the settings' prompt, a str; seed and step seed it."""
+        s = self.settings
+        try:
+            return generate_text(self.model, s.sample_prompt, s.sample_tokens, [s.seed, self.step])
+        except ArgumentError as error:  # its logits are not finite
+            self.weights_finite = False
+            raise TrainingError(f"no sample after step {self.step}: {error}") from error
+
     def _documents_loss(self):
         B, batches = self.settings.B, self.val_batches
         batches.restore(self.val_start)
         total = count = 0
-        for start in range(0, batches.rows, B)[: self.settings.val_batches or None]:
-            x, y = (ids[: batches.rows - start] for ids in batches.next())  # (B, T), the last fewer
+        for start in range(0, batches.n_rows, B)[: self.settings.val_batches or None]:
+            x, y = (
+                ids[: batches.n_rows - start] for ids in batches.next()
+            )  # (B, T), or fewer rows
             targets = np.count_nonzero(y != IGNORED)
             total += targets * self.model.loss(x, y)
             count += targets
@@ -148,6 +159,6 @@ class Trainer:
 
     @property
     def done(self):
-        """Whether all steps are done, or the validation loss has not fallen for too long."""
+        """Whether all steps are done, or patience is exhausted."""
         s = self.settings
         return self.step >= s.steps or 0 < s.patience <= self.validations_since_best

@@ -91,7 +91,7 @@ def test_nan_and_wrong_shapes_are_caught():
     assert failed(gradcheck(forward, lambda dout, cache: dout * np.nan, x)) == ["dx"]
     report = gradcheck(forward, lambda dout, cache: layers.gelu_backward(dout, cache)[0], x)
     assert failed(report) == ["dx"]
-    assert "backward gives the shape (5, 6)" in str(report)
+    assert "backward returned shape (5, 6)" in str(report)
 
 
 def test_what_changes_its_input_is_not_believed(rng):

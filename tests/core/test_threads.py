@@ -37,7 +37,7 @@ def test_more_threads_than_there_can_be_are_as_many_as_there_can_be():
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, "2", True, None])
 def test_a_bad_number_is_refused(n):
-    with pytest.raises(ArgumentError, match="must be an integer from 1, not"):
+    with pytest.raises(ArgumentError, match="must be an integer of at least 1, not"):
         npgpt.set_threads(n)
 
 

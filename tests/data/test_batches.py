@@ -75,7 +75,7 @@ def test_random_rows_start_anywhere_and_depend_on_the_seed(numbers):
 def test_shuffle_sees_every_window_once_an_epoch(numbers):
     # 7 windows: epochs end within batches
     batches = make_batches(numbers, B=3, T=4, order="shuffle", seed=1)
-    assert batches.rows == 7
+    assert batches.n_rows == 7
     seen = [x[0] for x, y in rows(batches, 7)]
     epochs = [seen[:7], seen[7:14], seen[14:]]
     assert all(sorted(epoch) == [0, 4, 8, 12, 16, 20, 24] for epoch in epochs)
@@ -107,7 +107,7 @@ def test_documents_are_cut_at_T(documents):
 
 def test_documents_come_in_another_order_each_epoch(documents):
     batches = make_batches(documents, B=2, T=8, order="documents", seed=4, eot=EOT)
-    assert batches.rows == 5
+    assert batches.n_rows == 5
     firsts = [y[0] for x, y in rows(batches, 50)]
     epochs = [tuple(firsts[i : i + 5]) for i in range(0, 100, 5)]
     assert all(sorted(epoch) == [1, 3, 7, 8, EOT] for epoch in epochs)
@@ -160,7 +160,7 @@ def test_a_state_of_another_order_is_refused(order, documents):
         state = make_batches(documents, 1, 4, other, eot=EOT).state()
         batches = make_batches(documents, 1, 4, order, eot=EOT)
         if other != order:
-            with pytest.raises(ArgumentError, match=f"of the order {order}, not {other}"):
+            with pytest.raises(ArgumentError, match=f"is of order {other}, but .* {order}$"):
                 batches.restore(state)
         else:
             batches.restore(state)
@@ -172,16 +172,16 @@ GENERATOR = np.random.default_rng(0).bit_generator.state
 @pytest.mark.parametrize(
     ("order", "state", "message"),
     [
-        ("sequence", None, "must be of the order sequence, not None"),
-        ("sequence", {}, "must be of the order sequence, not None"),
+        ("sequence", None, "is of order None, but these batches are of order sequence"),
+        ("sequence", {}, "is of order None, but these batches are of order sequence"),
         ("sequence", {"order": "sequence"}, "position must be from 0 to 30 with these"),
         ("sequence", {"order": "sequence", "position": 31}, "30 with these tokens, not 31"),
         ("sequence", {"order": "sequence", "position": -1}, "not -1"),
         ("sequence", {"order": "sequence", "position": True}, "not True"),
         ("sequence", {"order": "sequence", "position": 1.0}, "not 1.0"),
         ("shuffle", {"order": "shuffle", "seed": 0, "epoch": 0, "place": 8}, "from 0 to 7"),
-        ("shuffle", {"order": "shuffle", "seed": 0, "epoch": -1, "place": 0}, "epoch must be 0 or"),
-        ("shuffle", {"order": "shuffle", "seed": "0", "epoch": 0, "place": 0}, "seed must be 0 or"),
+        ("shuffle", {"order": "shuffle", "seed": 0, "epoch": -1, "place": 0}, "epoch must be at"),
+        ("shuffle", {"order": "shuffle", "seed": "0", "epoch": 0, "place": 0}, "seed must be at"),
         ("random", {"order": "random"}, "generator is damaged"),
         ("random", {"order": "random", "generator": []}, "generator is damaged"),
         ("random", {"order": "random", "generator": {}}, "generator is damaged"),
@@ -209,10 +209,10 @@ def test_a_damaged_state_is_refused_and_changes_nothing(order, state, message, n
 @pytest.mark.parametrize(
     ("order", "enough", "message"),
     [
-        ("sequence", 13, "the order sequence takes 13 tokens or more at B=3 and T=4, not 12"),
-        ("random", 5, "the order random takes 5 tokens or more at B=3 and T=4, not 4"),
-        ("shuffle", 5, "the order shuffle takes 5 tokens or more at B=3 and T=4, not 4"),
-        ("documents", 2, "takes end-of-text, which is 99, before a document, but there is none"),
+        ("sequence", 13, "order sequence needs at least 13 tokens at B=3, T=4, not 12"),
+        ("random", 5, "order random needs at least 5 tokens at B=3, T=4, not 4"),
+        ("shuffle", 5, "order shuffle needs at least 5 tokens at B=3, T=4, not 4"),
+        ("documents", 2, r"needs end-of-text \(99\) before each document, but none of"),
     ],
 )
 def test_too_few_tokens_are_refused(order, enough, message, tmp_path):
@@ -225,23 +225,23 @@ def test_too_few_tokens_are_refused(order, enough, message, tmp_path):
 
 
 def test_documents_without_end_of_text_are_refused(numbers):
-    with pytest.raises(ArgumentError, match="takes eot, as the tokens come with no tokenizer"):
+    with pytest.raises(ArgumentError, match="order documents needs eot: these token files come"):
         make_batches(numbers, 1, 4, "documents")
-    with pytest.raises(ArgumentError, match="none among the 30 tokens"):
+    with pytest.raises(ArgumentError, match="none of the 30 tokens starts one"):
         make_batches(numbers, 1, 4, "documents", eot=EOT)
     for eot in (-1, 1.5, "x"):
-        with pytest.raises(ArgumentError, match="eot must be an integer from 0"):
+        with pytest.raises(ArgumentError, match="eot must be an integer of at least 0"):
             make_batches(numbers, 1, 4, "documents", eot=eot)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"B": 0}, "B must be an integer from 1, not 0"),
-        ({"T": -3}, "T must be an integer from 1, not -3"),
-        ({"T": 2.0}, "T must be an integer from 1, not 2.0"),
-        ({"B": True}, "B must be an integer from 1, not True"),
-        ({"seed": -1}, "seed must be an integer from 0, not -1"),
+        ({"B": 0}, "B must be an integer of at least 1, not 0"),
+        ({"T": -3}, "T must be an integer of at least 1, not -3"),
+        ({"T": 2.0}, "T must be an integer of at least 1, not 2.0"),
+        ({"B": True}, "B must be an integer of at least 1, not True"),
+        ({"seed": -1}, "seed must be an integer of at least 0, not -1"),
         ({"order": "sorted"}, "order must be one of sequence, random, shuffle, documents, not"),
     ],
 )

@@ -17,19 +17,19 @@ from npgpt.data.tokenizer import BytesTokenizer, CharsTokenizer
     [(10, 0.1, 1), (100, 0.25, 25), (2, 0.001, 1), (2, 0.999, 1), (3, 0.9, 2), (7, 0.5, 4)],
 )
 def test_validation_gets_its_share_and_never_none_or_all(count, fraction, share):
-    assert prepare.validation_share(count, fraction) == share
+    assert prepare.validation_count(count, fraction) == share
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan"), float("inf")])
 def test_a_fraction_that_leaves_nothing_is_refused(fraction):
     with pytest.raises(ArgumentError, match="--val-fraction must be between 0 and 1, not "):
-        prepare.validation_share(10, fraction)
+        prepare.validation_count(10, fraction)
 
 
 def test_characters_are_those_of_all_documents():
-    tokenizer = prepare.tokenizer_for("chars", ["hello", "", "oh\n"])
+    tokenizer = prepare.build_tokenizer("chars", ["hello", "", "oh\n"])
     assert tokenizer.characters == "\nehlo"
-    assert prepare.tokenizer_for("bytes", ["x"]).vocab_size == 257
+    assert prepare.build_tokenizer("bytes", ["x"]).vocab_size == 257
 
 
 def test_end_of_text_stands_in_front_of_every_document():
@@ -53,14 +53,14 @@ def test_progress_is_for_terminals_only(monkeypatch, capsys):
 def test_parts_come_with_their_tokenizer_and_are_listed(tmp_path, capsys):
     tokens = np.arange(2000) % 3
     tokenizer = CharsTokenizer("ab")
-    prepare.write_parts(
+    prepare.write_splits(
         tmp_path / "new", "x.y", {"val": tokens[:5], "train": tokens}, tokenizer, "int32"
     )
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
         "x.y_train.bin", "x.y_train.tokenizer.json", "x.y_val.bin", "x.y_val.tokenizer.json",
     ]  # fmt: skip
     assert (tmp_path / "new" / "x.y_train.bin").stat().st_size == 8000
-    assert open_tokens(tmp_path / "new" / "*").tokenizer == tokenizer.description
+    assert open_tokens(tmp_path / "new" / "*").tokenizer_description == tokenizer.description
     assert capsys.readouterr().out.splitlines() == [
         f"{tmp_path}/new/x.y_val.bin: 5 tokens",
         f"{tmp_path}/new/x.y_train.bin: 2,000 tokens",
@@ -69,9 +69,9 @@ def test_parts_come_with_their_tokenizer_and_are_listed(tmp_path, capsys):
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="file: cannot be made a folder: File exists"):
+    with pytest.raises(FileError, match="file: cannot be created: File exists"):
         prepare.make_folder(tmp_path / "file")
-    with pytest.raises(FileError, match="below: cannot be made a folder: Not a directory"):
+    with pytest.raises(FileError, match="below: cannot be created: Not a directory"):
         prepare.make_folder(tmp_path / "file" / "below")
 
 

@@ -1,4 +1,4 @@
-"""Tokenizers: to tokens and back, and one sentence where GPT-2's files cannot be had."""
+"""Tokenizers: to tokens and back, and one sentence where GPT-2's files cannot be downloaded."""
 
 import json
 import os
@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from npgpt import ArgumentError, FileError, get_tokenizer
-from npgpt.data.tokenizer import CharsTokenizer, read_tokenizer, tokenizer_from, write_tokenizer
+from npgpt.data.tokenizer import (
+    CharsTokenizer,
+    read_tokenizer,
+    tokenizer_from_description,
+    write_tokenizer,
+)
 
 TEXTS = ["", "Hello, world!\n", "naïve café 🙂 ƒ", "<|endoftext|>", "a" * 300, "\0\t\r\n"]
 
@@ -59,7 +64,7 @@ def test_gpt2_without_network_and_cache_is_one_sentence_on_what_to_do(tmp_path):
     dead = "http://127.0.0.1:9"  # nobody listens there
     env = {**os.environ, "TIKTOKEN_CACHE_DIR": str(tmp_path), "https_proxy": dead, "no_proxy": ""}
     run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert "the gpt2 tokenizer's files cannot be had" in run.stdout, run.stderr
+    assert "the gpt2 tokenizer's files cannot be downloaded" in run.stdout, run.stderr
     assert "TIKTOKEN_CACHE_DIR" in run.stdout
     assert len(run.stdout.splitlines()) == 1
 
@@ -72,7 +77,7 @@ def test_gpt2s_files_of_other_bytes_are_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})
     monkeypatch.setattr(tiktoken.load, "read_file", lambda path: b"#version: 0.2\n")
     (tmp_path / "6d1cbeee0f20b3d9449abfede4726ed8212e3aee").write_bytes(b"wrong")
-    with pytest.raises(FileError, match="cannot be had"):
+    with pytest.raises(FileError, match="cannot be downloaded"):
         get_tokenizer("gpt2").encode("a")
 
 
@@ -98,7 +103,7 @@ def test_characters_come_back():
 
 
 def test_an_unknown_character_is_named():
-    with pytest.raises(ArgumentError, match="the text holds 'é', which is not among the 2 char"):
+    with pytest.raises(ArgumentError, match="the text has 'é', which is not among the 2 char"):
         CharsTokenizer("ab").encode("abé")
 
 
@@ -108,8 +113,8 @@ def test_an_unknown_character_is_named():
         ("", "characters must be a text, not empty"),
         (None, "characters must be a text, not empty"),
         (["a"], "characters must be a text, not list"),
-        ("aba", "characters must differ, but 'a' is there twice"),
-        ("a\ud800", r"characters must be such, which '\\ud800' is not"),
+        ("aba", "characters must differ, but 'a' occurs twice"),
+        ("a\ud800", r"characters must not be surrogates, like '\\ud800'"),
     ],
 )
 def test_characters_that_make_no_tokenizer_are_refused(characters, message):
@@ -124,7 +129,7 @@ def test_tokens_that_the_tokenizer_has_not_are_refused(token):
 
 
 def test_no_text_is_one_sentence():
-    with pytest.raises(ArgumentError, match=r"the text holds '\\udcff', no character"):
+    with pytest.raises(ArgumentError, match=r"the text has '\\udcff', which is not a character"):
         get_tokenizer("bytes").encode("a\udcff")
 
 
@@ -134,7 +139,7 @@ def test_a_tokenizer_is_made_of_its_description_again(tokenizer, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.b.tokenizer.json"]
     description = read_tokenizer(tmp_path / "a.b.bin")
     assert description == tokenizer.description
-    again = tokenizer_from(description)
+    again = tokenizer_from_description(description)
     assert again.encode("a\n🙂") == tokenizer.encode("a\n🙂")
     assert again.vocab_size == tokenizer.vocab_size
 
@@ -161,7 +166,7 @@ NONSENSE = [
 @pytest.mark.parametrize("description", NONSENSE)
 def test_a_description_of_no_tokenizer_is_refused(description, tmp_path):
     with pytest.raises(ArgumentError, match="description must be|characters must be"):
-        tokenizer_from(description)
+        tokenizer_from_description(description)
     with pytest.raises(ArgumentError):
         write_tokenizer(tmp_path / "a.bin", description)
     assert read_tokenizer(tmp_path / "a.bin") is None
@@ -184,11 +189,11 @@ def test_a_damaged_description_is_one_sentence(content, tmp_path):
 def test_a_huge_description_is_not_read(tmp_path):
     with open(tmp_path / "a.tokenizer.json", "wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(FileError, match="1099511627776 bytes, 16777216 are the most"):
+    with pytest.raises(FileError, match="1099511627776 bytes, but it can have at most 16777216"):
         read_tokenizer(tmp_path / "a.bin")
 
 
 def test_a_long_nonsense_is_not_shown_whole():
     with pytest.raises(ArgumentError) as raised:
-        tokenizer_from("x" * 10_000)
+        tokenizer_from_description("x" * 10_000)
     assert len(str(raised.value)) < 400

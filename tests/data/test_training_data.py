@@ -37,7 +37,7 @@ def test_the_streams_are_those_of_the_files(path):
 )
 def test_the_tokenizer_is_that_of_the_files_that_have_one(train, val, found, path):
     data = TrainingData(path("a.bin", [1], train), path("b.bin", [1], val))
-    assert data.tokenizer == found
+    assert data.tokenizer_description == found
     ours = data.reconcile_tokenizers("m", None)
     assert (ours and ours.description) == found
     assert data.reconcile_tokenizers("m", BYTES).description == BYTES
@@ -53,9 +53,9 @@ def test_tokenizers_that_differ_are_refused(path):
 
 def test_what_does_not_fit_the_model_is_refused(path):
     data = TrainingData(path("a.bin", [1, 4]), path("b.bin", [0, 5]))
-    with pytest.raises(FileError, match="b.bin: has the token 5, but the model's go up to 4"):
+    with pytest.raises(FileError, match="b.bin: token 5 is outside the model's vocabulary of 5"):
         data.check_fits(CONFIG, 8)
     data = TrainingData(path("a.bin", [1, 4]))
     data.check_fits(CONFIG, 8)
-    with pytest.raises(ArgumentError, match="T can be 8, the model's block_size, not 9"):
+    with pytest.raises(ArgumentError, match="T must be at most the model's block_size of 8, not 9"):
         data.check_fits(CONFIG, 9)

@@ -63,9 +63,9 @@ def test_the_program_prints_it(model, path, tmp_path, capsys):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["--after", "ab"], "--after must be one token, but 'ab' is 2"),
-        (["--after", ""], "--after must be one token, but '' is 0"),
-        (["--after", "?"], "the text holds '?', which is not among"),
+        (["--after", "ab"], "--after must encode to one token, but 'ab' encodes to 2"),
+        (["--after", ""], "--after must encode to one token, but '' encodes to 0"),
+        (["--after", "?"], "the text has '?', which is not among"),
         (["--batches", "2"], "--batches does not go with --answers"),
         (["-T", "8"], "--seq-len does not go with --answers"),
     ],
@@ -82,5 +82,5 @@ def test_after_goes_with_answers_alone(path, capsys):
 
 
 def test_documents_without_a_question_are_one_sentence(model, path):
-    with pytest.raises(ArgumentError, match="no document has the token 77"):
+    with pytest.raises(ArgumentError, match="no document contains the token 77"):
         count_exact(model, open_tokens(path), 77)

@@ -85,8 +85,8 @@ def test_bytes_after_the_last_example_are_one_sentence(examples, tmp_path):
     ("at", "value", "message"),
     [
         (0, 65534, "must begin with 65535, not 65534"),
-        (1, 0, "its bytes must be an even number from 30, not 0"),
-        (1, 33, "its bytes must be an even number from 30, not 33"),
+        (1, 0, "its bytes must be an even number of at least 30, not 0"),
+        (1, 33, "its bytes must be an even number of at least 30, not 33"),
         (1, 65534, "truncated (65402 bytes are missing)"),
         (1, 42, "completion 3 must have at least one token and has 3, with 2 left"),
         (1, 32, "completion 2 must have at least one token and has 0, with 0 left"),
@@ -96,11 +96,11 @@ def test_bytes_after_the_last_example_are_one_sentence(examples, tmp_path):
         (4, 3, "must have 4 completions, not 3"),
         (5, 0, "the context must have at least one token and has 0"),
         (5, 60000, "the context must have at least one token and has 60000, with"),
-        (6, V, "tokens up to 251, but the model's run from 0 to 250"),
+        (6, V, "token 251 is outside the model's vocabulary of 251"),
         (7, 0, "completion 0 must have at least one token and has 0"),
         (7, 9999, "completion 0 must have at least one token and has 9999, with"),
         (7, 1, "completion 1 must have at least one token and has "),
-        (-1, 65535, "tokens up to 65535"),
+        (-1, 65535, "token 65535 is outside"),
     ],
 )
 def test_a_damaged_example_is_one_sentence_with_its_index(at, value, message, examples, tmp_path):

@@ -128,7 +128,7 @@ def test_the_program_says_what_is_where(server, tmp_path, capsys):
     assert fetch("hellaswag", target.parent) == target
     assert main(["hellaswag", "--offline", "--dir", str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
-        f"error: {tmp_path / 'known.bin'}: not there; without offline mode it would be downloaded\n"
+        f"error: {tmp_path / 'known.bin'}: not found, and offline mode forbids downloading it\n"
     )
 
 
@@ -145,7 +145,7 @@ def test_a_connection_that_breaks_off_goes_on_from_there(fault, server):
 def test_a_connection_that_breaks_off_each_time_is_kept_for_the_next_download(server):
     server.faults = [("cut", 1000)] * 4
     message = refused("hellaswag")
-    assert "the connection broke off at byte 4000 of 300000 (4 attempts; what has come" in message
+    assert "the connection closed at byte 4000 of 300000 (4 attempts; the partial" in message
     assert len(server.requests) == 4
     target = fetch("hellaswag")
     assert server.requests[-1].range == "bytes=4000-"
@@ -181,11 +181,11 @@ def test_a_server_that_does_not_tell_the_length_is_read(server):
 
 def test_wrong_bytes_are_not_kept(server, tmp_path):
     server.content = CONTENT[:-1] + b"x"
-    assert f"wrong bytes, not kept (their sha256 is {sha256(server)}" in refused("hellaswag")
+    assert f"wrong sha256, discarded ({sha256(server)}" in refused("hellaswag")
     assert files(tmp_path) == []
     (tmp_path / "cache" / "hellaswag" / "known.bin.partial").write_bytes(b"another start")
     server.content = CONTENT
-    assert "wrong bytes, not kept" in refused("hellaswag")
+    assert "wrong sha256, discarded" in refused("hellaswag")
     assert fetch("hellaswag").read_bytes() == CONTENT
 
 
@@ -240,7 +240,7 @@ def test_a_redirect_in_a_circle_is_refused(server):
     [
         ("http://127.0.0.1:9", "known.bin: cannot be downloaded: [Errno"),  # nobody listens there
         ("file:///tmp", "NPGPT_MIRROR must begin with https:// or http://, not be file:///tmp"),
-        ("http://[", "known.bin: no URL: "),
+        ("http://[", "known.bin: not a valid URL: "),
         ("http://", "cannot be downloaded: no host given"),
         ("http://127.0.0.1:port", "nonnumeric port"),
     ],
@@ -252,8 +252,8 @@ def test_a_mirror_that_is_none_is_one_sentence(mirror, message, server, monkeypa
 
 def test_offline_mode_asks_no_server(server, monkeypatch, tmp_path):
     monkeypatch.setenv("NPGPT_OFFLINE", "1")
-    assert "known.bin: not there; without offline mode" in refused("hellaswag")
-    assert "not there; without offline" in refused("gpt2-medium")
+    assert "known.bin: not found, and offline mode forbids" in refused("hellaswag")
+    assert "not found, and offline mode forbids" in refused("gpt2-medium")
     assert not (tmp_path / "cache").exists() and server.requests == []
     target = fetch("hellaswag", offline=False)
     assert len(server.requests) == 1
@@ -266,7 +266,7 @@ def test_offline_mode_asks_no_server(server, monkeypatch, tmp_path):
 def test_another_file_of_that_name_is_refused_and_left(server, tmp_path):
     for content in (CONTENT[:-1], b"my own", b"x" * SIZE):
         (tmp_path / "known.bin").write_bytes(content)
-        assert "known.bin: there already, but not as published" in refused("hellaswag", tmp_path)
+        assert "known.bin: exists, but is not the published file" in refused("hellaswag", tmp_path)
         assert (tmp_path / "known.bin").read_bytes() == content
     assert server.requests == []
 
@@ -282,14 +282,14 @@ def test_a_file_of_unknown_sha256_is_what_the_server_tells(server, tmp_path):
     assert read_config(folder / "config.json") == PUBLISHED["355M"]
     assert fetch("gpt2-medium") == folder and len(server.requests) == 2
     (folder / "model.safetensors").write_bytes(CONTENT[:-1])
-    assert "there already, but not as published" in refused("gpt2-medium")
+    assert "exists, but is not the published file" in refused("gpt2-medium")
     (folder / "model.safetensors.sha256").unlink()
-    assert "expected one on record): move it away" in refused("gpt2-medium")
+    assert "expected one recorded beside it): move it away" in refused("gpt2-medium")
 
 
 def test_wrong_bytes_of_unknown_sha256_are_not_kept(server, tmp_path):
     server.content = CONTENT[:-1] + b"x"
-    assert "wrong bytes, not kept" in refused("gpt2-medium")
+    assert "wrong sha256, discarded" in refused("gpt2-medium")
     assert files(tmp_path) == []
 
 
@@ -305,7 +305,7 @@ def test_wrong_bytes_of_unknown_sha256_are_not_kept(server, tmp_path):
 )
 def test_a_server_that_tells_no_sha256_is_refused(linked, server, tmp_path):
     server.linked = linked
-    assert "the server does not tell the file's size and sha256" in refused("gpt2-medium")
+    assert "the server does not send the file's size and sha256" in refused("gpt2-medium")
     assert files(tmp_path) == [] and [r.method for r in server.requests] == ["HEAD"]
 
 
@@ -324,7 +324,9 @@ def test_a_config_that_is_there_is_left(server, tmp_path):
 
 def test_a_disk_without_room_is_one_sentence(server, tmp_path, monkeypatch):
     monkeypatch.setattr(hub.shutil, "disk_usage", lambda folder: Usage(SIZE - 1001))
-    assert f"takes {SIZE} bytes more, but {SIZE - 1001} are free" in refused("hellaswag", tmp_path)
+    assert f"needs {SIZE} more bytes, but only {SIZE - 1001} are free" in refused(
+        "hellaswag", tmp_path
+    )
     assert server.requests == []
     (tmp_path / "known.bin.partial").write_bytes(CONTENT[:1001])  # what is there needs no room
     assert fetch("hellaswag", tmp_path).read_bytes() == CONTENT

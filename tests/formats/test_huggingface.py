@@ -187,7 +187,7 @@ def test_a_tensor_in_two_shards_is_refused(folder):
         ({"n_head": 3}, "config.json: n_embd must be divisible by n_head"),
         ({"n_layer": 3}, "model: no tensor h.2.ln_1.weight"),
         ({"n_layer": 10**12}, "model: no tensor h.2.ln_1.weight"),
-        ({"n_layer": 1}, "model: holds 'h.1.attn.c_attn.bias', which is no tensor of this"),
+        ({"n_layer": 1}, "model: holds 'h.1.attn.c_attn.bias', which is not a tensor of this"),
         ({"n_positions": 7}, r"wpe.weight must be \(7, 8\) by its config, not \(6, 8\)"),
         ({"n_embd": 16}, r"h.0.attn.c_attn.bias must be \(48,\) by its config, not \(24,\)"),
         ({"vocab_size": 10**15}, "wte.weight must be"),
@@ -258,7 +258,7 @@ def test_a_tensor_with_and_without_prefix_is_refused(folder):
 
 def test_an_unknown_tensor_is_refused(folder):
     store(folder, {**load(folder), "score.weight": np.zeros(2, np.float32)})
-    with pytest.raises(FileError, match="holds 'score.weight', which is no tensor"):
+    with pytest.raises(FileError, match="holds 'score.weight', which is not a tensor"):
         read_huggingface(folder)
 
 
@@ -294,7 +294,7 @@ def test_what_cannot_be_written_leaves_the_old_folder(rng, folder):
         write_huggingface(folder, params)
     with pytest.raises(ArgumentError, match="description"):
         write_huggingface(folder, random_params(rng), {"name": "nonsense"})
-    with pytest.raises(FileError, match="config.json: cannot be made a folder"):
+    with pytest.raises(FileError, match="config.json: cannot be created"):
         write_huggingface(folder / "config.json", random_params(rng))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

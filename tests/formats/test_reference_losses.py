@@ -80,8 +80,11 @@ def test_a_named_file_comes_first(tmp_path):
         ({**GOOD, "losses": [float("nan")]}, "losses must be a list"),
         ({**GOOD, "losses": [10**400]}, "losses must be a list"),
         ("[" * 100_000, "not JSON"),
-        ({**GOOD, "lr": -1}, "lr must be a finite number from 0, not -1"),
-        ({**GOOD, "weight_decay": None}, "weight_decay must be a finite number from 0, not None"),
+        ({**GOOD, "lr": -1}, "lr must be a finite number of at least 0, not -1"),
+        (
+            {**GOOD, "weight_decay": None},
+            "weight_decay must be a finite number of at least 0, not None",
+        ),
     ],
 )
 def test_bad_losses_are_one_sentence(content, message, tmp_path):

@@ -10,7 +10,7 @@ import npgpt
 from npgpt.data.tokenizer import BytesTokenizer, read_tokenizer
 from npgpt.errors import FileError
 from npgpt.formats import run_checkpoint
-from npgpt.formats.run_checkpoint import load, save
+from npgpt.formats.run_checkpoint import load_checkpoint, save_checkpoint
 from npgpt.model.optimizer import AdamW
 
 
@@ -35,13 +35,15 @@ def state_of(model):
 
 def save_model(folder, model):
     """Save a model as a run does."""
-    save(folder, model.params, model.tokenizer and model.tokenizer.description, state_of(model))
+    save_checkpoint(
+        folder, model.params, model.tokenizer and model.tokenizer.description, state_of(model)
+    )
 
 
 def test_a_checkpoint_comes_back_bit_for_bit(model, tmp_path):
     folder = tmp_path / "step_00000005"
     save_model(folder, model)
-    params, state = load(folder, AdamW.MOMENTS)
+    params, state = load_checkpoint(folder, AdamW.MOMENTS)
     m, v = state.pop("m"), state.pop("v")
     np.testing.assert_array_equal(params.flat, model.params.flat)
     np.testing.assert_array_equal(m.flat, model.optimizer.m.flat)
@@ -55,7 +57,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(model, tmp_path):
 
 def test_before_the_first_update_the_moments_are_zeros(params, tmp_path):
     save_model(tmp_path / "c", npgpt.GPT2(params.config, params=params))
-    _, state = load(tmp_path / "c", AdamW.MOMENTS)
+    _, state = load_checkpoint(tmp_path / "c", AdamW.MOMENTS)
     assert not state["m"].flat.any() and not state["v"].flat.any() and state["updates"] == 0
 
 
@@ -75,7 +77,7 @@ def test_what_fails_on_the_way_leaves_nothing(model, tmp_path, monkeypatch, fail
 def test_a_folder_that_is_half_removed_is_not_a_checkpoint(model, tmp_path, monkeypatch):
     save_model(tmp_path / "step_00000005", model)
     monkeypatch.setattr(run_checkpoint.shutil, "rmtree", lambda *args, **kwargs: None)
-    run_checkpoint.remove(tmp_path / "step_00000005")
+    run_checkpoint.remove_checkpoint(tmp_path / "step_00000005")
     assert os.listdir(tmp_path) == ["step_00000005.partial"]
 
 
@@ -104,15 +106,15 @@ def other_model(path):
     [
         (truncate, "state.bin: truncated"),
         (other_magic, "state.bin: not a training state"),
-        (other_version, "state.bin: a training state of version 9, but 1 is known"),
-        (other_model, "but the model beside them has 70608"),
+        (other_version, "state.bin: training state version 9 is not supported, only 1"),
+        (other_model, "but model.bin has 70608"),
     ],
 )
 def test_damaged_moments_are_one_sentence(model, tmp_path, damage, words):
     save_model(tmp_path / "c", model)
     damage(tmp_path / "c" / "state.bin")
     with pytest.raises(FileError) as caught:
-        load(tmp_path / "c", AdamW.MOMENTS)
+        load_checkpoint(tmp_path / "c", AdamW.MOMENTS)
     assert words in str(caught.value)
 
 
@@ -121,5 +123,5 @@ def test_a_damaged_state_is_one_sentence(model, tmp_path, text):
     save_model(tmp_path / "c", model)
     (tmp_path / "c" / "state.json").write_text(text)
     with pytest.raises(FileError, match=r"state\.json: the state is damaged: "):
-        load(tmp_path / "c", AdamW.MOMENTS)
+        load_checkpoint(tmp_path / "c", AdamW.MOMENTS)
     assert json.loads(json.dumps(STATE)) == STATE

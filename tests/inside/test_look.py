@@ -156,7 +156,7 @@ def test_times_are_the_medians_without_the_first(monkeypatch, model, state):
             left.extend(2 * [{"gelu": next(rounds)}])
         return left.pop()
 
-    monkeypatch.setattr(TIMES.Clock, "step", step)
+    monkeypatch.setattr(TIMES.TimedModel, "step", step)
     times = layer_times(model, state.x, state.y, rounds=3)
     assert times == {"numpy": {"gelu": (4, 2)}, "numba": {"gelu": (4, 2)}}
 

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from npgpt import GPT2, ArgumentError, GPT2Config, Parameters
-from npgpt.model.generation import draw, penalised, stream, weigh
+from npgpt.model.generation import (
+    apply_repetition_penalty,
+    filtered_weights,
+    sample_tokens,
+    stream_tokens,
+)
 
 CONFIG = GPT2Config(block_size=9, vocab_size=13, n_layer=2, n_head=3, n_embd=12)
 
@@ -108,7 +113,7 @@ def test_generation_of_no_tokens_returns_the_prompt(model):
 def test_a_stream_is_what_generate_returns_token_by_token(model):
     tokens = np.array([[1, 2], [3, 4]])
     expected = model.generate(tokens, 12, seed=5)
-    steps = stream(model, tokens, 12, seed=5)
+    steps = stream_tokens(model, tokens, 12, seed=5)
     first = next(steps)
     assert first.shape == (2,)
     np.testing.assert_array_equal(np.stack([first, *steps], axis=1), expected[:, 2:])
@@ -164,7 +169,7 @@ LOGITS = np.log(PROBS)[None].astype(np.float32) - 3
 def test_the_weights_are_the_softmax_of_what_is_kept(temperature, top_k, top_p, kept):
     expected = np.zeros(5)
     expected[kept] = PROBS[kept] ** (1 / temperature)
-    weights = weigh(np.tile(LOGITS, (2, 1)), temperature, top_k, top_p)
+    weights = filtered_weights(np.tile(LOGITS, (2, 1)), temperature, top_k, top_p)
     np.testing.assert_allclose(
         weights / weights.sum(-1, keepdims=True), [expected / expected.sum()] * 2, atol=1e-6
     )
@@ -172,14 +177,17 @@ def test_the_weights_are_the_softmax_of_what_is_kept(temperature, top_k, top_p, 
 
 @pytest.mark.parametrize("top_k", [1, 3, 6])
 def test_top_k_keeps_just_k_where_all_are_alike(top_k):
-    assert np.count_nonzero(weigh(np.zeros((2, 7)), 1.0, top_k, None), -1).tolist() == [top_k] * 2
+    assert (
+        np.count_nonzero(filtered_weights(np.zeros((2, 7)), 1.0, top_k, None), -1).tolist()
+        == [top_k] * 2
+    )
 
 
 def test_drawn_tokens_follow_the_weights(rng):
     logits = np.tile(LOGITS, (20000, 1))
     for options in ((1.0, None, None), (0.5, None, None), (1.0, 3, None), (1.0, None, 0.8)):
-        weights = weigh(LOGITS, *options)[0]
-        tokens = draw(logits, *options, rng)
+        weights = filtered_weights(LOGITS, *options)[0]
+        tokens = sample_tokens(logits, *options, rng)
         assert tokens.shape == (20000,)
         counts = np.bincount(tokens, minlength=5)
         np.testing.assert_allclose(counts / 20000, weights / weights.sum(), atol=0.015)
@@ -194,24 +202,24 @@ def test_what_weighs_nothing_is_never_drawn_at_either_end(point, rng):
 
     logits = rng.standard_normal((1000, 11)) * 5
     for options in ((1.0, 4, None), (1.0, None, 0.6), (0.01, None, None)):
-        tokens = draw(logits, *options, Fixed())
-        drawn = np.take_along_axis(weigh(logits, *options), tokens[:, None], -1)
+        tokens = sample_tokens(logits, *options, Fixed())
+        drawn = np.take_along_axis(filtered_weights(logits, *options), tokens[:, None], -1)
         assert (drawn > 0).all()
 
 
 def test_tiny_temperatures_take_the_likeliest(rng):
     logits = rng.standard_normal((50, 7)).astype(np.float32)
     for temperature in (0, 1e-300, 5e-324):
-        tokens = draw(logits, temperature, None, None, rng)
+        tokens = sample_tokens(logits, temperature, None, None, rng)
         np.testing.assert_array_equal(tokens, logits.argmax(-1))
 
 
 def test_the_penalty_divides_positive_and_multiplies_negative_logits_of_what_is_seen():
     logits = np.array([[2.0, -2.0, 2.0, -2.0, 0.0]])
     seen = np.array([[True, True, False, False, True]])
-    np.testing.assert_array_equal(penalised(logits, seen, 4), [[0.5, -8, 2, -2, 0]])
-    np.testing.assert_array_equal(penalised(logits, seen, 0.5), [[4, -1, 2, -2, 0]])
-    np.testing.assert_array_equal(penalised(logits, seen, 1), logits)
+    np.testing.assert_array_equal(apply_repetition_penalty(logits, seen, 4), [[0.5, -8, 2, -2, 0]])
+    np.testing.assert_array_equal(apply_repetition_penalty(logits, seen, 0.5), [[4, -1, 2, -2, 0]])
+    np.testing.assert_array_equal(apply_repetition_penalty(logits, seen, 1), logits)
 
 
 def test_with_a_high_penalty_every_token_comes_before_one_comes_again(model):
@@ -232,7 +240,7 @@ def test_a_diverged_model_does_not_generate(model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -1}, "temperature must be a finite number from 0, not -1"),
+        ({"temperature": -1}, "temperature must be finite and at least 0, not -1"),
         ({"temperature": float("nan")}, "temperature must be"),
         ({"temperature": float("inf")}, "temperature must be"),
         ({"top_k": 0}, "top_k must be at least 1, not 0"),
@@ -245,7 +253,7 @@ def test_a_diverged_model_does_not_generate(model):
         ({"stop": -1}, "stop must be"),
         ({"stop": 1.5}, "stop must be"),
         ({"stop": "a"}, "stop must be"),
-        ({"seed": -1}, "seed must be an integer from 0, not -1"),
+        ({"seed": -1}, "seed must be an integer of at least 0, or several, not -1"),
         ({"seed": "a"}, "seed must be"),
         ({"max_new_tokens": -1}, "max_new_tokens must be at least 0, not -1"),
         ({"tokens": [[13]]}, "tokens must be from 0 to 12"),
@@ -258,7 +266,7 @@ def test_bad_arguments_are_refused_before_the_first_token(model, options, messag
     with pytest.raises(ArgumentError, match=message):
         model.generate(**arguments)
     with pytest.raises(ArgumentError, match=message):
-        stream(model, **arguments)
+        stream_tokens(model, **arguments)
 
 
 @pytest.mark.reference
@@ -278,5 +286,7 @@ def test_what_is_kept_is_what_transformers_keeps(rng):
         for warper in chain:
             scores = warper(torch.from_numpy(seen), scores)
         expected = torch.softmax(scores, -1).numpy()
-        weights = weigh(penalised(logits, mask, penalty), 0.7, top_k, top_p)
+        weights = filtered_weights(
+            apply_repetition_penalty(logits, mask, penalty), 0.7, top_k, top_p
+        )
         np.testing.assert_allclose(weights / weights.sum(-1, keepdims=True), expected, atol=1e-12)

@@ -108,8 +108,11 @@ def test_bad_tokens_are_refused(model, tokens, message):
         (lambda m: m.loss([[1]], [[-1]]), "targets are all -1"),
         (lambda m: m.loss([[1]], [[-2]]), "targets must be from -1 to 12"),
         (lambda m: m.forward_backward([[1]], [[1, 2]]), "targets must be"),
-        (lambda m: m.forward_backward([[1]], [[1]], add=True), "add=True comes after a first"),
-        (lambda m: m.update(1e-3), "update.. comes after forward_backward"),
+        (
+            lambda m: m.forward_backward([[1]], [[1]], add=True),
+            "add=True needs gradients to add to",
+        ),
+        (lambda m: m.update(1e-3), "call forward_backward.. before update"),
         (lambda m: GPT2(GPT2Config(), params=m.params), "params must be of the model's GPT2Config"),
         (lambda m: GPT2(CONFIG, backend="torch"), "backend must be one of numpy, numba"),
     ],

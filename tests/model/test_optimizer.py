@@ -111,7 +111,7 @@ def test_the_scale_is_that_of_the_gradients(backend, params, grads):
     other, half = copy.deepcopy(params), copy.deepcopy(grads[0])
     half.flat *= 0.5
     one, two = AdamW(backend, eps=1e-2), AdamW(backend, eps=1e-2)
-    one.update(params, grads[0], 1e-2, scale=0.5)
+    one.update(params, grads[0], 1e-2, grad_scale=0.5)
     two.update(other, half, 1e-2)
     np.testing.assert_array_equal(params.flat, other.flat)
     three = copy.deepcopy(grads[1])

@@ -92,7 +92,9 @@ def test_other_tokenizers_are_refused(files, tmp_path):
 
 def test_each_file_is_checked_for_tokens_beyond_the_vocabulary(files, tmp_path):
     write_tokens(tmp_path / "shard.bin", [1, 2, 77])
-    with pytest.raises(FileError, match="shard.bin: has the token 77, but the model's go up to 3"):
+    with pytest.raises(
+        FileError, match="shard.bin: token 77 is outside the model's vocabulary of 4"
+    ):
         model({"train": files["abc"], "val": str(tmp_path / "shard.bin"), **SIZES})
 
 

@@ -192,7 +192,7 @@ def test_a_sample_takes_a_tokenizer_and_a_prompt_that_it_knows(tokens):
     model.tokenizer = CharsTokenizer("abc")
     settings = {"B": 2, "T": 8, "sample_every": 5, "sample_prompt": "abx"}
     s = make_settings({"train": tokens.paths[0], **settings})
-    with pytest.raises(ArgumentError, match="the text holds 'x'"):
+    with pytest.raises(ArgumentError, match="the text has 'x'"):
         Trainer(model, s, TrainingData(s.train, s.val))
 
 
@@ -208,7 +208,7 @@ def test_validation_tokens_that_cannot_be_are_refused_before_the_run(tokens, tmp
     model = npgpt.GPT2(CONFIG, backend="numpy")
     for name, order, words in (
         ("one", "shuffle", "must have at least 2 tokens"),
-        ("none", "documents", "the order documents takes eot"),
+        ("none", "documents", "order documents needs eot"),
     ):
         val = str(tmp_path / f"{name}.bin")
         s = make_settings({"train": tokens.paths[0], "val": val, "B": 2, "T": 8, "order": order})

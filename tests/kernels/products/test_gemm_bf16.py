@@ -8,7 +8,7 @@ import pytest
 from helpers import computing_in
 
 import npgpt
-from npgpt.core.precision import at_least_bf16x3, bf16_terms
+from npgpt.core.precision import at_least_bf16x3, current_bf16_terms
 from npgpt.errors import ArgumentError
 from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.products import amx, avx512_bf16
@@ -279,14 +279,14 @@ def test_generation_multiplies_in_bf16x3_at_least(monkeypatch, params, state):
     model, seen = npgpt.GPT2(params.config, params=params, precision="bf16"), []
 
     def spied(self, tokens, kv, at, whole=Decoder.step):
-        seen.append(bf16_terms())
+        seen.append(current_bf16_terms())
         return whole(self, tokens, kv, at)
 
     monkeypatch.setattr(Decoder, "step", spied)
     prompt = np.tile(state.x[:1], GEMV_MAX_ROWS)[:, : GEMV_MAX_ROWS + 1]  # (1, N)
     model.generate(prompt, 1)
     with model.computing(1.0):
-        assert bf16_terms() == 1  # elsewhere this model multiplies in bf16
+        assert current_bf16_terms() == 1  # elsewhere this model multiplies in bf16
     assert seen == [2]
 
 

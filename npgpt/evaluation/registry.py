@@ -1,6 +1,6 @@
-"""The evaluations that `npgpt eval` offers: each an option that names data, and what is measured.
+"""The registry of `npgpt eval`'s evaluations, each an option that takes data.
 
-To add one is an entry here: a function that prints what a Subject comes to on the data.
+To add one, write a function that prints a Subject's result, and add it to EVALUATIONS.
 """
 
 import sys
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npgpt.data.token_files import open_tokens
-from npgpt.data.tokenizer import check_same_tokenizer, read_tokenizer, tokenizer_from
+from npgpt.data.tokenizer import check_same_tokenizer, read_tokenizer, tokenizer_from_description
 from npgpt.errors import ArgumentError, FileError
 from npgpt.evaluation.answers import count_exact
 from npgpt.evaluation.hellaswag import count_correct, is_cut, read_hellaswag
@@ -20,38 +20,36 @@ from npgpt.evaluation.loss import mean_loss
 from npgpt.files import read_text
 from npgpt.model.gpt2 import GPT2
 
-ANSWERS_AFTER = "="
+ANSWER_SEPARATOR = "="
 
 
 @dataclass
 class Subject:
-    """A model that is to be evaluated: its name, the GPT2, its tokenizer's description or None."""
+    """A model to evaluate: its name, the GPT2, its tokenizer's description or None."""
 
     name: str
     model: GPT2
-    tokenizer: dict[str, Any] | None
+    tokenizer_description: dict[str, Any] | None
 
     def check_tokens(self, path, highest):
-        """Refuse tokens that the model does not have."""
+        """Raise FileError for a token outside the model's vocabulary."""
         V = self.model.config.vocab_size
         if highest >= V:
-            raise FileError(
-                f"{path}: tokens up to {highest}, but the model's run from 0 to {V - 1}"
-            )
+            raise FileError(f"{path}: token {highest} is outside the model's vocabulary of {V}")
 
     def known_tokenizer(self, beside=None):
-        """Its Tokenizer, else that of the description beside the data; ArgumentError without."""
-        description = self.tokenizer or beside
+        """Its Tokenizer, else the one `beside` describes; raises ArgumentError without either."""
+        description = self.tokenizer_description or beside
         if description is None:
-            raise ArgumentError(f"{self.name} comes with no tokenizer: --tokenizer must name it")
-        return tokenizer_from(description)
+            raise ArgumentError(f"{self.name} has no tokenizer: pass one with --tokenizer")
+        return tokenizer_from_description(description)
 
 
 class Evaluation(NamedTuple):
     """One evaluation: `run(subject, data, options)` prints its result.
 
-    data is what its option named, a path or with `many` a list of patterns. options are those of
-    npgpt eval; `takes` names the ones that it heeds, of B, T, batches and after.
+    data is a path or, with `many`, a list of patterns; options is the namespace of npgpt eval.
+    `takes` names those of B, T, batches and after that apply.
     """
 
     help: str
@@ -62,10 +60,12 @@ class Evaluation(NamedTuple):
 
 
 def open_data(subject, patterns):
-    """Token files -> Tokens that the model has, and that go with its tokenizer."""
+    """Open token files, checked against the model's vocabulary and tokenizer -> Tokens."""
     tokens = open_tokens(patterns)
-    check_same_tokenizer(tokens.paths[0], tokens.tokenizer, subject.name, subject.tokenizer)
-    for path, highest in tokens.highest_by_file():
+    check_same_tokenizer(
+        tokens.paths[0], tokens.tokenizer_description, subject.name, subject.tokenizer_description
+    )
+    for path, highest in tokens.max_token_by_file():
         subject.check_tokens(path, highest)
     return tokens
 
@@ -86,7 +86,9 @@ def print_loss(model, tokens, options):
     """Print the model's loss on Tokens or an array (N,)."""
     B, T = options.B or 4, options.T or model.config.block_size
     if T > model.config.block_size:
-        raise ArgumentError(f"-T can be {model.config.block_size}, the block_size, not {T}")
+        raise ArgumentError(
+            f"-T must be at most the block_size of {model.config.block_size}, not {T}"
+        )
     start = time.perf_counter()
     loss = mean_loss(model, tokens, B, T, options.batches)
     seconds = time.perf_counter() - start
@@ -98,13 +100,15 @@ def print_loss(model, tokens, options):
 
 
 def evaluate_answers(subject, patterns, options):
-    """Print how many documents the model finishes exactly."""
+    """Print the fraction of documents that the model completes exactly."""
     tokens = open_data(subject, patterns)
-    tokenizer = subject.known_tokenizer(tokens.tokenizer)
-    after = ANSWERS_AFTER if options.after is None else options.after
+    tokenizer = subject.known_tokenizer(tokens.tokenizer_description)
+    after = ANSWER_SEPARATOR if options.after is None else options.after
     ids = tokenizer.encode(after)
     if len(ids) != 1:
-        raise ArgumentError(f"--after must be one token, but {after!r} is {len(ids)}")
+        raise ArgumentError(
+            f"--after must encode to one token, but {after!r} encodes to {len(ids)}"
+        )
     correct, count = count_exact(subject.model, tokens, ids[0], options.B or 64, tokenizer.eot)
     print(f"exact answers  {correct / count:.4f}")
     print(f"documents      {count:,}")
@@ -113,7 +117,7 @@ def evaluate_answers(subject, patterns, options):
 def evaluate_hellaswag(subject, path, options):
     """Print the accuracy on HellaSwag."""
     config = subject.model.config
-    check_same_tokenizer(path, read_tokenizer(path), subject.name, subject.tokenizer)
+    check_same_tokenizer(path, read_tokenizer(path), subject.name, subject.tokenizer_description)
     examples = read_hellaswag(path, config.vocab_size)[: options.batches]
     correct = count_correct(subject.model, examples)
     print(f"accuracy  {correct / len(examples):.4f}")
@@ -132,11 +136,11 @@ EVALUATIONS = {
         "the loss on a text, UTF-8", "FILE", False, ("B", "T", "batches"), evaluate_text
     ),
     "hellaswag": Evaluation(
-        "the accuracy on HellaSwag, in llm.c's eval format",
+        "the accuracy on HellaSwag by mean loss per token (acc_norm), in llm.c's eval format",
         "FILE", False, ("batches",), evaluate_hellaswag,
     ),
     "answers": Evaluation(
-        "how many documents of token files it finishes exactly, from --after on",
+        "exact match: documents of token files completed exactly after --after",
         "PATTERN", True, ("B", "after"), evaluate_answers,
     ),
 }  # fmt: skip

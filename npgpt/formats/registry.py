@@ -1,0 +1,95 @@
+"""The registry of model formats that can be read and written.
+
+To add one, write a module for it and add an entry to MODEL_FORMATS.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from npgpt.core.parameters import Parameters
+from npgpt.errors import ArgumentError
+from npgpt.formats.huggingface import (
+    CONFIG,
+    MODEL,
+    put_tokenizer,
+    read_huggingface,
+    write_huggingface,
+)
+from npgpt.formats.llmc import DEFAULT_VERSION, VERSIONS, read_checkpoint, write_checkpoint
+
+
+class Format(NamedTuple):
+    """A format of models; a model's path is a file or a folder.
+
+    recognise(path): whether path holds this format. is_target(path): whether a path to write to is
+    meant for it. read(path) -> Parameters. write(path, params, tokenizer, version): tokenizer is a
+    description or None. files(path): what write creates, the weights first. tokenizer_path(path):
+    the argument for `read_tokenizer`. versions: {number: description}, if it has several.
+    """
+
+    help: str
+    recognise: Callable[[Path], bool]
+    is_target: Callable[[Path], bool]
+    read: Callable[[Path], Parameters]
+    write: Callable[[Path, Parameters, dict | None, int], None]
+    files: Callable[[Path], list[Path]]
+    tokenizer_path: Callable[[Path], Path]
+    versions: dict[int, str] = {}
+
+
+def write_llmc(path, params, tokenizer, version):
+    """Write an llm.c file with its tokenizer's description beside it."""
+    write_checkpoint(path, params, version)
+    put_tokenizer(path, tokenizer)
+
+
+# In order of precedence: the first entry that matches a path wins.
+MODEL_FORMATS = {
+    "Hugging Face": Format(
+        "a folder with config.json and model.safetensors, float32",
+        recognise=lambda path: os.path.exists(path / CONFIG) or path.suffix == ".safetensors",
+        is_target=lambda path: path.suffix != ".bin",
+        read=read_huggingface,
+        write=lambda path, params, tokenizer, _: write_huggingface(path, params, tokenizer),
+        files=lambda path: [path / MODEL, path / CONFIG],
+        tokenizer_path=lambda path: path / "model" if os.path.isdir(path) else path.with_suffix(""),
+    ),
+    "llm.c": Format(
+        "a file that ends in .bin",
+        recognise=lambda path: os.path.isfile(path),
+        is_target=lambda path: path.suffix == ".bin",
+        read=read_checkpoint,
+        write=write_llmc,
+        files=lambda path: [path],
+        tokenizer_path=lambda path: path,
+        versions=VERSIONS,
+    ),
+}
+
+
+def detect_format(path):
+    """The name of the format of the model at path, or None."""
+    return next((name for name, f in MODEL_FORMATS.items() if f.recognise(path)), None)
+
+
+def target_format(path):
+    """The format to write path in, by its suffix; raises ArgumentError for .safetensors."""
+    if path.suffix == ".safetensors":
+        raise ArgumentError(f"{path}: must end in .bin or be a folder")
+    return next(name for name, f in MODEL_FORMATS.items() if f.is_target(path))
+
+
+def write_model(path, params, tokenizer=None, version=None):
+    """Write Parameters and their tokenizer's description, if any -> the name of the format.
+
+    The path decides the format; version is that of llm.c files (None: the default). Raises
+    ArgumentError where the format has no such version, and FileError where it cannot be written.
+    """
+    name = target_format(path)
+    versions = MODEL_FORMATS[name].versions
+    if version is not None and version not in versions:
+        raise ArgumentError(f"{path}: {name}'s format has no version {version}")
+    MODEL_FORMATS[name].write(path, params, tokenizer, version or DEFAULT_VERSION)
+    return name
