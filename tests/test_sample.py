@@ -171,12 +171,12 @@ def test_a_stop_in_the_prompt_does_not_count(shells, capsys):
 def test_no_more_tokens_are_made_after_the_stop(shells, capsys, monkeypatch):
     made = []
 
-    def counted(*args, whole=model_text.stream, **options):
+    def counted(*args, whole=model_text.stream_tokens, **options):
         for tokens in whole(*args, **options):
             made.append(tokens)
             yield tokens
 
-    monkeypatch.setattr(model_text, "stream", counted)
+    monkeypatch.setattr(model_text, "stream_tokens", counted)
     words = ["--model", shells, "--prompt", "s", "--tokens", "30", "--greedy", "--stop", "sells"]
     run(capsys, *words)
     assert len(made) == len("he sells")
@@ -323,7 +323,7 @@ def test_an_interruption_ends_the_line_and_the_program(shells, capsys, monkeypat
         yield np.array([ord("h")])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(model_text, "stream", interrupted)
+    monkeypatch.setattr(model_text, "stream_tokens", interrupted)
     assert main(["--model", shells, "--prompt", "s", "--backend", "numpy"]) == 130
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("sh\n", "interrupted\n")
@@ -342,12 +342,12 @@ def test_what_the_output_cannot_hold_is_replaced(folder, monkeypatch):
     [
         (["--tokens", "0"], "--tokens must be at least 1, not 0"),
         (["--samples", "0"], "--samples must be at least 1, not 0"),
-        (["--tokens", "many"], "argument --tokens: invalid int value"),
-        (["--temperature", "-1"], "temperature must be a finite number of at least 0, not -1.0"),
+        (["--tokens", "many"], "argument --tokens/--max-new-tokens: invalid int value"),
+        (["--temperature", "-1"], "temperature must be finite and at least 0, not -1.0"),
         (["--top-k", "0"], "top_k must be at least 1, not 0"),
         (["--top-p", "1.5"], "top_p must be above 0 and at most 1, not 1.5"),
         (["--repetition-penalty", "0"], "repetition_penalty must be a finite number above 0"),
-        (["--seed", "-1"], "seed must be an integer of at least 0, not -1"),
+        (["--seed", "-1"], "seed must be an integer of at least 0, or several, not -1"),
         (["--prompt", ""], "--prompt must not be empty"),
         (["--stop", ""], "--stop must not be empty"),
         (["--prompt", "a", "--interactive"], "not allowed with argument --prompt"),

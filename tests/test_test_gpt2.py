@@ -269,7 +269,7 @@ def test_one_element_among_millions_is_found(rng, capsys):
         (["--weight-decay", "nan"], "--weight-decay must be finite and at least 0, not nan"),
         (["--tolerance", "x"], "--tolerance must be X or NAME=X, X at least 0"),
         (["--tolerance", "nan"], "--tolerance must be X or NAME=X, X at least 0"),
-        (["--tolerance", "weights=1"], "NAME of logits, loss, grads, losses, not weights=1"),
+        (["--tolerance", "weights=1"], "NAME one of logits, loss, grads, losses, not weights=1"),
         (["--backend", "cuda"], "argument --backend: invalid choice: 'cuda'"),
         (["--state", "s.bin"], "--state needs --model"),
         (["--model", "none.bin"], "none.bin: No such file or directory"),
