@@ -27,7 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
 
 from npgpt.cli import Parser, program
-from npgpt.files import written
+from npgpt.files import atomic_write
 from npgpt.gradcheck import gradcheck
 
 EPS = 1e-5
@@ -132,7 +132,7 @@ def main(argv=None, prog=None):
         print("a check failed: no reference file is written")
         return 1
 
-    with written(path) as file:
+    with atomic_write(path) as file:
         file.write(np.array([B, T, C], "<i4").tobytes())
         for array in (x, w, b, out, mean, rstd, dout, dx, dw, db):
             file.write(array.astype("<f4").tobytes())

@@ -132,7 +132,7 @@ class TestWithPyTorch:
             (["--n-head", "2"], "n_embd 21 must be divisible by n_head 2"),
             (["--tokens", "none.bin"], "none.bin: No such file or directory"),
             (["--tokens", str(SCRIPT.parent)], "Is a directory"),
-            (["--weight-format", "/none"], "/none: cannot be had"),
+            (["--model", "/none"], "/none: cannot be had"),
         ],
     )
     def test_bad_usage_is_one_sentence(self, args, message, tmp_path):

@@ -166,12 +166,12 @@ run_checkpoint.sync = sync
 """
 WHILE_REMOVING = """
 run_checkpoint.shutil.rmtree = lambda *args, **kwargs: None
-right = run.remove
+right = run.remove_checkpoint
 def remove(folder):
     right(folder)
     if "00000005" in str(folder):
         kill()
-run.remove = remove
+run.remove_checkpoint = remove
 """
 
 
