@@ -1,5 +1,6 @@
 """What a run starts from: sizes, tokenizers, and what does not fit."""
 
+import itertools
 import re
 from types import SimpleNamespace
 
@@ -124,10 +125,12 @@ def test_available_memory_is_that_of_the_machine_or_its_container():
     assert free is None or 10_000_000 < free < 10**14
 
 
-def test_the_time_of_a_step_grows_with_the_batch():
+def test_the_time_of_a_step_follows_from_one_product(monkeypatch):
     made = npgpt.GPT2(npgpt.GPT2Config(64, 257, 2, 2, 64), backend="numpy")
-
-    def seconds(*sizes):
-        return min(start.estimate_step_seconds(made, *sizes) for _ in range(5))
-
-    assert 0 < seconds(1, 64, 1) < seconds(16, 64, 8)
+    B, T, C, grad_accum_steps = 16, 64, 64, 8
+    seconds = 0.001  # what the product x @ w.T takes on this clock, w being (4C, C)
+    monkeypatch.setattr(start.time, "perf_counter", itertools.count(0, seconds).__next__)
+    rate = 2 * B * T * 4 * C * C / seconds  # flops a second
+    products = 6 * B * T * made.params.flat.size + 2 * 12 * B * T * T * C / 2
+    expected = start.OVERHEAD * grad_accum_steps * products / rate
+    assert start.estimate_step_seconds(made, B, T, grad_accum_steps) == pytest.approx(expected)
