@@ -7,8 +7,8 @@ from bench.results import RESULTS
 from npgpt.cli import Parser
 
 COUNTS = {
-    "B": (("-B", "--batch-size"), "sequences in a batch"),
-    "T": (("-T", "--seq-len"), "tokens in a sequence"),
+    "B": (("-B", "--B", "--batch-size"), "sequences in a batch"),
+    "T": (("-T", "--T", "--seq-len"), "tokens in a sequence"),
     "prompt_tokens": (("--prompt-tokens",), "tokens of the prompt"),
     "tokens": (("--tokens",), "tokens to generate"),
     "rounds": (("--rounds",), "rounds, in each of which every system has its turn"),

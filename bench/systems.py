@@ -6,7 +6,6 @@ prints a line of JSON: seconds (of the first step, and of each after the warm-up
 memory in bytes.
 """
 
-import argparse
 import json
 import resource
 import sys
@@ -14,6 +13,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+
+from npgpt.cli import Parser, add_batch_size, add_seq_len
 
 VOCAB_SIZE = 50257
 WARM_UP = 2  # steps that do not count: PyTorch's compiler, and npgpt's kernels on a new machine
@@ -89,10 +90,10 @@ SYSTEMS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("system", choices=SYSTEMS)
-    parser.add_argument("-B", "--batch-size", dest="B", type=int, default=4)
-    parser.add_argument("-T", "--seq-len", dest="T", type=int, default=64)
+    add_batch_size(parser, "sequences in a batch", default=4)
+    add_seq_len(parser, "tokens in a sequence", default=64)
     parser.add_argument("--steps", type=int, default=5, metavar="N")
     args = parser.parse_args()
     rng = np.random.default_rng(0)

@@ -43,17 +43,17 @@ def attention_backward(dout, cache):
     return dqkv
 
 
-def attention_step(qkv, kv, at):
+def attention_step(qkv, kv_cache, pos):
     """Attend from new positions to them and all before: qkv (B, N, 3C) -> out (B, N, C).
 
-    kv (2, B, NH, maxT, hs) holds the keys and values of the first `at` positions, and from then on
-    those of the N new ones as well.
+    kv_cache (2, B, NH, maxT, hs) holds the keys and values of the first `pos` positions; those of
+    the N new ones are written to it.
     """
     B, N, C3 = qkv.shape
-    if at == 0 and N > GEMV_MAX_ROWS:  # a prompt, before which there is nothing
-        kv[..., :N, :] = split_heads(qkv, kv.shape[2])[1:]
-        return attention_forward(qkv, kv.shape[2])[0]
+    if pos == 0 and N > GEMV_MAX_ROWS:  # a prompt, before which there is nothing
+        kv_cache[..., :N, :] = split_heads(qkv, kv_cache.shape[2])[1:]
+        return attention_forward(qkv, kv_cache.shape[2])[0]
     out = empty((B, N, C3 // 3), qkv.dtype)  # (B, N, C)
-    scores = np.empty((get_num_threads(), at + N), qkv.dtype)
-    step_heads(np.ascontiguousarray(qkv), kv, at, out, scores)
+    scores = np.empty((get_num_threads(), pos + N), qkv.dtype)
+    step_heads(np.ascontiguousarray(qkv), kv_cache, pos, out, scores)
     return out

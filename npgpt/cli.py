@@ -12,8 +12,11 @@ from npgpt.errors import NpgptError
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, `error: ... (see PROGRAM --help)`.
 
-    Options are declared with hyphens, and may be given with underscores.
+    Options are declared with hyphens, may be given with underscores, and are not abbreviated.
     """
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, allow_abbrev=False, **options)
 
     def parse_known_args(self, args=None, namespace=None):
         """As argparse's, with --some_option taken for --some-option."""

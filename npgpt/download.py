@@ -28,7 +28,7 @@ def main(argv=None, prog=None):
 
     where = fetch(args.name, args.dir, args.offline or None)
     for path, *_ in FILES[args.name]:
-        file = (where.parent if args.name == "hellaswag" else where) / Path(path).name
+        file = where / Path(path).name if where.is_dir() else where
         print(f"{file}: {file.stat().st_size:,} bytes, its sha256 is right")
     return 0
 

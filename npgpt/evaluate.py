@@ -32,7 +32,9 @@ def main(argv=None, prog=None):
         given = {"name": args.tokenizer}
         check_same_tokenizer("--tokenizer", given, args.model, tokenizer)
         tokenizer = given
-    EVALUATIONS[args.evaluation].run(Subject(args.model, model, tokenizer), args.data, args)
+    evaluation = EVALUATIONS[args.evaluation]
+    args.B = args.B or evaluation.B
+    evaluation.run(Subject(args.model, model, tokenizer), args.data, args)
     return 0
 
 
@@ -53,7 +55,8 @@ def parse(argv, prog):
         "--after", metavar="TEXT",
         help=f"the token between question and answer; default: {ANSWER_SEPARATOR}",
     )  # fmt: skip
-    add_batch_size(parser, "rows per batch; default: 4, with --answers 64")
+    defaults = (f"{e.B} with --{name}" for name, e in EVALUATIONS.items() if "B" in e.takes)
+    add_batch_size(parser, f"rows per batch; default: {', '.join(defaults)}")
     add_seq_len(parser, "tokens per window; default: the model's block_size")
     parser.add_argument(
         "--batches", type=int, metavar="N",

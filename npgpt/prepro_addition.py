@@ -34,10 +34,10 @@ def split(sums, fraction):
     """Sums -> those for `val` and `train`; a+b and b+a stay together."""
     pairs = list(dict.fromkeys((min(sum_), max(sum_)) for sum_ in sums))
     held_out = set(pairs[: prepare.validation_count(len(pairs), fraction)])
-    parts = {"val": [], "train": []}
+    splits = {"val": [], "train": []}
     for a, b in sums:
-        parts["val" if (min(a, b), max(a, b)) in held_out else "train"].append((a, b))
-    return parts
+        splits["val" if (min(a, b), max(a, b)) in held_out else "train"].append((a, b))
+    return splits
 
 
 @program
@@ -64,11 +64,11 @@ def main(argv=None, prog=None):
     ):  # of 2, one could be the other with its numbers swapped
         raise ArgumentError(f"--count must be from 3 to {min(there_are, MOST)}, not {count}")
     tokenizer = CharsTokenizer(CHARACTERS)
-    parts = {
+    splits = {
         name: prepare.encode([sum_text(a, b, args.digits) for a, b in sums], tokenizer)
         for name, sums in split(make_sums(args.digits, count, args.seed), args.val_fraction).items()
     }
-    prepare.write_splits(args.out, "addition", parts, tokenizer)
+    prepare.write_splits(args.out, "addition", splits, tokenizer)
     return 0
 
 

@@ -42,7 +42,7 @@ def split(text, by):
     return [document for document in documents if document.strip()]
 
 
-def parts(documents, tokenizer, fraction):
+def split_documents(documents, tokenizer, fraction):
     """Documents -> tokens for `val`, the last ones or the end of a single one, and `train`."""
     if len(documents) == 1:
         tokens = prepare.encode(documents, tokenizer)
@@ -80,7 +80,7 @@ def main(argv=None, prog=None):
     if not documents:
         raise FileError(f"{', '.join(map(str, args.files))}: contains no text")
     tokenizer = prepare.build_tokenizer(args.tokenizer, documents)
-    made = parts(documents, tokenizer, args.val_fraction)
+    made = split_documents(documents, tokenizer, args.val_fraction)
     prepare.write_splits(args.out, name, made, tokenizer, args.format)
     return 0
 

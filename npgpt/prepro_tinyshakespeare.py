@@ -45,8 +45,8 @@ def main(argv=None, prog=None):
             f"{path}: {len(tokens)} tokens, but validation needs {VALIDATION_TOKENS} and training"
             " the rest"
         )
-    parts = {"val": tokens[:VALIDATION_TOKENS], "train": tokens[VALIDATION_TOKENS:]}
-    prepare.write_splits(args.out, "tiny_shakespeare", parts, tokenizer, args.format)
+    splits = {"val": tokens[:VALIDATION_TOKENS], "train": tokens[VALIDATION_TOKENS:]}
+    prepare.write_splits(args.out, "tiny_shakespeare", splits, tokenizer, args.format)
     return 0
 
 

@@ -67,12 +67,12 @@ def main(argv=None, prog=None):
     except OSError as error:
         raise FileError(f"{args.out}: cannot be written: {error.strerror}") from error
     with folder as name:
-        parts = Path(name)
-        counts = tokenize_shards(archive, args.tokenizer, parts, args.shards, args.workers)
+        folder = Path(name)
+        counts = tokenize_shards(archive, args.tokenizer, folder, args.shards, args.workers)
         for part, numbers in (("val", range(1)), ("train", range(1, len(counts)))):
             path = args.out / f"tiny_stories_{part}.bin"
             count = sum(counts[number] for number in numbers)
-            join(path, [parts / f"{number:02}" for number in numbers], count)
+            join(path, [folder / f"{number:02}" for number in numbers], count)
             prepare.write_tokenizer_and_report(path, count, tokenizer)
     return 0
 

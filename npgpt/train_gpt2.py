@@ -15,7 +15,7 @@ from npgpt.training.train import train
 
 def parse(argv, prog):
     """The command line -> the arguments of train()."""
-    parser = Parser(prog=prog, description=__doc__, allow_abbrev=False)
+    parser = Parser(prog=prog, description=__doc__)
     parser.add_argument("--config", metavar="FILE", help="TOML file of the settings below")
     parser.add_argument(
         "--resume",

@@ -48,6 +48,12 @@ def test_underscores_of_an_option_are_hyphens_and_those_of_a_value_stay(given, t
     assert hyphenated(given) == taken
 
 
+def test_an_abbreviation_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--some-n=a"])
+    assert "unrecognized arguments: --some-n=a" in capsys.readouterr().err
+
+
 def parser():
     parser = Parser(prog="p")
     parser.add_argument("--some-name")
@@ -58,7 +64,7 @@ def parser():
     return parser
 
 
-@pytest.mark.parametrize("words", [["--some_name", "a_b"], ["--some-name=a_b"], ["--some_n=a_b"]])
+@pytest.mark.parametrize("words", [["--some_name", "a_b"], ["--some-name=a_b"]])
 def test_both_ways_to_spell_an_option_are_one(words):
     args = parser().parse_args([*words, "--on_it", "c_d"])
     assert (args.some_name, args.on_it, args.rest) == ("a_b", True, ["c_d"])

@@ -29,6 +29,17 @@ MAY_IMPORT = {
         "errors", "files", "layers", "core", "data", "formats", "model", "evaluation", "inside",
     },
 }  # fmt: skip
+# The same inside kernels/, whose files at the top are the twins.
+TWINS = "the twins"
+KERNELS_MAY_IMPORT = {
+    "codegen": set(),
+    "numerics": {"codegen"},
+    "memory": {"codegen"},
+    "products": {"codegen", "numerics", "memory"},
+    "heads": {"codegen", "numerics", "memory", "products"},
+    TWINS: {"codegen", "numerics", "memory", "products", "heads"},
+    "decode": {"codegen", "numerics", "memory", "products", "heads", TWINS},
+}
 ORDER = list(MAY_IMPORT)
 PROGRAMS = "the programs"
 
@@ -116,6 +127,23 @@ def out_of_order(package):
     return wrong
 
 
+def kernels_out_of_order(package):
+    """What breaks the order of the rooms inside kernels, a sentence each."""
+    known = {n: p for n, p in modules(package).items() if n.startswith("npgpt.kernels.")}
+    wrong = []
+    for name, path in sorted(known.items()):
+        for target in sorted(imports(name, path, known)):
+            room, to = kernels_room(name), kernels_room(target)
+            if to != room and to not in KERNELS_MAY_IMPORT[room]:
+                wrong.append(f"{name} imports {target}: {room} may not import {to}")
+    return wrong
+
+
+def kernels_room(name):
+    part = name.split(".")[2]
+    return part if part in KERNELS_MAY_IMPORT else TWINS
+
+
 def circle(package):
     """The modules of a circle of imports while they are loaded, the first one again at its end."""
     known = modules(package)
@@ -147,6 +175,31 @@ def test_the_table_goes_from_bottom_to_top():
 
 def test_every_room_imports_lower_ones_alone():
     assert out_of_order(ROOT / "npgpt") == []
+
+
+def test_kernels_has_the_textbooks_twins_at_its_top_and_rooms_below():
+    found = modules(ROOT / "npgpt")
+    assert kernels_out_of_order(ROOT / "npgpt") == []
+    top = {path.stem for path in (ROOT / "kernels").glob("*.py")}
+    assert top <= {path.stem for path in (ROOT / "npgpt" / "layers").glob("*.py")}
+    below = {name.split(".")[2] for name in found if name.startswith("npgpt.kernels.")} - top
+    assert below == {*KERNELS_MAY_IMPORT} - {TWINS}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "n_wrong"),
+    [
+        ("heads/a.py", "from npgpt.kernels.products import gemm", 0),
+        ("decode/a.py", "from npgpt.kernels.gelu import f", 0),
+        ("products/a.py", "from npgpt.kernels import gelu", 1),
+        ("codegen/a.py", "from npgpt.kernels.memory import buffers", 1),
+        ("gelu.py", "from npgpt.kernels.decode import blocks", 1),
+    ],
+)
+def test_what_is_out_of_order_in_kernels_is_found(name, text, n_wrong, tmp_path):
+    rooms = ("products/gemm.py", "memory/buffers.py", "decode/blocks.py", "gelu.py")
+    files = {f"kernels/{path}": "" for path in rooms} | {f"kernels/{name}": text}
+    assert len(kernels_out_of_order(house(tmp_path, files))) == n_wrong
 
 
 def test_every_room_of_the_table_is_there():

@@ -167,6 +167,9 @@ def test_a_settings_file_and_options_that_win(tmp_path, tokens, capsys):
 @pytest.mark.parametrize(
     "options, words",
     [
+        (["--batch-siz", "3"], "there is no setting batch_siz"),
+        (["--decay", "all"], "there is no setting decay; it is called decayed_params"),
+        (["--learning-rate", "1"], "there is no setting learning_rate; it is called lr"),
         (["--stps", "3"], "there is no setting stps; did you mean steps?"),
         (["--chekpoint-every", "3"], "did you mean checkpoint_every?"),
         (["--run", "a\udce9"], "run must be valid Unicode, not 'a\\udce9'"),

@@ -99,6 +99,8 @@ class Parameters:
         count = count_parameters(config)
         if flat is None:
             flat = aligned_zeros(count, dtype)
+        if not isinstance(flat, np.ndarray):
+            raise ArgumentError(f"flat must be an array, not of type {type(flat).__name__}")
         if flat.shape != (count,) or not flat.flags.c_contiguous:
             raise ArgumentError(
                 f"flat must be C-contiguous of shape ({count},), but is of shape {flat.shape} and"
@@ -146,8 +148,11 @@ class Parameters:
         """Initial weights, as nanoGPT's: normal(0, 0.02), biases 0, layernorm weights 1.
 
         The two projections back into the residual stream are scaled by 1 / sqrt(2 L) (Radford et
-        al. 2019, section 2.3). The same seed gives the same weights.
+        al. 2019, section 2.3). The same seed gives the same weights; raises ArgumentError for one
+        that is negative or no integer.
         """
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+            raise ArgumentError(f"seed must be an integer of at least 0, not {seed!r}")
         rng = np.random.default_rng(seed)
         params = cls(config, dtype=dtype)
         for name, view in params.items():

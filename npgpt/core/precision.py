@@ -19,15 +19,20 @@ BF16_TOLERANCES = {"logits": 3e-1, "loss": 1e-2, "grads": 5e-2, "losses": 3e-2}
 
 
 class Precision(NamedTuple):
-    """A matmul precision: bf16 terms per operand element (0: plain float32), help, tolerances."""
+    """A matmul precision: bf16 terms per operand element (0: plain float32), help, tolerances.
+
+    backends: those that have it. needs: the hardware that it needs, "" for any.
+    """
 
     n_terms: int
     help: str
     tolerances: dict[str, float]
+    backends: tuple[str, ...] = ("numba",)
+    needs: str = "a CPU with AMX tiles or AVX-512's bf16 instructions"
 
 
 PRECISIONS = {
-    "fp32": Precision(0, "float32", FP32_TOLERANCES),
+    "fp32": Precision(0, "float32", FP32_TOLERANCES, ("numpy", "numba"), needs=""),
     "bf16x3": Precision(
         2,
         "each operand is split into two bf16 and three products are summed, nearly float32 (on CPUs"
@@ -38,9 +43,6 @@ PRECISIONS = {
         1, "operands are rounded to bf16 (8 significand bits instead of 24)", BF16_TOLERANCES
     ),
 }
-NEEDS_BF16_HARDWARE = (
-    "needs a CPU with AMX tiles or AVX-512's bf16 instructions, which this one lacks: use fp32"
-)
 PRECISION_HELP = "how matrices are multiplied: " + "; ".join(
     f"{name}: {precision.help}" for name, precision in PRECISIONS.items()
 )

@@ -17,7 +17,8 @@ def set_threads(n: int) -> None:
     Without it they are as many as OMP_NUM_THREADS says or, without that, as there are physical
     cores that this process may use, also by the quota of a container. NUMBA_NUM_THREADS is an
     upper limit to all of these, and small models take fewer. The result is the same, bit for bit,
-    for every n. The NumPy layers take no notice: their threads are NumPy's own.
+    for every n. The NumPy layers take no notice: their threads are NumPy's own. Raises
+    ArgumentError unless n is an integer of at least 1.
     """
     global _count
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:

@@ -21,6 +21,7 @@ class Batches:
 
     name = ""  # in ORDERS
     help = ""
+    is_padded = False  # whether its rows differ in length; validation then goes row by row, too
     pad_token = 0  # fills x where a row has fewer than T + 1 tokens
 
     def __init__(self, tokens, B, T, seed=0, eot=None):
@@ -162,7 +163,7 @@ class ShuffleBatches(Batches):
         return rows
 
     def state(self):
-        where = {"seed": self.seed, "epoch": self.epoch, "place": self.cursor}
+        where = {"seed": self.seed, "epoch": self.epoch, "place": self.cursor}  # place: as in 0.1.0
         return {**super().state(), **where}
 
     def restore(self, state):
@@ -182,6 +183,7 @@ class DocumentBatches(ShuffleBatches):
 
     name = "documents"
     help = "one document per row, cut at T + 1 tokens, each once per epoch"
+    is_padded = True
 
     @property
     def min_tokens(self):

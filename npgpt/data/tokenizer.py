@@ -153,7 +153,10 @@ TOKENIZERS = {"gpt2": GPT2Tokenizer, "bytes": BytesTokenizer}
 
 
 def get_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer named `gpt2` or `bytes`: encode, decode, vocab_size and eot."""
+    """The tokenizer named `gpt2` or `bytes`: encode, decode, vocab_size and eot.
+
+    Raises ArgumentError for another name.
+    """
     if name not in TOKENIZERS:
         raise ArgumentError(f"tokenizer must be one of {', '.join(TOKENIZERS)}, not {name!r}")
     return TOKENIZERS[name]()

@@ -49,7 +49,7 @@ class Evaluation(NamedTuple):
     """One evaluation: `run(subject, data, options)` prints its result.
 
     data is a path or, with `many`, a list of patterns; options is the namespace of npgpt eval.
-    `takes` names those of B, T, batches and after that apply.
+    `takes` names those of B, T, batches and after that apply; B is the default of options.B.
     """
 
     help: str
@@ -57,6 +57,7 @@ class Evaluation(NamedTuple):
     many: bool
     takes: tuple[str, ...]
     run: Callable[[Subject, Any, Any], None]
+    B: int = 4
 
 
 def open_data(subject, patterns):
@@ -84,7 +85,7 @@ def evaluate_text(subject, path, options):
 
 def print_loss(model, tokens, options):
     """Print the model's loss on Tokens or an array (N,)."""
-    B, T = options.B or 4, options.T or model.config.block_size
+    B, T = options.B, options.T or model.config.block_size
     if T > model.config.block_size:
         raise ArgumentError(
             f"-T must be at most the block_size of {model.config.block_size}, not {T}"
@@ -109,7 +110,7 @@ def evaluate_answers(subject, patterns, options):
         raise ArgumentError(
             f"--after must encode to one token, but {after!r} encodes to {len(ids)}"
         )
-    correct, count = count_exact(subject.model, tokens, ids[0], options.B or 64, tokenizer.eot)
+    correct, count = count_exact(subject.model, tokens, ids[0], options.B, tokenizer.eot)
     print(f"exact answers  {correct / count:.4f}")
     print(f"documents      {count:,}")
 
@@ -141,6 +142,6 @@ EVALUATIONS = {
     ),
     "answers": Evaluation(
         "exact match: documents of token files completed exactly after --after",
-        "PATTERN", True, ("B", "after"), evaluate_answers,
+        "PATTERN", True, ("B", "after"), evaluate_answers, B=64,
     ),
 }  # fmt: skip

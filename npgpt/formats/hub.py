@@ -64,10 +64,10 @@ CHUNK = 1 << 20  # bytes
 def fetch(name, folder=None, offline=None):
     """Download the files of `name`, a key of FILES, unless present -> their folder, or the file.
 
-    It is the file for hellaswag. folder defaults to one of that name in the cache. Existing files
-    are verified; missing ones are downloaded or, with offline (default: NPGPT_OFFLINE), an error.
-    Models get a config.json. Raises FileError where a file cannot be downloaded or is not the
-    published one.
+    It is the file for what is one file and no model. folder defaults to one of that name in the
+    cache. Existing files are verified; missing ones are downloaded or, with offline (default:
+    NPGPT_OFFLINE), an error. Models get a config.json. Raises FileError where a file cannot be
+    downloaded or is not the published one.
     """
     if name not in FILES:
         raise ArgumentError(f"name must be one of {', '.join(FILES)}, not {name}")
@@ -84,7 +84,7 @@ def fetch(name, folder=None, offline=None):
             download(base_url() + path, target, size, sha256)
     if name in MODELS and not os.path.exists(folder / CONFIG):
         write_config(folder / CONFIG, PUBLISHED[MODELS[name]], GPT2Tokenizer.eot)
-    return target if name == "hellaswag" else folder
+    return folder if name in MODELS or len(FILES[name]) > 1 else target
 
 
 def base_url():

@@ -7,13 +7,10 @@ from npgpt.data.tokenizer import GPT2Tokenizer, read_tokenizer
 from npgpt.errors import FileError
 from npgpt.formats.hub import MODELS, fetch
 from npgpt.formats.huggingface import library
-from npgpt.formats.registry import MODEL_FORMATS, detect_format
+from npgpt.formats.registry import MODEL_FORMATS, MODEL_FORMATS_HELP, detect_format
 from npgpt.formats.run_checkpoint import CHECKPOINTS, best_step, checkpoint_folder
 
-ACCEPTED = (
-    "a model is an llm.c .bin file, a Hugging Face folder or its .safetensors file,"
-    f" a run's folder, or one of {', '.join(MODELS)}"
-)
+ACCEPTED = f"a model is {MODEL_FORMATS_HELP}, a run's folder, or one of {', '.join(MODELS)}"
 
 
 def load_model(where):

@@ -1,6 +1,7 @@
 """The registry of model formats that can be read and written.
 
-To add one, write a module for it and add an entry to MODEL_FORMATS.
+To add one, write a module for it and add an entry at the top of MODEL_FORMATS: of the two here,
+Hugging Face takes any path to write to that does not end in .bin, and llm.c any file to read.
 """
 
 import os
@@ -25,15 +26,16 @@ class Format(NamedTuple):
 
     recognise(path): whether path holds this format. is_target(path): whether a path to write to is
     meant for it. read(path) -> Parameters. write(path, params, tokenizer, version): tokenizer is a
-    description or None. files(path): what write creates, the weights first. tokenizer_path(path):
-    the argument for `read_tokenizer`. versions: {number: description}, if it has several.
+    description or None, version None for the default. files(path): what write creates, the weights
+    first. tokenizer_path(path): the argument for `read_tokenizer`. versions: {number: description},
+    if it has several.
     """
 
     help: str
     recognise: Callable[[Path], bool]
     is_target: Callable[[Path], bool]
     read: Callable[[Path], Parameters]
-    write: Callable[[Path, Parameters, dict | None, int], None]
+    write: Callable[[Path, Parameters, dict | None, int | None], None]
     files: Callable[[Path], list[Path]]
     tokenizer_path: Callable[[Path], Path]
     versions: dict[int, str] = {}
@@ -41,14 +43,14 @@ class Format(NamedTuple):
 
 def write_llmc(path, params, tokenizer, version):
     """Write an llm.c file with its tokenizer's description beside it."""
-    write_checkpoint(path, params, version)
+    write_checkpoint(path, params, version or DEFAULT_VERSION)
     put_tokenizer(path, tokenizer)
 
 
 # In order of precedence: the first entry that matches a path wins.
 MODEL_FORMATS = {
     "Hugging Face": Format(
-        "a folder with config.json and model.safetensors, float32",
+        "a Hugging Face folder (config.json and model.safetensors) or its .safetensors file",
         recognise=lambda path: os.path.exists(path / CONFIG) or path.suffix == ".safetensors",
         is_target=lambda path: path.suffix != ".bin",
         read=read_huggingface,
@@ -57,7 +59,7 @@ MODEL_FORMATS = {
         tokenizer_path=lambda path: path / "model" if os.path.isdir(path) else path.with_suffix(""),
     ),
     "llm.c": Format(
-        "a file that ends in .bin",
+        "an llm.c .bin file",
         recognise=lambda path: os.path.isfile(path),
         is_target=lambda path: path.suffix == ".bin",
         read=read_checkpoint,
@@ -67,6 +69,9 @@ MODEL_FORMATS = {
         versions=VERSIONS,
     ),
 }
+
+
+MODEL_FORMATS_HELP = ", ".join(format.help for format in MODEL_FORMATS.values())
 
 
 def detect_format(path):
@@ -91,5 +96,5 @@ def write_model(path, params, tokenizer=None, version=None):
     versions = MODEL_FORMATS[name].versions
     if version is not None and version not in versions:
         raise ArgumentError(f"{path}: {name}'s format has no version {version}")
-    MODEL_FORMATS[name].write(path, params, tokenizer, version or DEFAULT_VERSION)
+    MODEL_FORMATS[name].write(path, params, tokenizer, version)
     return name

@@ -67,7 +67,7 @@ def save_checkpoint(folder, params, tokenizer, state):
         write_checkpoint(partial / "model.bin", params)
         if tokenizer is not None:
             write_tokenizer(partial / "model.bin", tokenizer)
-        write_moments(partial / "state.bin", moments)
+        write_moments(partial / "state.bin", params.config, moments)
         with atomic_write(partial / "state.json") as file:
             file.write(json.dumps(rest, indent=1).encode())
         sync(partial)
@@ -107,22 +107,22 @@ def load_checkpoint(folder, moment_names):
 
 
 def read_state(folder):
-    """Read state.json -> a dict with "step", "updates", "val_loss", ..."""
+    """Read state.json -> a dict with "step", "val_loss", ..."""
     path = folder / "state.json"
     with open_for_reading(path) as (file, _):
         try:
             state = json.load(file)
-            numbers = state["step"], state["updates"], state["val_loss"] or 0
+            numbers = state["step"], state["val_loss"] or 0
             if not all(isinstance(number, (int, float)) for number in numbers):
-                raise ValueError("step, updates and val_loss must be numbers")
+                raise ValueError("step and val_loss must be numbers")
         except (ValueError, KeyError, TypeError) as error:
             raise FileError(f"{path}: the state is damaged: {error}") from error
     return state
 
 
-def write_moments(path, moments):
-    """Write an optimizer's moments, a list of Parameters."""
-    size = moments[0].flat.size
+def write_moments(path, config, moments):
+    """Write an optimizer's moments, a list of Parameters of a model of this config."""
+    size = count_parameters(config)
     with atomic_write(path) as file:
         file.write(pack_header(MAGIC, 1, size & 0x7FFFFFFF, size >> 31))
         for moment in moments:

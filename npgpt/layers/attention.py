@@ -31,16 +31,16 @@ def attention_forward(qkv, NH):
     return y.swapaxes(1, 2).reshape(B, T, C3 // 3), (qkv, att)
 
 
-def attention_step(qkv, kv, at):
+def attention_step(qkv, kv_cache, pos):
     """Attend from N new positions to all up to them: qkv (B, N, 3C) -> out (B, N, C).
 
-    kv (2, B, NH, maxT, hs) holds the keys and values of the first `at` positions; those of the N
-    new ones are written to it.
+    kv_cache (2, B, NH, maxT, hs) holds the keys and values of the first `pos` positions; those of
+    the N new ones are written to it.
     """
     B, N, C3 = qkv.shape
-    q, k, v = split_heads(qkv, kv.shape[2])  # (B, NH, N, hs)
-    kv[..., at : at + N, :] = k, v
-    y, _ = attend(q, *kv[..., : at + N, :])
+    q, k, v = split_heads(qkv, kv_cache.shape[2])  # (B, NH, N, hs)
+    kv_cache[..., pos : pos + N, :] = k, v
+    y, _ = attend(q, *kv_cache[..., : pos + N, :])
     return y.swapaxes(1, 2).reshape(B, N, C3 // 3)
 
 

@@ -5,12 +5,7 @@ Layer functions are npgpt.layers, the NumPy reference, or npgpt.kernels, its com
 
 from contextlib import contextmanager
 
-from npgpt.core.precision import (
-    NEEDS_BF16_HARDWARE,
-    PRECISIONS,
-    find_precision,
-    use_bf16_terms,
-)
+from npgpt.core.precision import PRECISIONS, find_precision, use_bf16_terms
 from npgpt.core.threads import threads
 from npgpt.errors import ArgumentError
 from npgpt.model.decoder import Decoder
@@ -29,9 +24,14 @@ class NumpyBackend:
 
     def check(self, precision, weight_format):
         """Raise ArgumentError unless this precision and weight format are supported."""
-        for what, name in (("precision", precision), ("weight_format", weight_format)):
-            if name != "fp32":
-                raise ArgumentError(f"{what} {name} needs backend numba, not {self.name}")
+        for what, name, backends in (
+            ("precision", precision, find_precision(precision).backends),
+            ("weight_format", weight_format, find_weight_format(weight_format).backends),
+        ):
+            if self.name not in backends:
+                raise ArgumentError(
+                    f"{what} {name} needs backend {' or '.join(backends)}, not {self.name}"
+                )
 
     @contextmanager
     def computing(self, flops, precision="fp32"):
@@ -60,11 +60,15 @@ class NumbaBackend(NumpyBackend):
         self.layers = kernels
 
     def check(self, precision, weight_format):
-        """Raise ArgumentError unless this machine has hardware for this precision."""
+        """As NumpyBackend's; also raises unless this machine has the hardware for the precision."""
+        super().check(precision, weight_format)
         from npgpt.kernels.products.precision import has_bf16_hardware
 
-        if PRECISIONS[precision].n_terms and not has_bf16_hardware():
-            raise ArgumentError(f"precision {precision} {NEEDS_BF16_HARDWARE}")
+        needs = PRECISIONS[precision].needs
+        if needs and not has_bf16_hardware():
+            raise ArgumentError(
+                f"precision {precision} needs {needs}, which this one lacks: use fp32"
+            )
 
     @contextmanager
     def computing(self, flops, precision="fp32"):
@@ -92,8 +96,6 @@ def make_backend(name, precision="fp32", weight_format="fp32"):
     """Create the named backend; raises ArgumentError if it does not support the options."""
     if name not in BACKENDS:
         raise ArgumentError(f"backend must be one of {', '.join(BACKENDS)}, not {name!r}")
-    find_precision(precision)
-    find_weight_format(weight_format)
     backend = BACKENDS[name]()
     backend.check(precision, weight_format)
     return backend

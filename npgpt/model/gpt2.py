@@ -21,7 +21,7 @@ from npgpt.model.backend import make_backend
 from npgpt.model.decoder import Decoder
 from npgpt.model.generation import stream_tokens
 from npgpt.model.inputs import checked_batch, checked_ids
-from npgpt.model.optimizer import AdamW, clip_scale, gradient_norm
+from npgpt.model.optimizer import AdamW, Optimizer, clip_scale, gradient_norm
 from npgpt.model.passes import body_forward, gpt2_forward_backward, gpt2_loss
 from npgpt.model.quantization import quantize_weights
 
@@ -36,7 +36,8 @@ class GPT2:
         config: the GPT2Config.
         params: the Parameters.
         grads: their gradients, Parameters, None before the first forward_backward.
-        optimizer: the AdamW of `update`, None before its first call.
+        optimizer: the AdamW of `update`, None before its first call, or that of the run that has
+            trained the model.
         backend: the backend, which provides the layer functions (`layers`).
         precision: the precision of matrix products.
         weight_format: the format that the weight matrices are quantized to.
@@ -85,7 +86,7 @@ class GPT2:
         self.params: Parameters = Parameters.init(config, seed) if params is None else params
         self._quantized = quantize_weights(self.params, weight_format)
         self.grads: Parameters | None = None
-        self.optimizer: AdamW | None = None
+        self.optimizer: Optimizer | None = None
         self.tokenizer: Tokenizer | None = None
 
     @classmethod
@@ -137,6 +138,7 @@ class GPT2:
         """Compute the logits of tokens (B, T), T up to block_size.
 
         Returns: logits (B, T, V), in the dtype of the parameters.
+        Raises: ArgumentError where tokens are not integers in the vocabulary, or not of this shape.
         """
         config = self.config
         ids = checked_ids("tokens", tokens, config.vocab_size, longest=config.block_size)
@@ -148,7 +150,7 @@ class GPT2:
     def loss(self, tokens: ArrayLike, targets: ArrayLike) -> float:
         """The mean cross-entropy in nats of tokens and targets (B, T); no gradients.
 
-        Targets of -1 are ignored.
+        Targets of -1 are ignored. Raises ArgumentError as forward does, also for targets.
         """
         x, y = checked_batch(tokens, targets, self.config)
         with self.computing(2 * x.size):
@@ -160,7 +162,8 @@ class GPT2:
         """Compute the loss, and overwrite `grads` with dloss times its gradients.
 
         With add they are added to `grads` instead: for n micro-batches of equally many targets,
-        call it with dloss=1/n, and with add from the second one on.
+        call it with dloss=1/n, and with add from the second one on. Raises ArgumentError as loss
+        does, and with add where there are no gradients yet.
         """
         x, y = checked_batch(tokens, targets, self.config)
         if self.grads is None:
@@ -175,7 +178,7 @@ class GPT2:
             )
 
     def gradient_norm(self) -> float:
-        """The global L2 norm of `grads`."""
+        """The global L2 norm of `grads`; raises ArgumentError before the first forward_backward."""
         return gradient_norm(self._grads("gradient_norm"), self.backend)
 
     def update(
@@ -192,14 +195,15 @@ class GPT2:
         With clip, gradients are clipped to that global norm, and their norm before clipping is
         returned; otherwise None is returned. decayed_params is what weight_decay applies to: "all",
         or "matrices" without biases and layernorms. The defaults are PyTorch's, except that
-        weight_decay is 0; `train` has others.
+        weight_decay is 0; `train` has others. Raises ArgumentError before the first
+        forward_backward, for a quantized model, and for a clip that is not above 0.
         """
         grads = self._grads("update")
         if self.weight_format != "fp32":
             raise ArgumentError(f"a model in weight_format {self.weight_format} cannot be updated")
         if clip is not None and not clip > 0:
             raise ArgumentError(f"clip must be a number above 0, not {clip!r}")
-        if self.optimizer is None:
+        if not isinstance(self.optimizer, AdamW):
             self.optimizer = AdamW(self.backend)
         self.optimizer.configure(betas, eps, weight_decay, decayed_params)
         norm, scale = None, 1.0
@@ -231,8 +235,10 @@ class GPT2:
 
         A context longer than block_size is cut to its last (block_size + 1) // 2 tokens. With
         cache=False no keys and values are kept, and every token costs a full forward pass.
-        Precision is at least bf16x3, so that greedy output does not depend on `cache`. Raises
-        ArgumentError where the logits are not finite: the model has diverged.
+        Precision is at least bf16x3: with `cache` or without, logits differ by float32's rounding
+        alone, and greedy texts are the same unless two tokens are as close as that. Raises
+        ArgumentError where an argument is out of its range, or the logits are not finite: the model
+        has diverged.
         """
         new = stream_tokens(
             self, tokens, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,

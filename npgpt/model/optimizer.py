@@ -1,7 +1,6 @@
-"""Optimizers, and the table of them.
+"""Optimizers, and the table of them."""
 
-An optimizer has the methods and MOMENTS of AdamW; from_settings takes the settings of a run.
-"""
+from typing import Any, ClassVar, Protocol
 
 from npgpt.core.parameters import Parameters, count_parameters
 from npgpt.core.threads import FLOPS_PER_BYTE
@@ -12,6 +11,31 @@ DECAYED_PARAMS = ("matrices", "all")
 BYTES_PER_PARAMETER = 28
 
 
+class Optimizer(Protocol):
+    """What a run asks of an optimizer; OPTIMIZERS maps names to classes of this kind."""
+
+    MOMENTS: ClassVar[tuple[str, ...]]  # names of the Parameters in its state
+
+    @classmethod
+    def from_settings(cls, backend: Any, s: Any) -> "Optimizer":
+        """Create the optimizer that the Settings of a run ask for."""
+
+    def update(
+        self, params: Parameters, grads: Parameters, lr: float, grad_scale: float = 1.0
+    ) -> None:
+        """Update params in place with grad_scale * grads at learning rate lr."""
+
+    def state(self, config: Any) -> dict[str, Any]:
+        """The state for a checkpoint: MOMENTS as Parameters, and what JSON can hold."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned; other keys of the dict are ignored."""
+
+    @staticmethod
+    def state_bytes(config: Any) -> int:
+        """The bytes that its moments take, in float32."""
+
+
 class AdamW:
     """AdamW (Loshchilov and Hutter 2019): moving averages m of the gradients, v of their squares.
 
@@ -20,7 +44,7 @@ class AdamW:
     layernorms.
     """
 
-    MOMENTS = ("m", "v")  # names of the Parameters in its state
+    MOMENTS: ClassVar[tuple[str, ...]] = ("m", "v")
 
     def __init__(
         self, backend, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decayed_params="all"
@@ -76,7 +100,7 @@ class AdamW:
         return 2 * 4 * count_parameters(config)
 
 
-OPTIMIZERS = {"adamw": AdamW}
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW}
 
 
 def gradient_norm(grads, backend):

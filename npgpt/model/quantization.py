@@ -34,14 +34,18 @@ def quantize_to_int8(w):
 
 
 class WeightFormat(NamedTuple):
-    """A weight format: quantize(w) rounds w in place and returns its quantized copy."""
+    """A weight format: quantize(w) rounds w in place and returns its quantized copy.
+
+    backends: those that compute with it.
+    """
 
     help: str
     quantize: Callable[[np.ndarray], Any] | None
+    backends: tuple[str, ...] = ("numba",)
 
 
 WEIGHT_FORMATS = {
-    "fp32": WeightFormat("float32, unchanged", None),
+    "fp32": WeightFormat("float32, unchanged", None, ("numpy", "numba")),
     "bf16": WeightFormat("bf16, half the memory traffic", quantize_to_bf16),
     "int8": WeightFormat(
         "int8 with one scale per row, a quarter of the memory traffic", quantize_to_int8

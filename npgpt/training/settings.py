@@ -17,6 +17,12 @@ from npgpt.training.schedules import SCHEDULES
 
 # old name -> new name, for the runs of earlier versions
 RENAMED = {"final_lr": "final_lr_fraction", "decay": "decayed_params"}
+# nanoGPT's name, or that of a command-line option -> the setting
+SYNONYMS = {
+    "batch_size": "B", "seq_len": "T", "learning_rate": "lr", "max_iters": "steps",
+    "warmup_iters": "warmup", "grad_clip": "clip", "eval_interval": "val_every",
+    "eval_iters": "val_batches", "out_dir": "run",
+}  # fmt: skip
 ORDER_HELP = "order of batches: " + "; ".join(
     f"{name}: {order.help}" for name, order in ORDERS.items()
 )
@@ -66,7 +72,10 @@ class Settings:
     warmup: int = setting(0, "updates of linear warmup", lowest=0)
     schedule: str = setting("cosine", "learning rate schedule after the warmup", choices=SCHEDULES)
     final_lr_fraction: float = setting(
-        0.0, "final learning rate as a fraction of lr, such as 0.1", lowest=0, highest=1
+        0.0,
+        "final learning rate as a fraction of lr, such as 0.1; not with schedule constant",
+        lowest=0,
+        highest=1,
     )
     min_lr: float = setting(
         0.0, "final learning rate, such as 6e-5; instead of final_lr_fraction", lowest=0
@@ -206,6 +215,8 @@ def unknown_setting_message(key, known):
             "there is no setting final_lr: final_lr_fraction is a fraction of lr, such as 0.1, and"
             " min_lr a learning rate, such as 6e-5"
         )
+    if key in (names := RENAMED | SYNONYMS):
+        return f"there is no setting {key}; it is called {names[key]}"
     near = difflib.get_close_matches(key, known, 1, 0.5)
     hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(known)}"
     return f"there is no setting {key}; {hint}"

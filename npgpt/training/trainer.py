@@ -38,7 +38,7 @@ class Trainer:
         model.optimizer = self.optimizer  # model.update() continues with its moments
         eot = model.tokenizer and model.tokenizer.eot
         self.batches = make_batches(data.train, s.B, s.T, s.order, s.seed, eot)
-        if data.val and s.order == "documents":
+        if data.val and self.batches.is_padded:
             self.val_batches = make_batches(data.val, s.B, s.T, s.order, eot=eot)
             self.val_start = self.val_batches.state()
         elif data.val and len(data.val) < 2:
@@ -64,7 +64,7 @@ class Trainer:
             "step": self.step,
             "tokens": len(self.data.train),
             "val_loss": self.val_loss,
-            "best": self.best_val_loss,
+            "best": self.best_val_loss,  # this key and the next: as in 0.1.0
             "worse": self.validations_since_best,
             "batches": self.batches.state(),
             "losses": list(self.losses.values),
@@ -121,8 +121,8 @@ class Trainer:
     def validate(self):
         """Measure the loss on the validation tokens -> a float; remember whether it is the best."""
         s = self.settings
-        if s.order == "documents":
-            val_loss = self._documents_loss()
+        if self.batches.is_padded:
+            val_loss = self._padded_loss()
         else:
             val_loss = mean_loss(self.model, self.data.val, s.B, s.T, s.val_batches or None)
         if not math.isfinite(val_loss):
@@ -144,7 +144,7 @@ class Trainer:
             self.weights_finite = False
             raise TrainingError(f"no sample after step {self.step}: {error}") from error
 
-    def _documents_loss(self):
+    def _padded_loss(self):
         B, batches = self.settings.B, self.val_batches
         batches.restore(self.val_start)
         total = count = 0

@@ -61,6 +61,12 @@ def test_initialisation_is_gpt2s():
             assert abs(view.mean()) < std / 10, name
 
 
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", True])
+def test_a_bad_seed_is_refused(seed):
+    with pytest.raises(ArgumentError, match=f"seed must be an integer of at least 0, not {seed!r}"):
+        Parameters.init(CONFIG, seed=seed)
+
+
 def test_initialisation_depends_on_its_seed_alone():
     one, same, other = (Parameters.init(CONFIG, seed=seed).flat for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)

@@ -111,7 +111,7 @@ def test_what_is_no_model_is_one_sentence_with_what_would_be(where, tmp_path, mo
         load_model(where)
     message = str(raised.value)
     assert "not found; " in message or "no model in this folder; " in message
-    assert "llm.c .bin file, a Hugging Face folder" in message and "gpt2-xl" in message
+    assert "an llm.c .bin file, a run's folder" in message and "gpt2-xl" in message
     assert "\n" not in message
 
 

@@ -100,9 +100,9 @@ def test_gradients_of_parameters_go_where_they_are_told(own, name, add):
     *_, gradients = run(own, name, (2, 5, 7), np.float64)
     parameters = gradients if name == "encoder" else gradients[1:]
     there = [np.full_like(gradient, 3.0) for gradient in parameters]
-    *_, delivered = run(own, name, (2, 5, 7), np.float64, out=tuple(there), add=add)
+    *_, written = run(own, name, (2, 5, 7), np.float64, out=tuple(there), add=add)
     for gradient, target in zip(parameters, there, strict=True):
-        assert any(target is array for array in delivered)
+        assert any(target is array for array in written)
         np.testing.assert_allclose(target, gradient + 3.0 * add, rtol=1e-13, atol=1e-13)
 
 

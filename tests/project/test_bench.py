@@ -93,8 +93,8 @@ def test_a_step_is_measured_and_written(children, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["-T", "0"], "argument -T/--seq-len: must be at least 1, not 0"),
-        (["--batch-size", "four"], "argument -B/--batch-size: invalid count value: 'four'"),
+        (["-T", "0"], "argument -T/--T/--seq-len: must be at least 1, not 0"),
+        (["--batch-size", "four"], "argument -B/--B/--batch-size: invalid count value: 'four'"),
         (["--systems", "npgpt, recompute"], "--systems must have npgpt among them"),
         (["--systems", "TensorFlow"], "invalid choice"),
         ([], "torch is missing: pip install -e '.[bench]'"),

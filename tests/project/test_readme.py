@@ -68,3 +68,11 @@ def test_its_map_names_rooms_that_exist_and_every_folder_of_npgpt():
 def test_its_links_resolve():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_contributing_names_files_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:tests|doc|scripts|npgpt|kernels|bench)/[a-z0-9_/]+\.\w+)`", text)
+    assert len(paths) > 5
+    for path in paths:
+        assert (ROOT / path).exists(), path

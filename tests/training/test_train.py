@@ -149,8 +149,8 @@ Trainer.validate = validate
 """
 WHILE_WRITING = """
 right = run_checkpoint.write_moments
-def write_moments(path, moments):
-    right(path, moments)
+def write_moments(path, config, moments):
+    right(path, config, moments)
     if "00000010" in str(path):
         with open(path, "r+b") as file:
             file.truncate(2000)
@@ -367,8 +367,8 @@ def test_a_full_disk_loses_nothing(tmp_path, tokens, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    def write_moments(path, moments, right=run_checkpoint.write_moments):
-        full() if int(path.parent.name[5:13]) > 6 else right(path, moments)
+    def write_moments(path, *rest, right=run_checkpoint.write_moments):
+        full() if int(path.parent.name[5:13]) > 6 else right(path, *rest)
 
     monkeypatch.setattr(run_checkpoint, "write_moments", write_moments)
     with pytest.raises(FileError, match="step_00000007: cannot be written: No space left"):
