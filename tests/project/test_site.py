@@ -30,11 +30,14 @@ def sphinx(*arguments):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site, built by the guide's command but for the folder."""
+    """The site, built by the guide's command but for the folder, its notebooks not executed.
+
+    test_notebooks executes them.
+    """
     guide = (ROOT / "doc" / "guide.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"sphinx-build (.+ site)\n", guide)
     folder = tmp_path_factory.mktemp("built") / "site"
-    built = sphinx(*shlex.split(command)[:-1], folder)
+    built = sphinx("-D", "nb_execution_mode=off", *shlex.split(command)[:-1], folder)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
 
