@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import groupby
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -60,12 +60,28 @@ def aligned_zeros(count, dtype):
     return zeros[start : start + count]
 
 
-class Parameters:
+class Views:
+    """Views of one buffer by name. Assigning to one copies into it: it stays a view."""
+
+    def __setattr__(self, name, value):
+        """Set an attribute, or copy the value, an array of the same shape, into the view."""
+        view = self.__dict__.get(name)
+        if name not in ("flat", *TENSOR_NAMES) or view is None:
+            return super().__setattr__(name, value)
+        if np.shape(value) != view.shape:
+            raise ArgumentError(
+                f"{name} must be assigned an array of shape {view.shape}, not {np.shape(value)}"
+            )
+        view[...] = value
+
+
+class Parameters(Views):
     """Weights, gradients or moments: `flat` (n_params,) and sixteen views of it, wte to lnfb.
 
-    `blocks[l]` has layer l's slices of the stacked twelve under the same names. `wte_padding`
-    (padded_vocab_size - V, C) has the extra wte rows of a padded file, kept to be written back, or
-    is None. They are not in `flat`, and nothing computes with them.
+    Assigning to one of them, as in params.wte = params.wte * 2, copies into it. `blocks[l]` has
+    layer l's slices of the stacked twelve under the same names. `wte_padding` (padded_vocab_size -
+    V, C) has the extra wte rows of a padded file, kept to be written back, or is None. They are not
+    in `flat`, and nothing computes with them.
     """
 
     wte: NDArray[np.floating]  # (V, C)
@@ -116,12 +132,13 @@ class Parameters:
             start = stop
 
     @cached_property
-    def blocks(self) -> list[SimpleNamespace]:
+    def blocks(self) -> list[Any]:
         """Each layer's slices of the twelve stacked tensors, under the same names."""
-        return [
-            SimpleNamespace(**{name: getattr(self, name)[layer] for name in BLOCK_NAMES})
-            for layer in range(self.config.n_layer)
-        ]
+        blocks = [Views() for _ in range(self.config.n_layer)]
+        for layer, block in enumerate(blocks):
+            for name in BLOCK_NAMES:
+                setattr(block, name, getattr(self, name)[layer])
+        return blocks
 
     def zeros_like(self) -> "Parameters":
         """Parameters of the same sizes and dtype, all zeros: for gradients or moments."""

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 
+from npgpt.data.sniff import HEAD, what_it_is
 from npgpt.data.tokenizer import read_tokenizer
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import (
@@ -30,6 +31,7 @@ OTHER_MAGICS = {
     20240801: "tokens of Llama 3",
 }
 CHUNK = 1 << 20  # tokens
+FEW = 100  # words, of which the odd ones may be small by chance
 
 
 def write_tokens(path, tokens, format="llmc"):
@@ -141,6 +143,11 @@ def map_tokens(path):
             check_size(path, size, offset + 2 * count, f"a token file of {count} tokens")
         if size == offset:
             raise FileError(f"{path}: contains no tokens")
+        if offset == 0:
+            file.seek(0)
+            kind = what_it_is(file.read(HEAD), size)
+            if kind is not None:
+                raise FileError(f"{path}: not a token file but {kind}")
         if size % 2:
             raise FileError(f"{path}: not a token file ({size} bytes, which is odd)")
         tokens = np.memmap(file, "<u2", "r", offset).view(np.ndarray)
@@ -156,8 +163,6 @@ def looks_like_int32(words, path):
     65535 for negative ids. Real uint16 text does not look like that. If it ever did, the ids would
     exceed any vocabulary, which is noticed; int32 read as uint16 would not be.
     """
-    if len(words) % 2:
-        return False
     zeros = 0
     negative = False
     for upper in chunks(words[1::2]):
@@ -165,8 +170,12 @@ def looks_like_int32(words, path):
             return False
         zeros += np.count_nonzero(upper == 0)
         negative = negative or bool((upper == 65535).any())
-    if 2 * zeros < len(words) // 2:
+    if len(words) < 2 or 2 * zeros < len(words) // 2:
         return False
+    if len(words) % 2:
+        if len(words) < FEW:
+            return False
+        raise FileError(f"{path}: an int32 token file that ends in the middle of a token")
     if negative:
         raise FileError(f"{path}: tokens must be 0 or more, but this int32 file has negative ones")
     return True

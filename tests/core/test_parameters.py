@@ -28,6 +28,33 @@ def test_a_change_in_a_blocks_view_lands_in_the_buffer():
     assert (params.fcw[1] == 1).all()
 
 
+def test_an_assignment_copies_into_the_buffer():
+    params = Parameters.init(CONFIG, seed=3)
+    expected = params.flat.copy()
+    view, fcw = params.wte, params.blocks[1].fcw
+    params.wte = params.wte * 2.0
+    params.blocks[1].fcw = np.ones_like(params.blocks[1].fcw)
+    params.lnfb += 3
+    assert params.wte is view and params.blocks[1].fcw is fcw
+    expected[: view.size] *= 2
+    expected[-48:] += 3
+    params.fcw[1] = 0
+    changed = Parameters(CONFIG, expected)
+    changed.fcw[1] = 0
+    np.testing.assert_array_equal(params.flat, changed.flat)
+    params.flat = np.arange(params.flat.size)
+    assert params.lnfb[-1] == params.flat.size - 1
+
+
+def test_an_assignment_of_another_shape_is_refused():
+    params = Parameters(CONFIG)
+    with pytest.raises(ArgumentError, match=r"wte must be assigned .* \(300, 48\), not \(48,\)"):
+        params.wte = np.ones(48)
+    with pytest.raises(ArgumentError, match=r"fcb must be assigned .* \(192,\), not \(\)"):
+        params.blocks[0].fcb = 1.0
+    assert not params.flat.any()
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
 def test_the_views_of_a_copy_are_on_its_own_buffer(copied):
     params = Parameters.init(CONFIG, seed=3)

@@ -150,7 +150,7 @@ def llmc(*words, tail=b""):
     ("content", "message"),
     [
         (b"", "t.bin: contains no tokens"),
-        (b"abc", r"t.bin: not a token file \(3 bytes, which is odd\)"),
+        (b"\x00\xffc", r"t.bin: not a token file \(3 bytes, which is odd\)"),
         (llmc(20240520, 1, 0), "t.bin: contains no tokens"),
         (llmc(20240520, 1, 3, tail=b"1234"), r"truncated \(1028 bytes, a token file of 3 tokens"),
         (llmc(20240520, 1, 1, tail=b"1234"), r"too long \(1028 bytes, a token file of 1 tokens"),
