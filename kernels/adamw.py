@@ -6,6 +6,7 @@ import numpy as np
 from numba import prange
 
 from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 
 BLOCK = 1 << 15  # elements that one thread takes at a time
 
@@ -32,6 +33,7 @@ def gradient_norm(g):
 def update_blocks(p, g, m, v, numbers):
     """Changes p, m and v (N,)."""
     for block in prange((p.size + BLOCK - 1) // BLOCK):
+        mode = flush_denormals()
         scale, beta1, rest1, beta2, rest2, rate, eps, decay = (
             numbers[0], numbers[1], numbers[2], numbers[3],
             numbers[4], numbers[5], numbers[6], numbers[7],
@@ -43,6 +45,7 @@ def update_blocks(p, g, m, v, numbers):
             mi[i] = beta1 * mi[i] + rest1 * gradient
             vi[i] = beta2 * vi[i] + rest2 * gradient * gradient
             pi[i] = decay * pi[i] - rate * mi[i] / (np.sqrt(vi[i]) + eps)
+        restore_denormals(mode)
 
 
 @jit(parallel=True)
@@ -52,9 +55,11 @@ def square_blocks(g, squares):
     g is read as four streams: a core's memory bandwidth is a third higher so.
     """
     for block in prange(squares.size):
+        mode = flush_denormals()
         span = slice(block * BLOCK, (block + 1) * BLOCK)
         g0, g1, g2, g3 = g[0, span], g[1, span], g[2, span], g[3, span]
         total = g.dtype.type(0)
         for i in range(g0.size):
             total += g0[i] * g0[i] + g1[i] * g1[i] + g2[i] * g2[i] + g3[i] * g3[i]
         squares[block] = total
+        restore_denormals(mode)

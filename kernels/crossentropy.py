@@ -5,6 +5,7 @@ from numba import prange
 
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.numerics.exponential import exp, row_max
 from npgpt.kernels.products.product import product
 from npgpt.layers.crossentropy import IGNORED
@@ -55,6 +56,7 @@ def softmax_rows(logits, V, targets, losses):
     """The first V of each row of logits (N, V or more) become its softmax; fills losses (N,)."""
     real = logits.dtype.type
     for i in prange(len(logits)):
+        mode = flush_denormals()
         row = logits[i, :V]
         highest = row_max(row)
         target_logit = row[targets[i]] if targets[i] >= 0 else highest
@@ -65,3 +67,4 @@ def softmax_rows(logits, V, targets, losses):
         for v in range(V):
             row[v] /= total
         losses[i] = np.log(total) - (target_logit - highest)
+        restore_denormals(mode)

@@ -5,6 +5,7 @@ from numba import get_num_threads, prange
 
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 
 
 def encoder_forward(tokens, wte, wpe):
@@ -30,10 +31,12 @@ def embed(tokens, wte, wpe, out):
     """Fills out (B, T, C)."""
     B, T, C = out.shape
     for i in prange(B * T):
+        mode = flush_denormals()
         b, t = i // T, i % T
         token = tokens[b, t]
         for c in range(C):
             out[b, t, c] = wte[token, c] + wpe[t, c]
+        restore_denormals(mode)
 
 
 @jit(parallel=True)
@@ -41,6 +44,7 @@ def scatter(tokens, dout, dwte, dwpe, add, n_threads):
     """Fills or adds to dwte (V, C) and dwpe (maxT, C); each thread has columns of its own."""
     B, T, C = dout.shape
     for thread in prange(n_threads):
+        mode = flush_denormals()
         columns = slice(C * thread // n_threads, C * (thread + 1) // n_threads)
         if not add:
             dwte[:, columns] = 0
@@ -52,3 +56,4 @@ def scatter(tokens, dout, dwte, dwpe, add, n_threads):
                 for c in range(len(d)):
                     token[c] += d[c]
                     position[c] += d[c]
+        restore_denormals(mode)

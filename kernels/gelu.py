@@ -7,6 +7,7 @@ from numba import prange
 
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.numerics.exponential import exp
 from npgpt.layers.gelu import CUBIC, SCALE
 
@@ -34,9 +35,11 @@ def forward_block(x, out):
     """Fills out (N,)."""
     real = x.dtype.type
     scale, cubic, one = real(-2 * SCALE), real(CUBIC), real(1)
+    mode = flush_denormals()
     for i in range(x.size):
         z = x[i]
         out[i] = z / (one + exp(scale * (z + cubic * z * z * z)))
+    restore_denormals(mode)
 
 
 @jit(parallel=True)
@@ -53,6 +56,7 @@ def backward_blocks(dout, x, dx):
     real = x.dtype.type
     scale, cubic, one = real(-2 * SCALE), real(CUBIC), real(1)
     for block in prange((x.size + BLOCK - 1) // BLOCK):
+        mode = flush_denormals()
         span = slice(block * BLOCK, (block + 1) * BLOCK)
         di, xi, dxi = dout[span], x[span], dx[span]
         for i in range(xi.size):
@@ -62,3 +66,4 @@ def backward_blocks(dout, x, dx):
             h = half if z > 0 else e * half  # (1 + tanh(u)) / 2, and h (1 - h) = e half^2
             slope = -scale * (one + real(3) * cubic * z * z)  # d 2u / dx
             dxi[i] = di[i] * (h + z * (e * half * half) * slope)
+        restore_denormals(mode)

@@ -5,6 +5,7 @@ from numba import prange
 
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.layers.layernorm import EPS
 
 GROUP = 16  # rows that one thread takes at a time; the same for any number of threads
@@ -45,8 +46,10 @@ def layernorm_backward(dout, cache, out=None, add=False):
 def forward_groups(x, w, b, eps, out, mean, rstd):
     """x (N, C), w and b (C,): fills out (N, C), mean and rstd (N,)."""
     for group in prange((len(x) + GROUP - 1) // GROUP):
+        mode = flush_denormals()
         rows = slice(group * GROUP, (group + 1) * GROUP)
         forward_group(x[rows], w, b, eps, out[rows], mean[rows], rstd[rows])
+        restore_denormals(mode)
 
 
 @jit
@@ -75,6 +78,7 @@ def backward_rows(dout, x, w, mean, rstd, dx, partial_sums):
     N, C = x.shape
     real = x.dtype.type
     for group in prange(len(partial_sums)):
+        mode = flush_denormals()
         dw, db = partial_sums[group, 0], partial_sums[group, 1]
         for i in range(group * GROUP, min((group + 1) * GROUP, N)):
             dxhat_sum = real(0)
@@ -92,6 +96,7 @@ def backward_rows(dout, x, w, mean, rstd, dx, partial_sums):
                 dx[i, c] = (dxhat - dxhat_mean - xhat * dxhat_xhat_mean) * rstd[i]
                 dw[c] += dout[i, c] * xhat
                 db[c] += dout[i, c]
+        restore_denormals(mode)
 
 
 @jit

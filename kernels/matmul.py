@@ -5,6 +5,7 @@ from numba import get_num_threads, prange
 
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.numerics.int8 import Scaled
 from npgpt.kernels.products.gemv import GEMV_MAX_ROWS, gemv_rows
 from npgpt.kernels.products.product import product
@@ -53,6 +54,7 @@ def sum_rows(x, out, add, n_threads):
     """out (C,) = or += the sum of the rows of x (N, C); each thread has columns of its own."""
     N, C = x.shape
     for thread in prange(n_threads):
+        mode = flush_denormals()
         lo, hi = C * thread // n_threads, C * (thread + 1) // n_threads
         total = out[lo:hi]
         if not add:
@@ -61,3 +63,4 @@ def sum_rows(x, out, add, n_threads):
             row = x[i, lo:hi]
             for c in range(len(row)):
                 total[c] += row[c]
+        restore_denormals(mode)

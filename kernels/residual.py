@@ -4,6 +4,7 @@ from numba import prange
 
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 
 BLOCK = 1 << 13  # elements that one thread takes at a time
 
@@ -19,8 +20,10 @@ def residual_add(x, y):
 @jit
 def add_block(x, y, out):
     """Fills out (N,)."""
+    mode = flush_denormals()
     for i in range(x.size):
         out[i] = x[i] + y[i]
+    restore_denormals(mode)
 
 
 @jit(parallel=True)

@@ -15,6 +15,7 @@ from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.gelu import forward_block
 from npgpt.kernels.heads.step import step_heads
 from npgpt.kernels.layernorm import forward_group
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.numerics.int8 import Scaled
 from npgpt.kernels.products.gemv import gemv_rows
 from npgpt.kernels.residual import add_block
@@ -55,6 +56,7 @@ def step_blocks(x, p, kv, at, eps, narrow, qkv, y, fch, scores, stats):
     """x (B, N, C) becomes the last block's output; the other arrays are workspace."""
     B, N, C = x.shape
     rows, n_threads, (mean, rstd) = x.reshape(B * N, C), len(scores), stats
+    mode = flush_denormals()
     for layer in range(len(kv)):
         forward_group(rows, p.ln1w[layer], p.ln1b[layer], eps, narrow, mean, rstd)
         linear(narrow, p.qkvw, p.qkvb, layer, qkv, n_threads)
@@ -66,6 +68,7 @@ def step_blocks(x, p, kv, at, eps, narrow, qkv, y, fch, scores, stats):
         forward_block(fch.reshape(-1), fch.reshape(-1))
         linear(fch, p.fcprojw, p.fcprojb, layer, narrow, n_threads)
         add_block(x.reshape(-1), narrow.reshape(-1), x.reshape(-1))
+    restore_denormals(mode)
 
 
 @jit

@@ -5,6 +5,7 @@ from numba import prange
 
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.heads.softmax import softmax
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.products.gemv import dot_rows, weighted_sum
 
 
@@ -16,10 +17,12 @@ def step_heads(qkv, kv, at, out, scores):
     """
     n_threads = len(scores)
     for thread in prange(n_threads):
+        mode = flush_denormals()
         _, B, NH, _, _ = kv.shape
         for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
             b, h = bh // NH, bh % NH
             step_head(qkv[b], kv[0, b, h], kv[1, b, h], at, out[b], h, scores[thread])
+        restore_denormals(mode)
 
 
 @jit

@@ -6,6 +6,7 @@ import numpy as np
 from numba import get_num_threads, prange
 
 from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 
 QMAX = 127  # a row's range is -127 to 127: 0 stays 0, and signs are treated alike
 TINY = np.finfo(np.float32).tiny
@@ -34,8 +35,10 @@ def quantize_rows(x, values, scale, n_threads):
     """Fills values (N, K) and scale (N,); each thread has rows of its own."""
     N = len(x)
     for thread in prange(n_threads):
+        mode = flush_denormals()
         for i in range(N * thread // n_threads, N * (thread + 1) // n_threads):
             scale[i] = quantize_row(x[i], values[i])
+        restore_denormals(mode)
 
 
 @jit

@@ -4,6 +4,7 @@ from numba import prange
 
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.numerics.bfloat16 import as_float
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 
 GEMV_MAX_ROWS = 8  # up to which this is faster than gemm, which would pack all of w for them
 
@@ -17,6 +18,7 @@ def gemv_rows(x, w, scale, b, out, n_threads):
     """
     N = len(w)
     for thread in prange(n_threads):
+        mode = flush_denormals()
         lo, hi = N * thread // n_threads, N * (thread + 1) // n_threads
         dot_rows(x, w[lo:hi], out[:, lo:hi])
         if scale.size:
@@ -27,6 +29,7 @@ def gemv_rows(x, w, scale, b, out, n_threads):
             for i in range(len(x)):
                 for j in range(lo, hi):
                     out[i, j] += b[j]
+        restore_denormals(mode)
 
 
 @jit

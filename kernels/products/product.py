@@ -8,6 +8,7 @@ from numba import get_num_threads, prange, types
 from npgpt.kernels.codegen.function_pointers import address_of
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.products.gemm import SCRATCH_SIZE, gemm_at, gemm_for, gemm_signature
 from npgpt.kernels.products.gemm_bf16 import gemm_bf16_for
 from npgpt.kernels.products.precision import current_n_terms
@@ -47,8 +48,10 @@ def product_on_threads(address, x, y, out, init, scratch):
     n_threads = len(scratch)
     by_rows = M > N
     for thread in prange(n_threads):
+        mode = flush_denormals()
         gemm = gemm_at(address, out)
         lo, hi = max(M, N) * thread // n_threads, max(M, N) * (thread + 1) // n_threads
         m0, m1 = (lo, hi) if by_rows else (0, M)
         n0, n1 = (0, N) if by_rows else (lo, hi)
         gemm(x[m0:m1], y[:, n0:n1], out[m0:m1, n0:n1], init[m0:m1, n0:n1], scratch[thread])
+        restore_denormals(mode)

@@ -12,6 +12,7 @@ from numba import prange, types
 from npgpt.kernels.codegen.function_pointers import address_of, kernel_at
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.products import amx
 from npgpt.kernels.products.gemm import fill, gemm_signature
 from npgpt.kernels.products.gemm_bf16 import (
@@ -74,13 +75,17 @@ def multiply_shared(pack_address, multiply_address, a, b, c, c_init, packed_b, s
         for n0 in range(0, N, NC):
             n1 = min(n0 + NC, N)
             for thread in prange(n_threads):
+                mode = flush_denormals()
                 lo, hi = thread_range(n1 - n0, NR, thread, n_threads)
                 pack_columns(b[k0:k1, n0 + lo : n0 + hi], packed_b[lo // NR * size :], n_terms)
+                restore_denormals(mode)
             for thread in prange(n_threads):  # when all columns are packed
+                mode = flush_denormals()
                 lo, hi = thread_range(M, TILE_ROWS, thread, n_threads)
                 own = c[lo:hi, n0:n1], init[lo:hi, n0:n1], scratch[thread]
                 next_a = a[lo:hi, k1 : k1 + KC // n_terms] if n1 == N else a[lo:hi, k0:k1]
                 multiply_rows(a[lo:hi, k0:k1], next_a, packed_b, *own, n_terms)
+                restore_denormals(mode)
 
 
 @jit
