@@ -1,8 +1,9 @@
 """Causal attention, a block of a head's rows at a time: the twin of npgpt/layers/attention.py.
 
-Only a block's scores exist at any time, never all of att. In its place the cache has out and each
-row's log of the sum of its exponentials, from which the backward pass recomputes att (for scores in
-the thousands to 1e-4, in float32). After Dao et al. 2022, but without a running softmax: a CPU's
+Only a block's scores exist at any time, never all of att. In its place the cache has out and stats,
+each row's highest score and the sum of its exponentials, from which the backward pass recomputes
+att as exactly as the forward pass has computed it. Their usual sum, highest + log(sum), would lose
+the second where scores are large. After Dao et al. 2022, but without a running softmax: a CPU's
 caches hold whole rows. The heads themselves are in heads/.
 """
 
@@ -22,24 +23,24 @@ def attention_forward(qkv, NH):
     """Attend within qkv (B, T, 3C), its matmul's output, in NH heads -> out (B, T, C), cache."""
     B, T, C3 = qkv.shape
     out = empty((B, T, C3 // 3), qkv.dtype)  # (B, T, C)
-    logsums = np.empty((B, NH, T), qkv.dtype)
+    stats = np.empty((B, 2 * NH, T), qkv.dtype)
     n_terms = current_n_terms(qkv.dtype)
     if n_terms:
-        forward_bf16(qkv, out, logsums, n_terms)
+        forward_bf16(qkv, out, stats, n_terms)
     else:
-        forward_full_precision(qkv, out, logsums)
-    return out, (qkv, logsums, out)
+        forward_full_precision(qkv, out, stats)
+    return out, (qkv, stats, out)
 
 
 def attention_backward(dout, cache):
     """dout (B, T, C) -> dqkv (B, T, 3C)."""
-    qkv, logsums, out = cache
+    qkv, stats, out = cache
     dqkv = empty(qkv.shape, qkv.dtype)  # (B, T, 3C)
     n_terms = current_n_terms(qkv.dtype)
     if n_terms:
-        backward_bf16(dout, out, qkv, logsums, dqkv, n_terms)
+        backward_bf16(dout, out, qkv, stats, dqkv, n_terms)
     else:
-        backward_full_precision(dout, out, qkv, logsums, dqkv)
+        backward_full_precision(dout, out, qkv, stats, dqkv)
     return dqkv
 
 

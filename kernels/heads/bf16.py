@@ -14,6 +14,7 @@ from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.heads.layout import head, queries_keys_values, transpose_into
 from npgpt.kernels.heads.softmax import causal_softmax, causal_softmax_backward, dot
 from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.products import amx
 from npgpt.kernels.products.gemm_bf16 import AMX, AVX512, multiply_panels, panel_size
 from npgpt.kernels.products.pack_bf16 import NR, PANEL_TILES, TILE_K, pack
@@ -32,9 +33,9 @@ ONE_FORWARD, ONE_BACKWARD = (
 forward_at, backward_at = kernel_at(ONE_FORWARD), kernel_at(ONE_BACKWARD)
 
 
-def forward_bf16(qkv, out, logsums, n_terms):
-    """Fills out (B, T, C) and logsums (B, NH, T), of n_terms bf16 an element of an operand."""
-    _, NH, T = logsums.shape
+def forward_bf16(qkv, out, stats, n_terms):
+    """Fills out (B, T, C) and stats (B, 2 NH, T), of n_terms bf16 an element of an operand."""
+    NH, T = stats.shape[1] // 2, stats.shape[2]
     T_padded, hs_padded = padded(T), padded(out.shape[2] // NH)
     workspace = (
         pairs(2, T_padded * hs_padded // 2 * n_terms),
@@ -43,12 +44,12 @@ def forward_bf16(qkv, out, logsums, n_terms):
         floats(BLOCK_ROWS, hs_padded),
     )
     forward_heads, one_head = compiled_forward(amx.available())
-    forward_heads(address_of(one_head), n_terms, qkv, out, logsums, *workspace)
+    forward_heads(address_of(one_head), n_terms, qkv, out, stats, *workspace)
 
 
-def backward_bf16(dout, out, qkv, logsums, dqkv, n_terms):
+def backward_bf16(dout, out, qkv, stats, dqkv, n_terms):
     """Fills dqkv (B, T, 3C)."""
-    _, NH, T = logsums.shape
+    NH, T = stats.shape[1] // 2, stats.shape[2]
     T_padded, hs_padded = padded(T), padded(out.shape[2] // NH)
     workspace = (
         pairs(3, T_padded * hs_padded // 2 * n_terms),
@@ -58,7 +59,7 @@ def backward_bf16(dout, out, qkv, logsums, dqkv, n_terms):
         floats(BLOCK_ROWS, hs_padded),
     )
     backward_heads, one_head = compiled_backward(amx.available())
-    backward_heads(address_of(one_head), n_terms, dout, out, qkv, logsums, dqkv, *workspace)
+    backward_heads(address_of(one_head), n_terms, dout, out, qkv, stats, dqkv, *workspace)
 
 
 def padded(n):
@@ -95,34 +96,36 @@ def compiled_backward(use_amx):
     return jit(backward_heads, parallel=True, signature=signature), one
 
 
-def forward_heads(address, n_terms, qkv, out, logsums, packed_kv, packed_blocks, scores, y_block):
-    """Fills out (B, T, C) and logsums (B, NH, T)."""
+def forward_heads(address, n_terms, qkv, out, stats, packed_kv, packed_blocks, scores, y_block):
+    """Fills out (B, T, C) and stats (B, 2 NH, T)."""
     n_threads = len(scores)
     for thread in prange(n_threads):
+        mode = flush_denormals()
         one_head = forward_at(address)
-        B, NH, _ = logsums.shape
+        B, NH = len(stats), stats.shape[1] // 2
         work = packed_kv[thread], packed_blocks[thread], scores[thread], y_block[thread]
         for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
             b = bh // NH
-            one_head(bh % NH, n_terms, qkv[b], out[b], logsums[b], *work)
+            one_head(bh % NH, n_terms, qkv[b], out[b], stats[b], *work)
+        restore_denormals(mode)
 
 
-def forward_head_amx(h, n_terms, qkv, out, logsums, packed_kv, packed_blocks, scores, y_block):
+def forward_head_amx(h, n_terms, qkv, out, stats, packed_kv, packed_blocks, scores, y_block):
     """Head h of a sequence."""
     workspace = packed_kv, packed_blocks, scores, y_block
-    forward_head(AMX, h, n_terms, qkv, out, logsums, workspace)
+    forward_head(AMX, h, n_terms, qkv, out, stats, workspace)
 
 
-def forward_head_avx512(h, n_terms, qkv, out, logsums, packed_kv, packed_blocks, scores, y_block):
+def forward_head_avx512(h, n_terms, qkv, out, stats, packed_kv, packed_blocks, scores, y_block):
     """forward_head_amx without AMX."""
     workspace = packed_kv, packed_blocks, scores, y_block
-    forward_head(AVX512, h, n_terms, qkv, out, logsums, workspace)
+    forward_head(AVX512, h, n_terms, qkv, out, stats, workspace)
 
 
 @jit
-def forward_head(hardware, h, n_terms, qkv, out, logsums, workspace):
-    """Head h of a sequence: its channels of out (T, C), its row of logsums (NH, T)."""
-    NH, T = logsums.shape
+def forward_head(hardware, h, n_terms, qkv, out, stats, workspace):
+    """Head h of a sequence: its channels of out (T, C), its two rows of stats (2 NH, T)."""
+    NH, T = len(stats) // 2, stats.shape[1]
     hs = out.shape[1] // NH
     real = qkv.dtype.type
     scale = real(1) / np.sqrt(real(hs))
@@ -141,7 +144,8 @@ def forward_head(hardware, h, n_terms, qkv, out, logsums, workspace):
         pack_left(q[t0:t1], packed_q, n_terms)
         multiply(hardware, packed_q, packed_k, hs, n_terms, scores[:n, :t1], False)
         for t in range(t0, t1):
-            logsums[h, t] = causal_softmax(scores[t - t0, :t1], t + 1, scale)
+            highest, total = causal_softmax(scores[t - t0, :t1], t + 1, scale)
+            stats[h, t], stats[NH + h, t] = highest, total
         for s0 in range(0, t1, BLOCK_ROWS):
             s1 = min(s0 + BLOCK_ROWS, t1)
             pack_left(scores[:n, s0:s1], packed_att, n_terms)
@@ -187,40 +191,42 @@ def multiply(hardware, left, right, K, n_terms, c, add):
 
 
 def backward_heads(
-    address, n_terms, dout, out, qkv, logsums, dqkv, packed_kv, packed_blocks, scores, grads, dq
+    address, n_terms, dout, out, qkv, stats, dqkv, packed_kv, packed_blocks, scores, grads, dq
 ):
     """Fills dqkv (B, T, 3C)."""
     n_threads = len(scores)
     for thread in prange(n_threads):
+        mode = flush_denormals()
         one_head = backward_at(address)
-        B, NH, _ = logsums.shape
+        B, NH = len(stats), stats.shape[1] // 2
         work = packed_kv[thread], packed_blocks[thread], scores[thread], grads[thread], dq[thread]
         for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
             b = bh // NH
-            given = dout[b], out[b], qkv[b], logsums[b]
+            given = dout[b], out[b], qkv[b], stats[b]
             one_head(bh % NH, n_terms, *given, dqkv[b], *work)
+        restore_denormals(mode)
 
 
 def backward_head_amx(
-    h, n_terms, dout, out, qkv, logsums, dqkv, packed_kv, packed_blocks, scores, grads, dq
+    h, n_terms, dout, out, qkv, stats, dqkv, packed_kv, packed_blocks, scores, grads, dq
 ):
     """Head h of a sequence."""
     workspace = packed_kv, packed_blocks, scores, grads, dq
-    backward_head(AMX, h, n_terms, dout, out, qkv, logsums, dqkv, workspace)
+    backward_head(AMX, h, n_terms, dout, out, qkv, stats, dqkv, workspace)
 
 
 def backward_head_avx512(
-    h, n_terms, dout, out, qkv, logsums, dqkv, packed_kv, packed_blocks, scores, grads, dq
+    h, n_terms, dout, out, qkv, stats, dqkv, packed_kv, packed_blocks, scores, grads, dq
 ):
     """backward_head_amx without AMX."""
     workspace = packed_kv, packed_blocks, scores, grads, dq
-    backward_head(AVX512, h, n_terms, dout, out, qkv, logsums, dqkv, workspace)
+    backward_head(AVX512, h, n_terms, dout, out, qkv, stats, dqkv, workspace)
 
 
 @jit
-def backward_head(hardware, h, n_terms, dout, out, qkv, logsums, dqkv, workspace):
+def backward_head(hardware, h, n_terms, dout, out, qkv, stats, dqkv, workspace):
     """Head h of a sequence: its three ranges of channels of dqkv (T, 3C)."""
-    NH, T = logsums.shape
+    NH, T = len(stats) // 2, stats.shape[1]
     hs = dout.shape[1] // NH
     real = qkv.dtype.type
     scale = real(1) / np.sqrt(real(hs))
@@ -233,7 +239,7 @@ def backward_head(hardware, h, n_terms, dout, out, qkv, logsums, dqkv, workspace
     dkT, dvT = grads[: len(grads) // 2], grads[len(grads) // 2 :]
     dkT[:] = 0
     dvT[:] = 0
-    totals = np.empty(BLOCK_ROWS, qkv.dtype)
+    dot_outs = np.empty(BLOCK_ROWS, qkv.dtype)
     size, sizeT = packed_size(BLOCK_ROWS, hs, n_terms), packed_size(hs, BLOCK_ROWS, n_terms)
     pack_right(k.T, packed_kT, n_terms)
     pack_right(v.T, packed_vT, n_terms)
@@ -247,7 +253,7 @@ def backward_head(hardware, h, n_terms, dout, out, qkv, logsums, dqkv, workspace
         pack_left(dy[t0:t1], packed_dy, n_terms)
         pack_left(dy[t0:t1].T, packed_dyT, n_terms)
         for t in range(n):
-            totals[t] = dot(y[t0 + t], dy[t0 + t])
+            dot_outs[t] = dot(y[t0 + t], dy[t0 + t])
         for s0 in range(0, t1, BLOCK_ROWS):
             s1 = min(s0 + BLOCK_ROWS, t1)
             m, i = s1 - s0, s0 // BLOCK_ROWS
@@ -255,7 +261,8 @@ def backward_head(hardware, h, n_terms, dout, out, qkv, logsums, dqkv, workspace
             multiply(hardware, packed_dy, packed_vT[i * sizeT :], hs, n_terms, datt[:n, :m], False)
             for t in range(n):
                 row, drow, n_past = att[t, :BLOCK_ROWS], datt[t, :BLOCK_ROWS], t0 + t + 1 - s0
-                causal_softmax_backward(row, drow, n_past, scale, logsums[h, t0 + t], totals[t])
+                highest, total = stats[h, t0 + t], stats[NH + h, t0 + t]
+                causal_softmax_backward(row, drow, n_past, scale, highest, total, dot_outs[t])
             pack_right(att[:n, :m], packed_right, n_terms)
             multiply(hardware, packed_dyT, packed_right, n, n_terms, dvT[:hs, s0:s1], True)
             pack_right(datt[:n, :m], packed_right, n_terms)

@@ -14,23 +14,24 @@ from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.heads.layout import head, queries_keys_values, transpose_into
 from npgpt.kernels.heads.softmax import causal_softmax, causal_softmax_backward, dot
 from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.products.gemm import SCRATCH_SIZE, gemm_at, gemm_for
 
 BLOCK_ROWS = 96  # twice the columns of a tile of gemm in AVX-512
 
 
-def forward_full_precision(qkv, out, logsums):
-    """Fills out (B, T, C) and logsums (B, NH, T)."""
+def forward_full_precision(qkv, out, stats):
+    """Fills out (B, T, C) and stats (B, 2 NH, T)."""
     forward, _ = kernels_for(qkv.dtype)
     gemm = address_of(gemm_for(qkv.dtype))
-    forward(gemm, qkv, out, logsums, *workspace(qkv, logsums.shape[1], 1, 0))
+    forward(gemm, qkv, out, stats, *workspace(qkv, stats.shape[1] // 2, 1, 0))
 
 
-def backward_full_precision(dout, out, qkv, logsums, dqkv):
+def backward_full_precision(dout, out, qkv, stats, dqkv):
     """Fills dqkv (B, T, 3C)."""
     _, backward = kernels_for(qkv.dtype)
     gemm = address_of(gemm_for(qkv.dtype))
-    backward(gemm, dout, out, qkv, logsums, dqkv, *workspace(qkv, logsums.shape[1], 2, 2))
+    backward(gemm, dout, out, qkv, stats, dqkv, *workspace(qkv, stats.shape[1] // 2, 2, 2))
 
 
 def workspace(qkv, NH, n_scores, n_grads):
@@ -51,32 +52,34 @@ def kernels_for(dtype):
     """The compiled forward_heads and backward_heads."""
     real, address = from_dtype(dtype), types.intp
     read, written = types.Array(real, 3, "A", readonly=True), types.Array(real, 3, "A")
-    logsums = real[:, :, ::1]
+    stats = real[:, :, ::1]
     work = real[:, ::1], real[:, :, :, ::1], real[:, :, :, ::1], real[:, :, ::1]
-    forward = types.void(address, read, written, logsums, *work)
-    backward = types.void(address, read, read, read, logsums, written, *work)
+    forward = types.void(address, read, written, stats, *work)
+    backward = types.void(address, read, read, read, stats, written, *work)
     return (
         jit(forward_heads, parallel=True, signature=forward),
         jit(backward_heads, parallel=True, signature=backward),
     )
 
 
-def forward_heads(address, qkv, out, logsums, scratch, scores, grads, yT):
-    """Fills out (B, T, C) and logsums (B, NH, T), by the gemm at the address."""
+def forward_heads(address, qkv, out, stats, scratch, scores, grads, yT):
+    """Fills out (B, T, C) and stats (B, 2 NH, T), by the gemm at the address."""
     n_threads = len(scratch)
     for thread in prange(n_threads):
+        mode = flush_denormals()
         gemm = gemm_at(address, qkv)
-        B, NH, _ = logsums.shape
+        B, NH = len(stats), stats.shape[1] // 2
         for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
             work = scratch[thread], scores[thread, 0], yT[thread]
             b = bh // NH
-            forward_head(gemm, qkv[b], out[b], logsums[b], bh % NH, *work)
+            forward_head(gemm, qkv[b], out[b], stats[b], bh % NH, *work)
+        restore_denormals(mode)
 
 
 @jit
-def forward_head(gemm, qkv, out, logsums, h, scratch, scores, yT):
-    """Head h of a sequence: its channels of out (T, C), its row of logsums (NH, T)."""
-    NH, T = logsums.shape
+def forward_head(gemm, qkv, out, stats, h, scratch, scores, yT):
+    """Head h of a sequence: its channels of out (T, C), its two rows of stats (2 NH, T)."""
+    NH, T = len(stats) // 2, stats.shape[1]
     hs = out.shape[1] // NH
     real = qkv.dtype.type
     scale = real(1) / np.sqrt(real(hs))
@@ -89,28 +92,30 @@ def forward_head(gemm, qkv, out, logsums, h, scratch, scores, yT):
         gemm(q[t0:t1], k[:t1].T, att, no_init, scratch)
         for t in range(t0, t1):
             row = scores[t - t0, :t1]  # of att, but known to be contiguous
-            logsums[h, t] = causal_softmax(row, t + 1, scale)
+            stats[h, t], stats[NH + h, t] = causal_softmax(row, t + 1, scale)
         gemm(v[:t1].T, att.T, yT[:, : t1 - t0], no_init, scratch)
         transpose_into(yT, y[t0:t1])
 
 
-def backward_heads(address, dout, out, qkv, logsums, dqkv, scratch, scores, grads, dqT):
+def backward_heads(address, dout, out, qkv, stats, dqkv, scratch, scores, grads, dqT):
     """Fills dqkv (B, T, 3C), by the gemm at the address."""
     n_threads = len(scratch)
     for thread in prange(n_threads):
+        mode = flush_denormals()
         gemm = gemm_at(address, qkv)
-        B, NH, _ = logsums.shape
+        B, NH = len(stats), stats.shape[1] // 2
         for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
             b = bh // NH
             work = scratch[thread], scores[thread], grads[thread], dqT[thread]
-            given = dout[b], out[b], qkv[b], logsums[b]
+            given = dout[b], out[b], qkv[b], stats[b]
             backward_head(gemm, *given, dqkv[b], bh % NH, *work)
+        restore_denormals(mode)
 
 
 @jit
-def backward_head(gemm, dout, out, qkv, logsums, dqkv, h, scratch, scores, grads, dqT):
+def backward_head(gemm, dout, out, qkv, stats, dqkv, h, scratch, scores, grads, dqT):
     """Head h of a sequence: its three ranges of channels of dqkv (T, 3C)."""
-    NH, T = logsums.shape
+    NH, T = len(stats) // 2, stats.shape[1]
     hs = dout.shape[1] // NH
     real = qkv.dtype.type
     scale = real(1) / np.sqrt(real(hs))
@@ -127,8 +132,8 @@ def backward_head(gemm, dout, out, qkv, logsums, dqkv, h, scratch, scores, grads
         gemm(dy[t0:t1], v[:t1].T, datt, no_init, scratch)
         for t in range(t0, t1):
             row, drow = scores[0, t - t0, :t1], scores[1, t - t0, :t1]
-            total = dot(y[t], dy[t])
-            causal_softmax_backward(row, drow, t + 1, scale, logsums[h, t], total)
+            highest, total = stats[h, t], stats[NH + h, t]
+            causal_softmax_backward(row, drow, t + 1, scale, highest, total, dot(y[t], dy[t]))
         gemm(dy[t0:t1].T, att, dvT[:, :t1], dvT[:, :t1], scratch)
         gemm(k[:t1].T, datt.T, dqT[:, : t1 - t0], no_init, scratch)
         gemm(q[t0:t1].T, datt, dkT[:, :t1], dkT[:, :t1], scratch)

@@ -389,3 +389,20 @@ def test_an_edit_in_any_source_makes_what_is_on_disk_invalid(tmp_path):
     edited = run_it()
     assert float(edited.stdout) == 0.5
     assert "compiling" in edited.stderr
+
+
+@pytest.mark.parametrize("size", [1e2, 1e5, 1e9, 1e11])
+def test_attention_with_large_scores_is_as_exact_as_its_textbook(size, rng):
+    B, T, NH, hs = 1, 130, 2, 64
+    C = NH * hs
+    qkv = rng.standard_normal((B, T, 3 * C)).astype(np.float32)
+    qkv[..., : 2 * C] *= np.float32((size / hs**0.5) ** 0.5)  # q and k
+    dout = rng.standard_normal((B, T, C)).astype(np.float32)
+    _, cache = layers.attention_forward(qkv.astype(np.float64), NH)
+    expected = layers.attention_backward(dout.astype(np.float64), cache)
+    errors = []
+    for own in (layers, kernels):
+        _, cache = own.attention_forward(qkv, NH)
+        errors.append(np.abs(own.attention_backward(dout, cache) - expected).max())
+    # The sum in softmax's gradient is taken from out and dout, which costs a rounding of dq and dk.
+    assert errors[1] < 4 * errors[0] + 1e-6 * np.abs(qkv).max()
