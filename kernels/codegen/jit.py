@@ -10,6 +10,7 @@ from numba.core import event
 from numba.core.errors import NumbaExperimentalFeatureWarning
 
 from npgpt import layers
+from npgpt.kernels.codegen.own_copies import Compiler
 
 # fastmath without nnan and ninf, which would make isnan false and hide a run that has diverged;
 # error_model="numpy", or the check for a division by zero keeps a loop from being vectorised.
@@ -33,7 +34,7 @@ def jit(kernel=None, *, parallel=False, signature=None):
     """
     if kernel is None:
         return lambda kernel: jit(kernel, parallel=parallel, signature=signature)
-    settings = {**SETTINGS, "parallel": parallel}
+    settings = {**SETTINGS, "parallel": parallel, "pipeline_class": Compiler}
     try:
         compiled = numba.njit(cache=True, **settings)(kernel)
     except RuntimeError:  # neither the package's folder nor the user's can be written
