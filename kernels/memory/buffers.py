@@ -9,7 +9,7 @@ import contextlib
 import math
 import mmap
 import weakref
-from collections import defaultdict
+from collections import defaultdict, deque
 
 import numpy as np
 
@@ -20,6 +20,9 @@ MIN_IDLE_BYTES = 1 << 26  # always kept in idle blocks: a forward pass holds har
 idle: defaultdict[int, list[mmap.mmap]] = defaultdict(list)
 # id of a weak reference -> the reference and the block that its array uses
 in_use: dict[int, tuple[weakref.ref, mmap.mmap]] = {}
+# The references whose arrays are gone. Their callback is this deque's append, not Python code: a
+# Ctrl-C that came while that ran would be reported and lost.
+released: deque[weakref.ref] = deque()
 
 
 def empty(shape, dtype):
@@ -29,6 +32,7 @@ def empty(shape, dtype):
     size = count * dtype.itemsize
     if size < MIN_BYTES:
         return np.empty(shape, dtype)
+    take_back()
     try:
         block = idle[size].pop()
     except IndexError:
@@ -37,7 +41,7 @@ def empty(shape, dtype):
             free()
         block = new_block(size)
     array = np.frombuffer(block, dtype, count)  # the base of every view: the last to go
-    reference = weakref.ref(array, give_back)
+    reference = weakref.ref(array, released.append)
     in_use[id(reference)] = reference, block
     return array.reshape(shape)
 
@@ -52,19 +56,25 @@ def new_block(size):
     return block
 
 
-def give_back(reference, in_use=in_use, idle=idle):  # bound: it may be called at interpreter exit
-    _, block = in_use.pop(id(reference))
-    idle[len(block)].append(block)
+def take_back():
+    """Move the blocks of arrays that are gone to the idle ones."""
+    with contextlib.suppress(IndexError):  # of an empty deque
+        while True:
+            _, block = in_use.pop(id(released.popleft()))
+            idle[len(block)].append(block)
 
 
 def idle_bytes():
+    take_back()
     return sum(size * len(blocks) for size, blocks in list(idle.items()))
 
 
 def used_bytes():
+    take_back()
     return sum(len(block) for _, block in list(in_use.values()))
 
 
 def free():
     """Return the idle blocks to the operating system."""
+    take_back()
     idle.clear()

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -87,3 +88,16 @@ def test_a_forked_process_has_memory_of_its_own():
         os._exit(0)
     os.waitpid(child, 0)
     assert (array == 1).all()
+
+
+def test_no_python_code_runs_as_an_array_goes():
+    """A KeyboardInterrupt that is raised in a weak reference's callback is lost."""
+    array, events = buffers.empty((1 << 20,), np.uint8), []
+    sys.setprofile(lambda frame, event, argument: events.append(event))
+    del array
+    sys.setprofile(None)
+    assert "call" not in events
+    before = buffers.idle_bytes()
+    assert before >= 1 << 20
+    buffers.empty((1 << 20,), np.uint8)
+    assert buffers.used_bytes() == 0 and buffers.idle_bytes() == before
