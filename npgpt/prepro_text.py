@@ -1,27 +1,26 @@
 """Make token files of any text: end-of-text before every document, the last ones for validation.
 
-A document is a file, the text between blank lines, or a line. Of a single document, the last tokens
-are for validation.
+Of a single document, the last tokens are for validation. Texts of any size are read a piece at a
+time, and encoded on all cores.
 """
 
-import re
+import os
 import sys
 from pathlib import Path
 
 from npgpt.cli import Parser, program
 from npgpt.data import prepare
+from npgpt.data.documents import DOCUMENTS, STDIN, read_pieces
+from npgpt.data.spool import write_stream
+from npgpt.data.tokenizer import END_OF_TEXT
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import read_text
-
-# One document and the blank lines after it; a blank line may have spaces.
-BETWEEN_BLANK_LINES = re.compile(r".+?(?:\n(?:[^\S\n]*\n)+|\Z)", re.DOTALL)
 
 
 def find_files(paths):
     """The files among paths, and all *.txt below the folders among them, sorted."""
     found = []
     for path in paths:
-        if not path.is_dir():
+        if str(path) == STDIN or not path.is_dir():
             found.append(path)
             continue
         below = sorted(file for file in path.rglob("*.txt") if file.is_file())
@@ -31,26 +30,12 @@ def find_files(paths):
     return found
 
 
-def split(text, by):
-    """Text -> its documents by `file`, `blank` (lines) or `line`, without blank ones."""
-    if by == "blank":
-        documents = BETWEEN_BLANK_LINES.findall(text)
-    elif by == "line":
-        documents = [line + "\n" for line in text.removesuffix("\n").split("\n")]
-    else:
-        documents = [text]
-    return [document for document in documents if document.strip()]
-
-
-def split_documents(documents, tokenizer, fraction):
-    """Documents -> tokens for `val`, the last ones or the end of a single one, and `train`."""
-    if len(documents) == 1:
-        tokens = prepare.encode(documents, tokenizer)
-        cut = len(tokens) - prepare.validation_count(len(tokens), fraction)
-        return {"val": tokens[cut:], "train": tokens[:cut]}
-    cut = len(documents) - prepare.validation_count(len(documents), fraction)
-    pieces = {"val": documents[cut:], "train": documents[:cut]}
-    return {name: prepare.encode(piece, tokenizer) for name, piece in pieces.items()}
+def total_size(paths):
+    """The bytes of the files, or None where one is standard input or cannot be read."""
+    try:
+        return sum(os.path.getsize(path) for path in paths)
+    except OSError:
+        return None
 
 
 @program
@@ -58,12 +43,21 @@ def main(argv=None, prog=None):
     """Write NAME_val.bin and NAME_train.bin."""
     parser = Parser(prog=prog, description=__doc__)
     parser.add_argument(
-        "files", type=Path, nargs="+", metavar="FILE", help="UTF-8, or a folder of .txt files"
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="UTF-8, also as .gz or .zst; -, standard input; or a folder of .txt files",
     )
     prepare.add_text_options(parser)
     parser.add_argument(
-        "--documents", choices=["file", "blank", "line"], default="file",
-        help="what a document is: a file (the default), the text between blank lines, a line",
+        "--documents", choices=DOCUMENTS, default="file",
+        help="what a document is: a file (the default); blank: what is between blank lines; a line;"
+        f" eot: what is between {END_OF_TEXT}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--field", metavar="NAME",
+        help="the files are JSON lines, and a document is the text of this field",
     )  # fmt: skip
     prepare.add_val_fraction(parser)
     parser.add_argument("--name", help="base name of the files; default: that of the first FILE")
@@ -72,16 +66,18 @@ def main(argv=None, prog=None):
     name = args.name
     if name is None:
         first = args.files[0].resolve()
-        name = first.name if first.is_dir() else first.stem
+        name = "stdin" if str(args.files[0]) == STDIN else first.name
+        name = name if first.is_dir() else name.removesuffix(".gz").removesuffix(".zst")
+        name = name if first.is_dir() else Path(name).stem
     if not name or name != Path(name).name:
         raise ArgumentError(f"--name must be a file's name without a folder, not {name!r}")
-    texts = (read_text(path).removeprefix("\ufeff") for path in find_files(args.files))
-    documents = [document for text in texts for document in split(text, args.documents)]
-    if not documents:
-        raise FileError(f"{', '.join(map(str, args.files))}: contains no text")
-    tokenizer = prepare.build_tokenizer(args.tokenizer, documents)
-    made = split_documents(documents, tokenizer, args.val_fraction)
-    prepare.write_splits(args.out, name, made, tokenizer, args.format)
+    from tqdm import tqdm
+
+    paths = find_files(args.files)
+    with tqdm(total=total_size(paths), unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        pieces = read_pieces(paths, args.documents, args.field, bar.update)
+        what = ", ".join(map(str, args.files))
+        write_stream(pieces, name, args.tokenizer, args.out, args.val_fraction, args.format, what)
     return 0
 
 

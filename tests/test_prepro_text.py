@@ -4,9 +4,10 @@ import re
 
 import pytest
 
+from npgpt.data.documents import split_documents
 from npgpt.data.token_files import open_tokens
 from npgpt.data.tokenizer import tokenizer_from_description
-from npgpt.prepro_text import main, split
+from npgpt.prepro_text import main
 
 
 def documents(path):
@@ -17,6 +18,16 @@ def documents(path):
     first, *rest = text.split("<|endoftext|>")
     assert first == ""
     return rest
+
+
+def split(text, by):
+    """The documents of a text."""
+    found = []
+    for piece, begins in split_documents([text], by):
+        if begins:
+            found.append("")
+        found[-1] += piece
+    return found
 
 
 def run(*args):

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "cli": {"errors"},
     "core": {"errors"},
     "kernels": {"core", "layers"},
-    "data": {"errors", "files", "layers"},
+    "data": {"errors", "files", "layers", "core"},
     "formats": {"errors", "files", "core", "data"},
     "model": {"errors", "layers", "core", "kernels", "data", "formats"},
     "evaluation": {"errors", "files", "layers", "data", "model"},

@@ -6,7 +6,7 @@ Each order is a subclass of Batches; ORDERS maps its name to it.
 import numpy as np
 
 from npgpt.data.tokenizer import tokenizer_from_description
-from npgpt.errors import ArgumentError
+from npgpt.errors import ArgumentError, StateError
 from npgpt.layers.crossentropy import IGNORED
 
 CHUNK = 1 << 20  # tokens
@@ -121,7 +121,7 @@ class RandomBatches(Batches):
         try:
             generator.bit_generator.state = state.get("generator")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ArgumentError("the state's generator is damaged") from error
+            raise StateError("the state's generator is damaged") from error
         self.generator = generator
 
 
@@ -216,7 +216,7 @@ def integer_from_state(state, name, highest=None):
     value = state.get(name)
     if not is_integer(value) or value < 0 or (highest is not None and value > highest):
         limit = "at least 0" if highest is None else f"from 0 to {highest} with these tokens"
-        raise ArgumentError(f"the state's {name} must be {limit}, not {value!r}")
+        raise StateError(f"the state's {name} must be {limit}, not {value!r}")
     return value
 
 

@@ -2,9 +2,13 @@
 
 import glob
 import os
+import zlib
+from contextlib import contextmanager
+from functools import cached_property
 
 import numpy as np
 
+from npgpt.data.nanogpt import read_meta
 from npgpt.data.sniff import HEAD, what_it_is
 from npgpt.data.tokenizer import read_tokenizer
 from npgpt.errors import ArgumentError, FileError
@@ -46,16 +50,31 @@ def write_tokens(path, tokens, format="llmc"):
         raise ArgumentError(
             f"tokens must be integers of shape (N,), not {tokens.dtype} of shape {tokens.shape}"
         )
-    highest = 65535 if format == "llmc" else 2**31 - 1
-    if tokens.size and not 0 <= tokens.min() <= tokens.max() <= highest:
-        raise FileError(
-            f"{path}: not written: tokens must be from 0 to {highest} in the format {format},"
-            f" but run from {tokens.min()} to {tokens.max()}"
-        )
+    with open_writer(path, len(tokens), format) as append:
+        append(tokens)
+
+
+@contextmanager
+def open_writer(path, count, format="llmc"):
+    """Open a token file of `count` tokens for writing -> a function that appends some, (N,).
+
+    The file gets its name once all have been written. Raises FileError where a token does not fit
+    the format or the file cannot be written.
+    """
+    highest, dtype = (65535, "<u2") if format == "llmc" else (2**31 - 1, "<i4")
+
+    def append(tokens):
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() <= highest:
+            raise FileError(
+                f"{path}: not written: tokens must be from 0 to {highest} in the format {format},"
+                f" but run from {tokens.min()} to {tokens.max()}"
+            )
+        file.write(tokens.astype(dtype))
+
     with atomic_write(path) as file:
         if format == "llmc":
-            file.write(pack_header(MAGIC, 1, len(tokens)))
-        file.write(tokens.astype("<u2" if format == "llmc" else "<i4"))
+            file.write(pack_header(MAGIC, 1, count))
+        yield append
 
 
 class Tokens:
@@ -93,6 +112,15 @@ class Tokens:
             if first < last:
                 out[first - start : last - start] = part[first - at : last - at]
         return out
+
+    @cached_property
+    def fingerprint(self):
+        """The CRC-32 of all tokens as int32, 8 hexadecimal digits: that of any file format."""
+        value = 0
+        for part in self._parts:
+            for chunk in chunks(part):
+                value = zlib.crc32(chunk.astype("<i4"), value)
+        return f"{value:08x}"
 
     def max_token_by_file(self):
         """Pairs of a file's path and its largest token."""
@@ -188,7 +216,7 @@ def chunks(array):
 
 def common_tokenizer(paths):
     """The tokenizer description that these files share, or None if no file has one."""
-    found = {path: read_tokenizer(path) for path in paths}
+    found = {path: read_tokenizer(path) or read_meta(path) for path in paths}
     named = [(path, description) for path, description in found.items() if description]
     for path, description in named[1:]:
         if description != named[0][1]:

@@ -82,6 +82,10 @@ class GPT2Tokenizer(Tokenizer):
         """Text -> a list of tokens; what looks like a special token is text like any other."""
         return self._encoding.encode_ordinary(text)
 
+    def encode_batch(self, texts: list[str], n_threads: int) -> list[list[int]]:
+        """As encode, of several texts, on n_threads threads."""
+        return self._encoding.encode_ordinary_batch(texts, num_threads=n_threads)
+
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """Tokens -> their bytes, which may end within a character."""
         return self._encoding.decode_bytes(self._checked(tokens))

@@ -1,0 +1,127 @@
+"""Texts of any size to token files: tokens go to disk as they come, and are split up at the end.
+
+Which documents are for validation, the last ones, is known only then. So is which characters
+there are: their code points take the tokens' place until then.
+"""
+
+import tempfile
+
+import numpy as np
+
+from npgpt.core.threads import get_threads
+from npgpt.data.prepare import make_folder, validation_count, write_tokenizer_and_report
+from npgpt.data.token_files import open_writer
+from npgpt.data.tokenizer import CharsTokenizer, GPT2Tokenizer, get_tokenizer
+from npgpt.errors import FileError
+
+BATCH = 1 << 22  # characters that are encoded at once
+CHUNK = 1 << 20  # tokens
+CHARS = "chars"
+NO_CHARACTER = 0x110000  # one more than the last code point, for end-of-text
+
+
+class Spool:
+    """The tokens of a stream of pieces (`split_documents`), int32, in a temporary file of a folder.
+
+    `n_tokens` and `n_documents` count them. The file has no name where the system allows it, so
+    that nothing is left of it whatever ends the process.
+    """
+
+    def __init__(self, folder, name):
+        self.name, self.tokenizer = name, None if name == CHARS else get_tokenizer(name)
+        self.n_tokens = self.n_documents = 0
+        self._characters = np.zeros(NO_CHARACTER + 1, bool) if name == CHARS else None
+        self._tokens = tempfile.TemporaryFile(dir=folder)
+        self._starts = tempfile.TemporaryFile(dir=folder)  # int64, of each document
+
+    def close(self):
+        """Remove the temporary files."""
+        self._tokens.close()
+        self._starts.close()
+
+    def take(self, pieces):
+        """Take in all pieces, many at a time."""
+        batch, size = [], 0
+        for piece in pieces:
+            batch.append(piece)
+            size += len(piece[0])
+            if size >= BATCH:
+                self._take_batch(batch)
+                batch, size = [], 0
+        self._take_batch(batch)
+        if self.name == CHARS and self.n_tokens:
+            characters = np.flatnonzero(self._characters[:NO_CHARACTER])
+            self.tokenizer = CharsTokenizer("".join(map(chr, characters)))
+
+    def _take_batch(self, batch):
+        eot = NO_CHARACTER if self.tokenizer is None else self.tokenizer.eot
+        arrays, starts = [], []
+        for (_, begins), ids in zip(batch, self._encode([text for text, _ in batch]), strict=True):
+            if begins:
+                starts.append(self.n_tokens)
+                arrays.append(np.array([eot], "<i4"))
+                self.n_tokens += 1
+            arrays.append(np.asarray(ids, "<i4"))
+            self.n_tokens += len(ids)
+        self.n_documents += len(starts)
+        if arrays:
+            self._tokens.write(np.concatenate(arrays))
+        self._starts.write(np.array(starts, "<i8"))
+
+    def _encode(self, texts):
+        """The tokens of each text."""
+        if self.tokenizer is None:
+            points = [np.frombuffer(text.encode("utf-32-le"), "<i4") for text in texts]
+            for each in points:
+                self._characters[each] = True
+            return points
+        if isinstance(self.tokenizer, GPT2Tokenizer):
+            return self.tokenizer.encode_batch(texts, get_threads())
+        return [self.tokenizer.encode(text) for text in texts]
+
+    def split(self, fraction):
+        """The spans of tokens of `val`, the last documents or the end of one alone, and `train`."""
+        if self.n_documents == 1:
+            cut = self.n_tokens - validation_count(self.n_tokens, fraction)
+        else:
+            first = self.n_documents - validation_count(self.n_documents, fraction)
+            self._starts.seek(8 * first)
+            cut = int.from_bytes(self._starts.read(8), "little")
+        return {"val": (cut, self.n_tokens), "train": (0, cut)}
+
+    def write(self, path, start, stop, format):
+        """Write the tokens from start to stop as a token file."""
+        ids = None
+        if self.name == CHARS:
+            ids = np.cumsum(self._characters, dtype="<i4") - 1  # of each code point
+            ids[NO_CHARACTER] = self.tokenizer.eot
+        with open_writer(path, stop - start, format) as append:
+            self._tokens.seek(4 * start)
+            for i in range(start, stop, CHUNK):
+                chunk = np.frombuffer(self._tokens.read(4 * min(CHUNK, stop - i)), "<i4")
+                append(chunk if ids is None else ids[chunk])
+
+
+def write_stream(pieces, name, tokenizer, folder, fraction, format, what):
+    """Write NAME_val.bin and NAME_train.bin of pieces, with the tokenizer's description.
+
+    Raises FileError, which begins with `what`, where there is no text.
+    """
+    make_folder(folder)
+    validation_count(2, fraction)  # raises for a bad one before all the work
+    try:
+        spool = Spool(folder, tokenizer)
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    try:
+        spool.take(pieces)
+        if not spool.n_tokens:
+            raise FileError(f"{what}: contains no text")
+        for split, (start, stop) in spool.split(fraction).items():
+            path = folder / f"{name}_{split}.bin"
+            spool.write(path, start, stop, format)
+            write_tokenizer_and_report(path, stop - start, spool.tokenizer)
+    except OSError as error:  # of the temporary files
+        raise FileError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    finally:
+        spool.close()
