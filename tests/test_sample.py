@@ -344,7 +344,7 @@ def test_what_the_output_cannot_hold_is_replaced(folder, monkeypatch):
         (["--samples", "0"], "--samples must be at least 1, not 0"),
         (["--tokens", "many"], "argument --tokens/--max-new-tokens: invalid int value"),
         (["--temperature", "-1"], "temperature must be finite and at least 0, not -1.0"),
-        (["--top-k", "0"], "top_k must be at least 1, not 0"),
+        (["--top-k", "0"], "top_k must be an integer of at least 1, not 0"),
         (["--top-p", "1.5"], "top_p must be above 0 and at most 1, not 1.5"),
         (["--repetition-penalty", "0"], "repetition_penalty must be a finite number above 0"),
         (["--seed", "-1"], "seed must be an integer of at least 0, or several, not -1"),

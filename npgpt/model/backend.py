@@ -22,6 +22,11 @@ class NumpyBackend:
 
         self.layers = layers
 
+    def __reduce__(self):
+        """Pickle and copy all but npgpt's own layers, which are modules."""
+        own = type(self)().layers
+        return type(self), (), None if self.layers is own else {"layers": self.layers}
+
     def check(self, precision, weight_format):
         """Raise ArgumentError unless this precision and weight format are supported."""
         for what, name, backends in (

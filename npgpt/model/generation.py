@@ -23,29 +23,32 @@ def stream_tokens(
     V = model.config.vocab_size
     if not 0 <= temperature < float("inf"):
         raise ArgumentError(f"temperature must be finite and at least 0, not {temperature!r}")
-    if top_k is not None and top_k < 1:
-        raise ArgumentError(f"top_k must be at least 1, not {top_k!r}")
+    for name, value, lowest in (("top_k", top_k, 1), ("max_new_tokens", max_new_tokens, 0)):
+        if value is None and name == "top_k":
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < lowest:
+            raise ArgumentError(f"{name} must be an integer of at least {lowest}, not {value!r}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ArgumentError(f"top_p must be above 0 and at most 1, not {top_p!r}")
     if not 0 < repetition_penalty < float("inf"):
         raise ArgumentError(
             f"repetition_penalty must be a finite number above 0, not {repetition_penalty!r}"
         )
-    if max_new_tokens < 0:
-        raise ArgumentError(f"max_new_tokens must be at least 0, not {max_new_tokens!r}")
     if stop is not None and stop not in range(V):
         raise ArgumentError(f"stop must be a token from 0 to {V - 1}, not {stop!r}")
-    try:
-        rng = np.random.default_rng(seed)
+    tokens = checked_ids("tokens", tokens, V)
+    try:  # a row's numbers are the same whatever number of rows there is
+        sequence = np.random.SeedSequence(seed)
+        rngs = [np.random.default_rng(s) for s in (sequence, *sequence.spawn(len(tokens) - 1))]
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"seed must be an integer of at least 0, or several, not {seed!r}"
         ) from error
-    tokens = checked_ids("tokens", tokens, V)
 
     def sample_next(logits, present):
         logits = apply_repetition_penalty(logits, present, repetition_penalty)
-        return sample_tokens(logits, temperature, top_k, top_p, rng)
+        uniform = np.array([rng.random() for rng in rngs])  # (B,)
+        return sample_tokens(logits, temperature, top_k, top_p, uniform)
 
     return generate_tokens(model, tokens, max_new_tokens, sample_next, stop, cache)
 
@@ -90,14 +93,14 @@ def apply_repetition_penalty(logits, present, penalty):
     return np.where(present, np.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
-def sample_tokens(logits, temperature, top_k, top_p, rng):
-    """Sample one token per row: logits (B, V) -> tokens (B,)."""
+def sample_tokens(logits, temperature, top_k, top_p, uniform):
+    """Sample one token per row: logits (B, V), uniform (B,) numbers from 0 to 1 -> tokens (B,)."""
     if not np.isfinite(logits).all():
         raise ArgumentError("the model's logits must be finite: it has diverged")
     if temperature == 0:
         return logits.argmax(-1)
     cumulative = filtered_weights(logits, temperature, top_k, top_p).cumsum(-1)  # (B, V)
-    point = rng.random((len(logits), 1)) * cumulative[:, -1:]  # (B, 1), in [0, total)
+    point = uniform[:, None] * cumulative[:, -1:]  # (B, 1), in [0, total)
     return (cumulative <= point).sum(-1)
 
 

@@ -80,14 +80,22 @@ class GPT2:
         self.config = config
         self.backend = make_backend(backend, precision, weight_format)
         self.recompute, self.precision, self.weight_format = recompute, precision, weight_format
-        # Kernels reuse buffers across steps and models. They are freed when this model is
-        # collected, for all models: another one allocates what it needs anew.
-        weakref.finalize(self, self.backend.free_memory)
+        self._free_memory_when_collected()
         self.params: Parameters = Parameters.init(config, seed) if params is None else params
         self._quantized = quantize_weights(self.params, weight_format)
         self.grads: Parameters | None = None
         self.optimizer: Optimizer | None = None
         self.tokenizer: Tokenizer | None = None
+
+    def _free_memory_when_collected(self) -> None:
+        # Kernels reuse buffers across steps and models. They are freed for all models: another one
+        # allocates what it needs anew.
+        weakref.finalize(self, self.backend.free_memory)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Complete a copy, by copy.deepcopy or pickle."""
+        self.__dict__.update(state)
+        self._free_memory_when_collected()
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str], **options: Any) -> GPT2:

@@ -187,7 +187,7 @@ def test_drawn_tokens_follow_the_weights(rng):
     logits = np.tile(LOGITS, (20000, 1))
     for options in ((1.0, None, None), (0.5, None, None), (1.0, 3, None), (1.0, None, 0.8)):
         weights = filtered_weights(LOGITS, *options)[0]
-        tokens = sample_tokens(logits, *options, rng)
+        tokens = sample_tokens(logits, *options, rng.random(20000))
         assert tokens.shape == (20000,)
         counts = np.bincount(tokens, minlength=5)
         np.testing.assert_allclose(counts / 20000, weights / weights.sum(), atol=0.015)
@@ -196,21 +196,30 @@ def test_drawn_tokens_follow_the_weights(rng):
 
 @pytest.mark.parametrize("point", [0.0, 0.5, 1 - 2**-53])
 def test_what_weighs_nothing_is_never_drawn_at_either_end(point, rng):
-    class Fixed:
-        def random(self, shape):
-            return np.full(shape, point)
-
     logits = rng.standard_normal((1000, 11)) * 5
     for options in ((1.0, 4, None), (1.0, None, 0.6), (0.01, None, None)):
-        tokens = sample_tokens(logits, *options, Fixed())
+        tokens = sample_tokens(logits, *options, np.full(1000, point))
         drawn = np.take_along_axis(filtered_weights(logits, *options), tokens[:, None], -1)
         assert (drawn > 0).all()
+
+
+def test_a_sample_does_not_depend_on_how_many_are_drawn(model):
+    four = model.generate([[1, 2, 3]] * 4, 12, seed=7)
+    assert len(np.unique(four, axis=0)) > 1
+    for B in (1, 2):
+        np.testing.assert_array_equal(model.generate([[1, 2, 3]] * B, 12, seed=7), four[:B])
+
+
+@pytest.mark.parametrize("options", [{"top_k": 2.5}, {"top_k": True}, {"max_new_tokens": 2.5}])
+def test_a_count_that_is_no_integer_is_refused(model, options):
+    with pytest.raises(ArgumentError, match=f"{[*options][0]} must be an integer of at least"):
+        model.generate([[1]], **{"max_new_tokens": 3, **options})
 
 
 def test_tiny_temperatures_take_the_likeliest(rng):
     logits = rng.standard_normal((50, 7)).astype(np.float32)
     for temperature in (0, 1e-300, 5e-324):
-        tokens = sample_tokens(logits, temperature, None, None, rng)
+        tokens = sample_tokens(logits, temperature, None, None, rng.random(50))
         np.testing.assert_array_equal(tokens, logits.argmax(-1))
 
 
@@ -243,7 +252,7 @@ def test_a_diverged_model_does_not_generate(model):
         ({"temperature": -1}, "temperature must be finite and at least 0, not -1"),
         ({"temperature": float("nan")}, "temperature must be"),
         ({"temperature": float("inf")}, "temperature must be"),
-        ({"top_k": 0}, "top_k must be at least 1, not 0"),
+        ({"top_k": 0}, "top_k must be an integer of at least 1, not 0"),
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, not 0.0"),
         ({"top_p": 1.1}, "top_p must be"),
         ({"top_p": float("nan")}, "top_p must be"),
@@ -255,7 +264,7 @@ def test_a_diverged_model_does_not_generate(model):
         ({"stop": "a"}, "stop must be"),
         ({"seed": -1}, "seed must be an integer of at least 0, or several, not -1"),
         ({"seed": "a"}, "seed must be"),
-        ({"max_new_tokens": -1}, "max_new_tokens must be at least 0, not -1"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be an integer of at least 0, not -1"),
         ({"tokens": [[13]]}, "tokens must be from 0 to 12"),
         ({"tokens": [[]]}, "tokens must be integers"),
         ({"tokens": [1, 2]}, "tokens must be integers"),

@@ -1,5 +1,8 @@
 """The model: shapes, training, and what it refuses."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -178,3 +181,19 @@ def test_clipping_scales_the_gradients_to_the_norm(rng):
         same.grads.flat[:] /= 3
         assert same.update(1e-2, clip=norm) == pytest.approx(norm / 3, rel=1e-6)
         np.testing.assert_allclose(model.params.flat, same.params.flat, atol=1e-7)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_trains_on_as_the_model_does_and_apart_from_it(model, copied):
+    x = np.arange(6).reshape(2, 3) % model.config.vocab_size
+    model.forward_backward(x, x)
+    model.update(1e-2)
+    other = copied(model)
+    assert other.layers is model.layers
+    for each in (other, model):  # first the copy: it must not change the model
+        each.forward_backward(x, x)
+        each.update(1e-2)
+    np.testing.assert_array_equal(other.params.flat, model.params.flat)
+    assert other.optimizer.updates == model.optimizer.updates == 2
+    assert not np.shares_memory(other.params.flat, model.params.flat)
+    assert np.shares_memory(other.params.wte, other.params.flat)
