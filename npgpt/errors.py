@@ -12,6 +12,10 @@ class ArgumentError(NpgptError):
     """An argument, option or setting that cannot be used."""
 
 
+class StateError(ArgumentError):
+    """A saved state that no run can have: the file that holds it is damaged."""
+
+
 class FileError(NpgptError):
     """A file that cannot be read, written, fetched or understood."""
 

@@ -1,5 +1,6 @@
 """File access with one-sentence errors and atomic writes; the cache of downloads."""
 
+import json
 import os
 import stat
 from contextlib import contextmanager, suppress
@@ -11,12 +12,14 @@ from npgpt.errors import FileError
 
 HEADER_WORDS = 256
 HEADER_BYTES = 4 * HEADER_WORDS
+LARGEST_JSON = 1 << 24  # bytes
 PARTIAL = ".partial"  # ends the name of what is not complete yet
 
 
 @contextmanager
 def open_for_reading(path):
     """Open a regular file for reading -> file, size in bytes."""
+    check_path(path)
     try:
         mode = os.stat(path).st_mode
         check_regular(mode, path)  # opening a pipe would block
@@ -32,6 +35,30 @@ def check_regular(mode, path):
         raise FileError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}")
 
 
+def check_path(path):
+    """Raise FileError for a path that no file can have: with a NUL or half a character in it."""
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise FileError(f"{os.fspath(path)!r}: not a path that a file can have")
+
+
+def read_json(path, largest=LARGEST_JSON):
+    """Read a JSON file of up to `largest` bytes, an object -> a dict."""
+    with open_for_reading(path) as (file, size):
+        if size > largest:
+            raise FileError(f"{path}: {size} bytes, but {largest} are the most")
+        try:
+            content = json.loads(file.read())
+        except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
+            raise FileError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise FileError(f"{path}: must hold a JSON object")
+    return content
+
+
 def read_text(path):
     """Read a UTF-8 file -> str."""
     with open_for_reading(path) as (file, _):
@@ -44,6 +71,7 @@ def read_text(path):
 @contextmanager
 def atomic_write(path):
     """Open a file for writing; it gets its name only once completely written and synced."""
+    check_path(path)
     target = Path(os.path.realpath(path))
     partial = target.with_name(f"{target.name}.{os.getpid()}{PARTIAL}")
     try:

@@ -9,7 +9,13 @@ import sys
 
 from npgpt.cli import Parser, add_batch_size, add_seq_len, program
 from npgpt.errors import TrainingError
-from npgpt.training.settings import FIELDS, make_settings, read_toml, unknown_setting_message
+from npgpt.training.settings import (
+    FIELDS,
+    ON_RESUME,
+    make_settings,
+    read_toml,
+    unknown_setting_message,
+)
 from npgpt.training.train import train
 
 
@@ -20,7 +26,7 @@ def parse(argv, prog):
     parser.add_argument(
         "--resume",
         metavar="RUN",
-        help="continue this run; of the settings, only --steps may be given",
+        help=f"continue this run; of the settings, only these may change: {', '.join(ON_RESUME)}",
     )
     for name, field in FIELDS.items():
         kind = {"type": field.type, "metavar": field.type.__name__.upper()}

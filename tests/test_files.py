@@ -6,7 +6,7 @@ import tempfile
 import pytest
 
 from npgpt import FileError
-from npgpt.files import atomic_write, open_for_reading
+from npgpt.files import atomic_write, open_for_reading, read_json
 
 
 def read(path):
@@ -103,3 +103,32 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
         with atomic_write(tmp_path / "f") as file:
             file.write(b"x" * 100_000)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\0", "\ud800.bin"])
+def test_a_path_that_no_file_can_have_is_one_sentence(tmp_path, name):
+    for opened in (open_for_reading, atomic_write):
+        with pytest.raises(FileError, match="not a path that a file can have") as caught:
+            with opened(os.path.join(tmp_path, name)):
+                pass
+        str(caught.value).encode()  # can be printed
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[" * 200_000, "not JSON"),
+        (b'{"a": 1' + 5000 * b"0" + b"}", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[]", "must hold a JSON object"),
+        (b'{"a": "' + 100 * b"x" + b'"}', "109 bytes, but 100 are the most"),
+    ],
+)
+def test_json_is_read_within_its_limits(tmp_path, content, words):
+    path = tmp_path / "some.json"
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=f"some.json: {words}"):
+        read_json(path, 100 if b"x" in content else 1 << 24)
+    path.write_text('{"a": [1]}')
+    assert read_json(path) == {"a": [1]}

@@ -1,6 +1,5 @@
 """The program `npgpt train`: its options, its settings files, its sentences, its exit statuses."""
 
-import json
 import os
 import re
 import shutil
@@ -257,30 +256,24 @@ def test_a_read_only_folder_is_one_sentence(tmp_path, tokens, capsys):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX's limits")
-def test_a_log_that_fills_the_disk_ends_the_run_and_it_goes_on(tmp_path, tokens, capsys):
+def test_a_log_that_cannot_be_written_is_a_warning_and_the_run_goes_on(tmp_path, tokens, capsys):
     import resource
 
-    def parameters(run):
-        return npgpt.GPT2.from_pretrained(run).params.flat
-
     values = {**SMALL, "train": str(tokens), "steps": 300, "checkpoint_every": 20}
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole, limited = tmp_path / "whole", tmp_path / "limited"
     assert main([*as_options(values), "--run", str(whole)]) == 0
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = (whole / "log.jsonl").stat().st_size
     assert size > 1.2 * max(f.stat().st_size for f in whole.rglob("step_*/*"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(0.9 * size), limits[1]))  # of one file
     try:
-        assert main([*as_options(values), "--run", str(broken)]) == 2
+        assert main([*as_options(values), "--run", str(limited)]) == 0
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    shown = capsys.readouterr().err
-    assert f"error: {broken / 'log.jsonl'}: cannot be written: File too large\n" in shown
-    assert 200 < checkpoint_steps(broken)[-1] < 300
-    assert main(["--resume", str(broken)]) == 0
-    np.testing.assert_array_equal(parameters(broken), parameters(whole))
-    steps = [json.loads(line)["step"] for line in (broken / "log.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, 301))
+    warning = f"warning: {limited / 'log.jsonl'}: cannot be written: File too large\n"
+    assert capsys.readouterr().err.count(warning) == 1
+    parameters = [npgpt.GPT2.from_pretrained(run).params.flat for run in (limited, whole)]
+    np.testing.assert_array_equal(*parameters)
 
 
 def test_the_exit_status_of_a_run_that_diverged_is_1(monkeypatch, capsys):

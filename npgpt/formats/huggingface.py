@@ -16,11 +16,10 @@ from npgpt.core.config import GPT2Config
 from npgpt.core.parameters import BLOCK_NAMES, Parameters, parameter_shapes
 from npgpt.data.tokenizer import description_path, tokenizer_from_description, write_tokenizer
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import atomic_write, open_for_reading
+from npgpt.files import atomic_write, open_for_reading, read_json
 from npgpt.formats.llmc import check_finite, read_bfloat16
 
 CONFIG, MODEL, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-LARGEST_JSON = 1 << 24  # bytes
 SIZES = {
     "n_positions": "block_size",
     "vocab_size": "vocab_size",
@@ -106,20 +105,6 @@ def read_config(path):
     if config.get("n_inner") not in (None, 4 * sizes.n_embd):
         raise FileError(f"{path}: n_inner must be {4 * sizes.n_embd}, not {config['n_inner']!r}")
     return sizes
-
-
-def read_json(path):
-    """Read a small JSON file -> a dict."""
-    with open_for_reading(path) as (file, size):
-        if size > LARGEST_JSON:
-            raise FileError(f"{path}: {size} bytes, but {LARGEST_JSON} are the most")
-        try:
-            content = json.load(file)
-        except (ValueError, RecursionError) as error:
-            raise FileError(f"{path}: not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise FileError(f"{path}: must hold a JSON object")
-    return content
 
 
 def model_files(path):

@@ -1,13 +1,12 @@
 """The losses that PyTorch printed for a debug state: where they are, and their JSON format."""
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from npgpt.core.config import PUBLISHED
 from npgpt.errors import FileError
-from npgpt.files import open_for_reading
+from npgpt.files import read_json
 
 # What PyTorch printed for gpt2_124M_debug_state.bin, as llm.c's test_gpt2.c has it.
 LOSSES_124M = [
@@ -56,13 +55,9 @@ def find_losses(state_path, state, path=None):
 
 def read_losses(path):
     """Read {"losses": [...], "lr": ..., "weight_decay": ...}; FileError where it is not that."""
-    with open_for_reading(path) as (file, _):
-        try:
-            content = json.loads(file.read())
-        except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
-            raise FileError(f"{path}: not JSON: {error}") from error
+    content = read_json(path)
     keys = {"losses", "lr", "weight_decay"}
-    if not isinstance(content, dict) or set(content) != keys:
+    if set(content) != keys:
         raise FileError(f"{path}: must be an object with the keys losses, lr and weight_decay")
     losses, lr, weight_decay = content["losses"], content["lr"], content["weight_decay"]
     if not isinstance(losses, list) or not losses or not all(map(is_number, losses)):

@@ -2,12 +2,15 @@
 
 `model.bin` has the weights (llm.c's version 3). `state.bin` has the moments: a header of 256 int32
 (magic 20261122, version 1, the parameter count's low 31 bits, its high bits), then each as float32.
-`state.json` has everything else that an exact resumption needs.
+`state.json` has everything else that an exact resumption needs, and the CRC-32 of both files, which
+is verified before a run is resumed.
 """
 
 import json
+import math
 import os
 import shutil
+import zlib
 from pathlib import Path
 
 from npgpt.core.parameters import Parameters, count_parameters
@@ -22,11 +25,14 @@ from npgpt.files import (
     pack_header,
     read_header,
     read_into,
+    read_json,
 )
 from npgpt.formats.llmc import read_checkpoint, write_checkpoint
 
 MAGIC = 20261122
 CHECKPOINTS = "checkpoints"
+CHECKSUMS = "crc32"  # their key in state.json
+CHUNK = 1 << 20  # bytes
 
 
 def checkpoint_folder(run, step):
@@ -59,7 +65,6 @@ def save_checkpoint(folder, params, tokenizer, state):
     all its other values, which must be JSON-serializable, to state.json.
     """
     moments = [value for value in state.values() if isinstance(value, Parameters)]
-    rest = {key: value for key, value in state.items() if not isinstance(value, Parameters)}
     partial = folder.with_name(folder.name + PARTIAL)
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -68,8 +73,7 @@ def save_checkpoint(folder, params, tokenizer, state):
         if tokenizer is not None:
             write_tokenizer(partial / "model.bin", tokenizer)
         write_moments(partial / "state.bin", params.config, moments)
-        with atomic_write(partial / "state.json") as file:
-            file.write(json.dumps(rest, indent=1).encode())
+        write_state(partial, {**state, CHECKSUMS: file_checksums(partial)})
         sync(partial)
         os.rename(partial, folder)
         sync(folder.parent)
@@ -77,6 +81,53 @@ def save_checkpoint(folder, params, tokenizer, state):
         raise FileError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # already renamed, or the write failed
+
+
+def update_checkpoint(folder, state):
+    """Replace state.json in a checkpoint of the same step, atomically."""
+    written = read_state(folder)
+    if written["val_loss"] != state["val_loss"]:
+        write_state(folder, {**state, CHECKSUMS: written.get(CHECKSUMS)})
+
+
+def file_checksums(folder):
+    """File name -> CRC-32, 8 hexadecimal digits, of a checkpoint's two binary files."""
+    checksums = {}
+    for name in ("model.bin", "state.bin"):
+        value = 0
+        with open_for_reading(folder / name) as (file, _):
+            while chunk := file.read(CHUNK):
+                value = zlib.crc32(chunk, value)
+        checksums[name] = f"{value:08x}"
+    return checksums
+
+
+def verify_checkpoint(folder, state):
+    """Raise FileError where a file is not as it was written; those of 0.1.0 have no checksums."""
+    expected = state.get(CHECKSUMS)
+    for name, found in file_checksums(folder).items() if expected else ():
+        if found != expected.get(name):
+            raise FileError(
+                f"{folder / name}: damaged: its CRC-32 is {found}, not {expected.get(name)} as it"
+                " was written"
+            )
+
+
+def way_back(folder):
+    """What to do where a checkpoint is damaged, in words."""
+    earlier = [
+        path for path in sorted(folder.parent.glob("step_*[0-9]")) if path.name < folder.name
+    ]
+    if not earlier:
+        return "there is no earlier checkpoint"
+    return f"remove {folder} to continue from {earlier[-1].name}"
+
+
+def write_state(folder, state):
+    """Write state.json: all of the dict `state` but for its Parameters."""
+    rest = {key: value for key, value in state.items() if not isinstance(value, Parameters)}
+    with atomic_write(folder / "state.json") as file:
+        file.write(json.dumps(rest, indent=1).encode())
 
 
 def sync(folder):
@@ -100,23 +151,33 @@ def remove_checkpoint(folder):
 
 
 def load_checkpoint(folder, moment_names):
-    """Read a checkpoint -> Parameters, state; state[name] is Parameters for moment_names."""
-    params, state = read_checkpoint(folder / "model.bin"), read_state(folder)
-    read = read_moments(folder / "state.bin", params.config, len(moment_names))
+    """Read a checkpoint -> Parameters, state; state[name] is Parameters for moment_names.
+
+    Raises FileError where anything in it is damaged, with the earlier checkpoint's name.
+    """
+    try:
+        params, state = read_checkpoint(folder / "model.bin"), read_state(folder)
+        read = read_moments(folder / "state.bin", params.config, len(moment_names))
+        verify_checkpoint(folder, state)
+    except FileError as error:
+        raise FileError(f"{error}; {way_back(folder)}") from error
     return params, {**state, **dict(zip(moment_names, read, strict=True))}
 
 
 def read_state(folder):
-    """Read state.json -> a dict with "step", "val_loss", ..."""
+    """Read state.json -> a dict with "step", "val_loss", ...; FileError where no run has such."""
     path = folder / "state.json"
-    with open_for_reading(path) as (file, _):
-        try:
-            state = json.load(file)
-            numbers = state["step"], state["val_loss"] or 0
-            if not all(isinstance(number, (int, float)) for number in numbers):
-                raise ValueError("step and val_loss must be numbers")
-        except (ValueError, KeyError, TypeError) as error:
-            raise FileError(f"{path}: the state is damaged: {error}") from error
+    state = read_json(path)
+    try:
+        step, val_loss = state["step"], state["val_loss"]
+    except KeyError as error:
+        raise FileError(f"{path}: the state is damaged: it has no {error}") from error
+    if isinstance(step, bool) or not isinstance(step, int) or not 0 < step < 2**53:
+        raise FileError(f"{path}: the state is damaged: step must be an integer, not {step!r:.50}")
+    if val_loss is not None and not (isinstance(val_loss, float) and math.isfinite(val_loss)):
+        raise FileError(
+            f"{path}: the state is damaged: val_loss must be a number or null, not {val_loss!r:.50}"
+        )
     return state
 
 

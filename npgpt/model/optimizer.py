@@ -2,9 +2,11 @@
 
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+
 from npgpt.core.parameters import Parameters, count_parameters
 from npgpt.core.threads import FLOPS_PER_BYTE
-from npgpt.errors import ArgumentError
+from npgpt.errors import ArgumentError, StateError
 
 DECAYED_PARAMS = ("matrices", "all")
 # Bytes of memory traffic per parameter, float32: p, g, m and v are read, p, m and v written.
@@ -91,8 +93,19 @@ class AdamW:
         return {"updates": self.updates, "m": m, "v": v}
 
     def restore(self, state):
-        """Restore what `state` returned; other keys of the dict are ignored."""
-        self.updates, self.m, self.v = state["updates"], state["m"], state["v"]
+        """Restore what `state` returned; other keys of the dict are ignored.
+
+        Raises StateError for a state that no run can have.
+        """
+        updates, m, v = state["updates"], state["m"], state["v"]
+        if isinstance(updates, bool) or not isinstance(updates, int) or not 0 <= updates < 2**53:
+            raise StateError(f"updates must be an integer from 0, not {updates!r}")
+        for name, moment in (("m", m), ("v", v)):
+            if not np.isfinite(moment.flat).all():
+                raise StateError(f"{name} has numbers that are not finite")
+        if v.flat.min(initial=0) < 0:
+            raise StateError("v, an average of squares, has negative numbers")
+        self.updates, self.m, self.v = updates, m, v
 
     @staticmethod
     def state_bytes(config):

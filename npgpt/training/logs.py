@@ -1,7 +1,8 @@
 """A run's logs: log.jsonl, main.log (in llm.c's format), samples/ and TensorBoard's files."""
 
 import json
-from contextlib import suppress
+import sys
+from contextlib import contextmanager, suppress
 
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import atomic_write, open_for_reading
@@ -12,7 +13,7 @@ class RunLogs:
 
     def __init__(self, folder, step, tensorboard=False):
         """Continue the logs from a step; later entries are dropped."""
-        self.folder, self.board = folder, None
+        self.folder, self.board, self.warned = folder, None, set()
         self._filter_log("log.jsonl", lambda line: step > 0 and json.loads(line)["step"] <= step)
         self._filter_log("main.log", lambda line: step > 0 and main_log_step(line) <= step)
         if tensorboard:
@@ -38,8 +39,24 @@ class RunLogs:
 
     def sample(self, step, text):
         """Write a step's sample to a file of its own."""
-        with atomic_write(self.folder / "samples" / f"step_{step:08d}.txt") as file:
+        path = self.folder / "samples" / f"step_{step:08d}.txt"
+        with self._warning(path), atomic_write(path) as file:
             file.write(text.encode("utf-8", "replace"))
+
+    @contextmanager
+    def _warning(self, path):
+        """Context that turns an error of writing into a warning: training is worth more than a log.
+
+        Each file is warned of once.
+        """
+        try:
+            yield
+        except (OSError, FileError) as error:
+            if path not in self.warned:
+                self.warned.add(path)
+                reason = error if isinstance(error, FileError) else error.strerror or error
+                with suppress(OSError):
+                    print(f"warning: {path}: cannot be written: {reason}", file=sys.stderr)
 
     def _log(self, entry, line):
         """Append an entry to log.jsonl and a line, in llm.c's format, to main.log."""
@@ -51,11 +68,11 @@ class RunLogs:
 
     def _append(self, name, text):
         path = self.folder / name
-        try:
-            with open(path, "a", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(text + "\n")
-        except OSError as error:
-            raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+        with (
+            self._warning(path),
+            open(path, "a", encoding="utf-8", errors="surrogateescape") as file,
+        ):
+            file.write(text + "\n")
 
     def _filter_log(self, name, wanted):
         """Keep only the complete lines that wanted(line) is true for."""
@@ -65,7 +82,7 @@ class RunLogs:
             with open_for_reading(path) as (file, _):
                 lines = file.read().decode("utf-8", "replace").splitlines(keepends=True)
             for line in lines:  # without a last line that a killed process left incomplete
-                with suppress(ValueError, KeyError, TypeError, IndexError):
+                with suppress(ValueError, KeyError, TypeError, IndexError, RecursionError):
                     if line.endswith("\n") and wanted(line):
                         kept.append(line)
             with atomic_write(path) as file:

@@ -10,6 +10,10 @@ from contextlib import closing, contextmanager, suppress
 from npgpt.errors import FileError, NpgptError, TrainingError
 from npgpt.training.progress import Progress
 
+# Ctrl-C; the end that kill asks for; a terminal that is closed, which Windows does not tell of
+STOPPING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 SAME_SIGNAL = 1.0  # seconds within which a second signal counts as the first, sent twice
 
 
@@ -17,24 +21,33 @@ def train_loop(run, trainer):
     """Train until the run is done or a signal comes -> the last Update or None, the signal or 0.
 
     The final state is saved as a checkpoint. Raises TrainingError where the loss is NaN or
-    infinite, after saving the last finite state.
+    infinite, after saving the last finite state. Whatever else ends the run, as a validation
+    without enough memory or a second Ctrl-C, what has been trained is saved first.
     """
     s, update = run.settings, None
     progress = Progress(trainer.step, s.steps, s.tokens_per_step)
     with closing(progress), stop_on_signal() as stopped:
         try:
-            if trainer.step == 0:
-                validate_and_sample(run, trainer, progress)
+            validate_and_sample(run, trainer, progress)  # of a resumed run what was still due
+            if trainer.step:
+                run.save(trainer)
             while not (trainer.done or stopped):
                 update = trainer.update()
                 run.logs.update(update, s.tokens_per_step)
                 progress.update(update)
-                is_best = validate_and_sample(run, trainer, progress)
-                if is_best or is_due(s.checkpoint_every, trainer.step):
+                due = is_due(s.checkpoint_every, trainer.step)
+                if due:  # before anything that may fail
+                    run.save(trainer)
+                if validate_and_sample(run, trainer, progress) or due:
                     run.save(trainer)
                     draw_loss_curve(run, progress)
         except TrainingError as error:
             raise TrainingError(f"{error}; {save_if_finite(run, trainer)}") from error
+        except BaseException:
+            if trainer.step and trainer.updates_whole:
+                with suppress(Exception):  # the first error is the one to be told
+                    run.save(trainer)
+            raise
         if trainer.step:
             run.save(trainer)
         draw_loss_curve(run, progress)
@@ -44,7 +57,7 @@ def train_loop(run, trainer):
 def validate_and_sample(run, trainer, progress):
     """Validate and sample if due -> whether the validation loss is the best so far."""
     s, step, is_best = run.settings, trainer.step, False
-    if trainer.data.val and is_due(s.val_every, step, s.steps):
+    if trainer.data.val and trainer.val_loss is None and is_due(s.val_every, step, s.steps):
         val_loss = trainer.validate()
         is_best = trainer.validations_since_best == 0 and step > 0
         run.logs.validation(step, val_loss)
@@ -85,7 +98,7 @@ def draw_loss_curve(run, progress):
 
 @contextmanager
 def stop_on_signal():
-    """Yield a list that receives the first SIGINT or SIGTERM; a later one raises KeyboardInterrupt.
+    """Yield a list that receives the first signal of STOPPING; a later one is a KeyboardInterrupt.
 
     Within SAME_SIGNAL seconds it is taken for the same one: `timeout` sends it twice.
     """
@@ -104,7 +117,7 @@ def stop_on_signal():
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in STOPPING}
     try:
         yield stopped
     finally:

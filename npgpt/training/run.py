@@ -1,10 +1,11 @@
 """A run's folder: its settings, logs and checkpoints, and one process at a time.
 
-It holds settings.toml, log.jsonl, main.log, loss.png, samples/, lock and checkpoints/, where each
-step_00000500/ is a checkpoint.
+It holds settings.toml, changes.jsonl (what was changed as it was resumed), log.jsonl, main.log,
+loss.png, samples/, lock and checkpoints/, where each step_00000500/ is a checkpoint.
 """
 
 import dataclasses
+import json
 import os
 import shutil
 from pathlib import Path
@@ -18,9 +19,10 @@ from npgpt.formats.run_checkpoint import (
     checkpoint_steps,
     remove_checkpoint,
     save_checkpoint,
+    update_checkpoint,
 )
 from npgpt.training.logs import RunLogs, summary_writer_class
-from npgpt.training.settings import RENAMED, as_toml, make_settings, read_toml
+from npgpt.training.settings import ON_RESUME, RENAMED, as_toml, make_settings, read_toml
 
 SETTINGS = "settings.toml"
 
@@ -28,11 +30,13 @@ SETTINGS = "settings.toml"
 class Run:
     """The folder of one run, locked by this process until close(); `create` or `reopen` it.
 
-    `settings` are its Settings; `logs` its RunLogs, None before `start_from`.
+    `settings` are its Settings, `settings_before` those it was reopened with before any changed;
+    `logs` its RunLogs, None before `start_from`.
     """
 
     def __init__(self, settings):
         self.settings, self.folder = settings, Path(settings.run)
+        self.settings_before = settings
         self.logs = None
         if settings.tensorboard:
             summary_writer_class()  # raises, before anything is written, if it is missing
@@ -51,7 +55,7 @@ class Run:
                 f"run: {settings.run} already holds a run: continue it with"
                 f" --resume {settings.run}, or choose another folder"
             )
-        run = cls(settings)
+        run = cls(with_absolute_paths(settings))
         try:
             run._write_settings()
         except BaseException:
@@ -61,20 +65,26 @@ class Run:
 
     @classmethod
     def reopen(cls, folder, **changes):
-        """Open the run in the folder; of its settings, only `steps` can change."""
+        """Open the run in the folder, with changes to those of its settings that are ON_RESUME."""
         path = Path(folder) / SETTINGS
         if not os.path.exists(path):
             raise FileError(f"{folder}: not a run: it has no {SETTINGS}")
-        if changes.keys() - {"steps"}:
-            others = ", ".join(sorted(changes.keys() - {"steps"}))
-            raise ArgumentError(f"with resume only steps can be given, not {others}")
+        if changes.keys() - set(ON_RESUME):
+            others = ", ".join(sorted(changes.keys() - set(ON_RESUME)))
+            raise ArgumentError(
+                f"with resume only {', '.join(ON_RESUME)} can be given, not {others}"
+            )
         values = {RENAMED.get(key, key): value for key, value in read_toml(path).items()}
         values["run"] = str(folder)  # it may have been moved
-        return cls(dataclasses.replace(make_settings(values, f"{path}: "), **changes))
+        before = make_settings(values, f"{path}: ")
+        run = cls(with_absolute_paths(dataclasses.replace(before, **changes)))
+        run.settings_before = before
+        return run
 
     def start_from(self, step):
         """Continue from `step`: write the settings, and drop later entries from the logs."""
         self._write_settings()
+        self._record_changes(step)
         self.logs = RunLogs(self.folder, step, self.settings.tensorboard)
 
     def close(self):
@@ -92,14 +102,31 @@ class Run:
         return checkpoint_folder(self.folder, step)
 
     def save(self, trainer):
-        """Save the trainer's checkpoint unless it exists, and remove those beyond `keep`."""
+        """Save the trainer's checkpoint, and remove those beyond `keep`.
+
+        Of one that exists already only the validation loss can be new.
+        """
         folder = self.checkpoint_folder(trainer.step)
-        if not folder.exists():
+        if folder.exists():
+            update_checkpoint(folder, trainer.state())
+        else:
             tokenizer = trainer.model.tokenizer and trainer.model.tokenizer.description
             save_checkpoint(folder, trainer.model.params, tokenizer, trainer.state())
         keep = {*self.checkpoint_steps()[-self.settings.keep :], best_step(self.folder)}
         for old in set(self.checkpoint_steps()) - keep:
             remove_checkpoint(self.checkpoint_folder(old))
+
+    def _record_changes(self, step):
+        """Append what settings_before and settings differ in to changes.jsonl, if anything."""
+        before, after = map(dataclasses.asdict, (self.settings_before, self.settings))
+        changed = {key: [before[key], after[key]] for key in after if before[key] != after[key]}
+        if changed:
+            path = self.folder / "changes.jsonl"
+            try:
+                with open(path, "a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": step, "changed": changed}) + "\n")
+            except OSError as error:
+                raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
 
     def _write_settings(self):
         with atomic_write(self.folder / SETTINGS) as file:
@@ -128,6 +155,13 @@ class Run:
                     left.unlink() if left.is_file() else shutil.rmtree(left)
                 except OSError as error:
                     raise FileError(f"{left}: cannot be removed: {error.strerror}") from error
+
+
+def with_absolute_paths(s):
+    """The Settings with their data's paths absolute: a run may be resumed from another folder."""
+    named = {name: getattr(s, name) for name in ("train", "val")}
+    absolute = {name: os.path.abspath(path) for name, path in named.items() if path}
+    return dataclasses.replace(s, **absolute)
 
 
 def check_disk(s, need):

@@ -5,6 +5,7 @@ import difflib
 import json
 import math
 import operator
+import re
 import tomllib
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from npgpt.data.batches import ORDERS
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import open_for_reading
 from npgpt.model.optimizer import DECAYED_PARAMS, OPTIMIZERS
-from npgpt.training.schedules import SCHEDULES
+from npgpt.training.schedules import SCHEDULES, learning_rate
 
 # old name -> new name, for the runs of earlier versions
 RENAMED = {"final_lr": "final_lr_fraction", "decay": "decayed_params"}
@@ -23,6 +24,14 @@ SYNONYMS = {
     "warmup_iters": "warmup", "grad_clip": "clip", "eval_interval": "val_every",
     "eval_iters": "val_batches", "out_dir": "run",
 }  # fmt: skip
+LARGEST_TOML = 1_000_000  # bytes
+MANY_PARTS = re.compile(rb"(?:[\w\"'-]+\s*\.\s*){50}")
+# what a resumed run may change; all else would make it another run
+ON_RESUME = (
+    "train", "val", "steps", "lr", "patience", "val_every", "val_batches", "sample_every",
+    "sample_tokens", "sample_prompt", "checkpoint_every", "keep", "precision", "recompute",
+    "threads", "tensorboard",
+)  # fmt: skip
 ORDER_HELP = "order of batches: " + "; ".join(
     f"{name}: {order.help}" for name, order in ORDERS.items()
 )
@@ -166,6 +175,13 @@ class Settings:
         """The final learning rate as a fraction of lr, by min_lr or by final_lr_fraction."""
         return self.min_lr / self.lr if self.min_lr else self.final_lr_fraction
 
+    def learning_rate(self, step):
+        """The learning rate of update `step`, counted from 0."""
+        final = self.effective_final_lr_fraction
+        return learning_rate(
+            step, self.steps, self.lr, self.warmup, self.schedule, final, self.wsd_decay
+        )
+
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
@@ -178,6 +194,8 @@ def check(field, value):
     if field.type is str and any("\ud800" <= character <= "\udfff" for character in value):
         raise ArgumentError(f"{field.name} must be valid Unicode, not {value!r}")
     limits = field.metadata
+    if field.type in (int, float) and abs(value) > 2**53:
+        raise ArgumentError(f"{field.name} must be from -2^53 to 2^53")
     if limits["choices"] and value not in limits["choices"]:
         raise ArgumentError(
             f"{field.name} must be one of {', '.join(limits['choices'])}, not {value!r}"
@@ -224,11 +242,16 @@ def unknown_setting_message(key, known):
 
 def read_toml(path):
     """Read a TOML file of settings -> a dict; its keys are checked by make_settings."""
-    with open_for_reading(path) as (file, _):
-        try:
-            return tomllib.load(file)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise FileError(f"{path}: not TOML: {error}") from error
+    with open_for_reading(path) as (file, size):
+        if size > LARGEST_TOML:
+            raise FileError(f"{path}: {size} bytes, but {LARGEST_TOML} are the most")
+        content = file.read()
+    if MANY_PARTS.search(content):  # tomllib's time and memory grow with their square
+        raise FileError(f"{path}: a key of more than 50 parts, but settings have one")
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, deep nesting
+        raise FileError(f"{path}: not TOML: {error}") from error
 
 
 def as_toml(settings):

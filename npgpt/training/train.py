@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from npgpt.core.threads import set_threads
 from npgpt.data.tokenizer import read_tokenizer
 from npgpt.data.training_data import TrainingData
-from npgpt.errors import ArgumentError, FileError
-from npgpt.formats.run_checkpoint import load_checkpoint
+from npgpt.errors import ArgumentError, FileError, StateError
+from npgpt.formats.run_checkpoint import load_checkpoint, way_back
 from npgpt.model.gpt2 import GPT2
 from npgpt.model.memory import check_memory
 from npgpt.model.optimizer import OPTIMIZERS
@@ -38,10 +38,11 @@ class Trained(NamedTuple):
 def train(resume: str | Path | None = None, **settings: Any) -> Trained:
     """Train with the given settings (fields of npgpt.training.settings.Settings), or resume a run.
 
-    resume is the folder of a run to continue, bit for bit; then only `steps`, the new total, may be
-    given. `threads` stays in force afterwards, as with set_threads. Raises ArgumentError or
-    FileError for bad arguments before anything is written, and TrainingError where the loss is NaN
-    or infinite: the last finite state is then saved as a checkpoint.
+    resume is the folder of a run to continue, bit for bit; then only some settings may be given,
+    such as `steps`, the new total (npgpt.training.settings.ON_RESUME). `threads` stays in force
+    afterwards, as with set_threads. Raises ArgumentError or FileError for bad arguments before
+    anything is written, and TrainingError where the loss is NaN or infinite: the last finite state
+    is then saved as a checkpoint.
     """
     if resume is None:
         trainer = new_trainer(make_settings(settings))
@@ -53,7 +54,13 @@ def train(resume: str | Path | None = None, **settings: Any) -> Trained:
             trainer = resumed_trainer(run)
         run.start_from(trainer.step)
         print(as_toml(run.settings), end="")
-        s = run.settings
+        s, before = run.settings, run.settings_before
+        if s.steps != before.steps:
+            print(
+                f"note: with {s.steps} steps in all, the learning rate goes on at"
+                f" {s.learning_rate(trainer.step):.2e}; it was"
+                f" {before.learning_rate(trainer.step - 1):.2e} in the last of {before.steps}"
+            )
         if s.threads:
             set_threads(s.threads)
         seconds = estimate_step_seconds(trainer.model, s.B, s.T, s.grad_accum_steps)
@@ -92,6 +99,6 @@ def resumed_trainer(run):
     trainer = Trainer(model, s, data)
     try:
         trainer.restore(state)
-    except (KeyError, TypeError) as error:
-        raise FileError(f"{folder / 'state.json'}: the state is damaged: {error}") from error
+    except (KeyError, TypeError, StateError) as error:
+        raise FileError(f"{folder}: the state is damaged: {error}; {way_back(folder)}") from error
     return trainer

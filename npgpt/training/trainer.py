@@ -13,7 +13,6 @@ from npgpt.layers.crossentropy import IGNORED
 from npgpt.model.optimizer import OPTIMIZERS, clip_scale
 from npgpt.model.text import encode_prompt, generate_text
 from npgpt.training.outliers import Outliers
-from npgpt.training.schedules import learning_rate
 
 
 class Update(NamedTuple):
@@ -50,6 +49,7 @@ class Trainer:
         if s.overfit_one_batch:
             self.fixed_batches = self._next_batches()
         self.step = 0
+        self.updates_whole = True  # no update has been broken off while it changed this state
         self.weights_finite = True  # as far as it is known: the loss of these weights was finite
         self.losses, self.norms = Outliers(), Outliers()
         self.val_loss = self.best_val_loss = None
@@ -63,6 +63,7 @@ class Trainer:
         return {
             "step": self.step,
             "tokens": len(self.data.train),
+            "data": self.data.train.fingerprint,
             "val_loss": self.val_loss,
             "best": self.best_val_loss,  # this key and the next: as in 0.1.0
             "worse": self.validations_since_best,
@@ -79,6 +80,13 @@ class Trainer:
                 f"train: {self.settings.train} has {len(self.data.train)} tokens, but had"
                 f" {state['tokens']} before"
             )
+        if state.get("data", self.data.train.fingerprint) != self.data.train.fingerprint:
+            raise ArgumentError(
+                f"train: {self.settings.train} has as many tokens as before, but others"
+            )
+        for name in ("losses", "norms"):
+            if not all(isinstance(value, float) for value in state[name]):
+                raise TypeError(f"{name} must be numbers")
         self.step, self.val_loss = state["step"], state["val_loss"]
         self.best_val_loss, self.validations_since_best = state["best"], state["worse"]
         self.batches.restore(state["batches"])
@@ -92,28 +100,38 @@ class Trainer:
         is an outlier (skip_loss_z, skip_norm_z), the weights stay, too, but the step counts.
         """
         s, start = self.settings, time.perf_counter()
-        final = s.effective_final_lr_fraction
-        lr = learning_rate(self.step, s.steps, s.lr, s.warmup, s.schedule, final, s.wsd_decay)
-        batches_state, loss = self.batches.state(), 0.0
-        batches = self.fixed_batches if s.overfit_one_batch else self._next_batches()
-        counts = [np.count_nonzero(y != IGNORED) for _, y in batches]
-        for i, ((x, y), count) in enumerate(zip(batches, counts, strict=True)):
-            weight = float(count / sum(counts))  # each target of the update counts alike
-            loss += weight * self.model.forward_backward(x, y, dloss=weight, add=i > 0)
-        norm = self.model.gradient_norm()
+        lr = s.learning_rate(self.step)
+        batches_state = self.batches.state()
+        try:
+            loss = self._forward_backward()
+            norm = self.model.gradient_norm()
+        except BaseException:  # interrupted, or out of memory: the weights are those of before
+            self.batches.restore(batches_state)
+            raise
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.weights_finite = math.isfinite(loss)
             self.batches.restore(batches_state)
             what = f"loss is {loss}" if not math.isfinite(loss) else f"gradients' norm is {norm}"
             raise TrainingError(f"the {what} in step {self.step + 1}: stopped before the update")
+        self.updates_whole = False
         loss_z, norm_z = self.losses.z(loss), self.norms.z(norm)
         skipped = 0 < s.skip_loss_z < loss_z or 0 < s.skip_norm_z < norm_z
         if not skipped:
             scale = clip_scale(norm, s.clip) if s.clip else 1.0
             self.optimizer.update(self.model.params, self.model.grads, lr, scale)
         self.step += 1
-        self.val_loss = None
+        self.val_loss, self.updates_whole = None, True
         return Update(self.step, loss, lr, norm, time.perf_counter() - start, skipped)
+
+    def _forward_backward(self):
+        """The loss of the next update's batches, with their gradients -> a float."""
+        batches = self.fixed_batches if self.settings.overfit_one_batch else self._next_batches()
+        counts = [np.count_nonzero(y != IGNORED) for _, y in batches]
+        loss = 0.0
+        for i, ((x, y), count) in enumerate(zip(batches, counts, strict=True)):
+            weight = float(count / sum(counts))  # each target of the update counts alike
+            loss += weight * self.model.forward_backward(x, y, dloss=weight, add=i > 0)
+        return loss
 
     def _next_batches(self):
         return [self.batches.next() for _ in range(self.settings.grad_accum_steps)]

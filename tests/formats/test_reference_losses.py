@@ -71,7 +71,7 @@ def test_a_named_file_comes_first(tmp_path):
     [
         ("", "not JSON"),
         ("{", "not JSON"),
-        ([1], "must be an object with the keys"),
+        ([1], "must hold a JSON object"),
         ({"losses": [1]}, "must be an object with the keys"),
         ({**GOOD, "beta": 1}, "must be an object with the keys"),
         ({**GOOD, "losses": []}, "losses must be a list"),

@@ -49,6 +49,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(model, tmp_path):
     np.testing.assert_array_equal(m.flat, model.optimizer.m.flat)
     np.testing.assert_array_equal(v.flat, model.optimizer.v.flat)
     assert np.any(m.flat) and np.any(v.flat)
+    assert set(state.pop("crc32")) == {"model.bin", "state.bin"}
     assert state == {**STATE, "updates": 2}
     assert read_tokenizer(folder / "model.bin") == {"name": "bytes"}
     assert npgpt.read_checkpoint(folder / "model.bin").config == model.config
@@ -118,10 +119,55 @@ def test_damaged_moments_are_one_sentence(model, tmp_path, damage, words):
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"step": 1}', '{"step": "1", "updates": 1}', "nul"])
+STEPS = [
+    f'{{"step": {step}, "val_loss": {loss}}}'
+    for step, loss in [
+        ("-1", "null"), ("1.5", "null"), ("NaN", "null"), ("true", "null"),
+        ("1" + 400 * "0", "null"), ("1" + 5000 * "0", "null"), ("1", "NaN"),
+        ("1", "Infinity"), ("1", "{}"), ("1", "[2]"),
+    ]
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"step": 1}', '{"step": "1", "updates": 1}', "nul", "[" * 100_000, *STEPS]
+)
 def test_a_damaged_state_is_one_sentence(model, tmp_path, text):
     save_model(tmp_path / "c", model)
     (tmp_path / "c" / "state.json").write_text(text)
-    with pytest.raises(FileError, match=r"state\.json: the state is damaged: "):
+    with pytest.raises(FileError, match=r"state\.json: .*; there is no earlier checkpoint"):
         load_checkpoint(tmp_path / "c", AdamW.MOMENTS)
     assert json.loads(json.dumps(STATE)) == STATE
+
+
+@pytest.mark.parametrize("name", ["model.bin", "state.bin"])
+def test_a_flipped_bit_is_found_and_the_checkpoint_before_it_named(model, tmp_path, name):
+    for step in (5, 10):
+        save_model(tmp_path / "checkpoints" / f"step_{step:08d}", model)
+    folder = tmp_path / "checkpoints" / "step_00000010"
+    load_checkpoint(folder, AdamW.MOMENTS)
+    content = bytearray((folder / name).read_bytes())
+    content[-1001] ^= 1  # the lowest bit of a number's second byte: nothing else would notice it
+    (folder / name).write_bytes(content)
+    words = f"{name}: damaged: its CRC-32 is .* to continue from step_00000005"
+    with pytest.raises(FileError, match=words):
+        load_checkpoint(folder, AdamW.MOMENTS)
+
+
+def test_a_checkpoint_of_before_there_were_checksums_is_read(model, tmp_path):
+    save_model(tmp_path / "c", model)
+    state = json.loads((tmp_path / "c" / "state.json").read_text())
+    assert set(state.pop("crc32")) == {"model.bin", "state.bin"}
+    (tmp_path / "c" / "state.json").write_text(json.dumps(state))
+    load_checkpoint(tmp_path / "c", AdamW.MOMENTS)
+
+
+def test_only_the_validation_loss_of_a_checkpoint_is_replaced(model, tmp_path):
+    save_model(tmp_path / "c", model)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()}
+    state = run_checkpoint.read_state(tmp_path / "c")
+    run_checkpoint.update_checkpoint(tmp_path / "c", {**state, "val_loss": 0.125})
+    after = {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()}
+    assert run_checkpoint.read_state(tmp_path / "c") == {**state, "val_loss": 0.125}
+    assert {name for name in after if after[name] != before[name]} == {"state.json"}
+    load_checkpoint(tmp_path / "c", AdamW.MOMENTS)

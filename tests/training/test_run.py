@@ -42,19 +42,24 @@ def test_a_run_is_opened_with_the_settings_it_was_made_with(run, settings):
     again.close()
 
 
-def test_only_the_steps_can_be_changed(run, settings):
+def test_what_is_no_other_run_can_be_changed_and_is_recorded(run, settings):
     run.close()
     refused = Run.reopen(settings.run, steps=30)
     refused.close()  # before it began: what it was opened with is forgotten
-    longer = Run.reopen(settings.run, steps=20)
-    longer.start_from(0)
+    longer = Run.reopen(settings.run, steps=20, lr=0.5)
+    longer.start_from(7)
     longer.close()
-    assert longer.settings == Settings(run=settings.run, keep=2, steps=20)
-    with pytest.raises(ArgumentError, match="with resume only steps can be given, not lr"):
-        Run.reopen(settings.run, steps=20, lr=1.0)
+    assert longer.settings == Settings(run=settings.run, keep=2, steps=20, lr=0.5)
+    changed = {"steps": [settings.steps, 20], "lr": [settings.lr, 0.5]}
+    (line,) = (longer.folder / "changes.jsonl").read_text().splitlines()
+    assert json.loads(line) == {"step": 7, "changed": changed}
+    with pytest.raises(ArgumentError, match="with resume only .* can be given, not seed, warmup"):
+        Run.reopen(settings.run, steps=20, warmup=1, seed=3)
     again = Run.reopen(settings.run)
     assert again.settings.steps == 20
+    again.start_from(7)
     again.close()
+    assert (longer.folder / "changes.jsonl").read_text().count("\n") == 1
 
 
 def test_a_folder_with_a_run_is_not_begun_again(run, settings):
@@ -108,10 +113,13 @@ def test_without_validation_the_last_is_the_best(run, params):
     assert best_step(run.folder) == 3 and run.checkpoint_steps() == [2, 3]
 
 
-def test_a_checkpoint_that_is_there_is_not_written_again(run, params):
-    saved(run, params, 1, 3.0)
+def test_a_checkpoint_that_is_there_gets_its_validation_loss_alone(run, params):
+    saved(run, params, 1, None)
+    folder = run.checkpoint_folder(1)
+    before = (folder / "model.bin").stat().st_mtime_ns
     saved(run, params, 1, 4.0)
-    assert json.loads((run.checkpoint_folder(1) / "state.json").read_text())["val_loss"] == 3.0
+    assert json.loads((folder / "state.json").read_text())["val_loss"] == 4.0
+    assert (folder / "model.bin").stat().st_mtime_ns == before
 
 
 def update(step, loss=2.5):

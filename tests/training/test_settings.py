@@ -1,11 +1,12 @@
 """Settings: kinds, limits, unknown keys, and TOML there and back."""
 
 import dataclasses
+import time
 import tomllib
 
 import pytest
 
-from npgpt.errors import ArgumentError, FileError
+from npgpt.errors import ArgumentError, FileError, NpgptError
 from npgpt.training.settings import FIELDS, Settings, as_toml, make_settings, read_toml
 
 
@@ -75,3 +76,29 @@ def test_a_file_that_is_no_toml_is_one_sentence(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(FileError, match=r"bad\.toml: not TOML: "):
         read_toml(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lr = " + "[" * 100_000, "not TOML"),
+        ("steps = 1" + 5000 * "0", "not TOML"),
+        ("steps = 1" + 400 * "0", r"steps must be from -2\^53 to 2\^53"),
+        ("lr = 1" + 400 * "0", r"lr must be from -2\^53 to 2\^53"),
+        ("a." * 20_000 + "b = 1", "a key of more than 50 parts"),
+        ("[" + '"a" . ' * 20_000 + "b]", "a key of more than 50 parts"),
+        ("# " + "x" * 2_000_000, "2000002 bytes, but 1000000 are the most"),
+    ],
+)
+def test_a_file_that_would_take_long_or_overflow_is_one_sentence(tmp_path, text, words):
+    path = tmp_path / "some.toml"
+    path.write_text(text, encoding="utf-8")
+    start = time.perf_counter()
+    with pytest.raises(NpgptError, match=f"some.toml: {words}"):
+        make_settings(read_toml(path), f"{path}: ")
+    assert time.perf_counter() - start < 2
+
+
+def test_a_prompt_of_many_dots_is_no_key(tmp_path):
+    (tmp_path / "some.toml").write_text("sample_prompt = '" + "wait ... " * 60 + "'\n")
+    assert "wait ..." in read_toml(tmp_path / "some.toml")["sample_prompt"]

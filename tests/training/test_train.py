@@ -212,8 +212,42 @@ def test_a_run_can_be_made_longer(tmp_path, tokens):
     longer = train(resume=tmp_path / "run", steps=20)
     whole = train(run=str(tmp_path / "whole"), **tokens, **{**SETTINGS, "schedule": "constant"})
     np.testing.assert_array_equal(longer.model.params.flat, whole.model.params.flat)
-    with pytest.raises(ArgumentError, match="with resume only steps can be given, not lr"):
-        train(resume=tmp_path / "run", lr=1.0)
+    with pytest.raises(ArgumentError, match="with resume only .* can be given, not seed"):
+        train(resume=tmp_path / "run", seed=1)
+
+
+def test_a_run_is_resumed_from_elsewhere_with_its_data_moved(tmp_path, tokens, monkeypatch):
+    whole = train(run=str(tmp_path / "whole"), **tokens, **SETTINGS)
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path)
+    settings = {**SETTINGS, "train": "train.bin", "val": "val.bin", "steps": 10}
+    train(run="run", **settings)
+    monkeypatch.chdir(tmp_path / "away")
+    assert train(resume="../run", steps=15).step == 15
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.bin").rename(tmp_path / "away" / f"{name}.bin")
+        (tmp_path / f"{name}.tokenizer.json").rename(tmp_path / "away" / f"{name}.tokenizer.json")
+    with pytest.raises(FileError, match="train.bin: No such file"):
+        train(resume="../run", steps=20)
+    moved = train(resume="../run", steps=20, train="train.bin", val="val.bin")
+    assert moved.step == whole.step == 20
+
+
+def test_a_run_that_patience_has_ended_goes_on_with_more_of_it(tmp_path, tokens):
+    settings = {**SETTINGS, "val_every": 1, "patience": 1, "lr": 0.5, "steps": 40}
+    ended = train(run=str(tmp_path / "run"), **tokens, **settings)
+    assert ended.early and ended.step < 40
+    assert train(resume=ended.folder).step == ended.step
+    assert train(resume=ended.folder, patience=0, lr=1e-3).step == 40
+
+
+def test_a_learning_rate_that_rises_again_is_told(tmp_path, tokens, capsys):
+    settings = {**SETTINGS, "schedule": "wsd", "lr": 0.01}
+    train(run=str(tmp_path / "run"), **tokens, **settings)
+    capsys.readouterr()
+    train(resume=tmp_path / "run", steps=40)
+    note = "note: with 40 steps in all, the learning rate goes on at 1.00e-02; it was 1.3"
+    assert note in capsys.readouterr().out
 
 
 def test_other_tokens_than_the_run_began_with_are_refused(tmp_path, tokens):
@@ -223,7 +257,7 @@ def test_other_tokens_than_the_run_began_with_are_refused(tmp_path, tokens):
         train(resume=tmp_path / "run", steps=30)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", loop.STOPPING)
 def test_a_signal_finishes_the_step_and_the_run_goes_on(tmp_path, tokens, monkeypatch, number):
     whole = train(run=str(tmp_path / "whole"), **tokens, **SETTINGS)
     update = Trainer.update
@@ -345,7 +379,7 @@ def test_a_state_without_all_that_it_needs_is_one_sentence(tmp_path, tokens):
     state = json.loads(path.read_text())
     del state["norms"]
     path.write_text(json.dumps(state))
-    with pytest.raises(FileError, match="state.json: the state is damaged: 'norms'"):
+    with pytest.raises(FileError, match="step_00000020: the state is damaged: 'norms'"):
         train(resume=run, steps=30)
 
 
@@ -361,6 +395,70 @@ def test_weights_that_are_no_numbers_are_not_kept(tmp_path, tokens, monkeypatch)
     with pytest.raises(TrainingError, match="the last good state is .*step_00000007"):
         train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
     assert checkpoint_steps(tmp_path / "run")[-1] == 7
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("where", ["validate", "sample", "forward_backward"])
+def test_what_fails_after_an_update_loses_nothing(tmp_path, tokens, monkeypatch, where, error):
+    settings = {**tokens, **SETTINGS, "sample_every": 4, "checkpoint_every": 0}
+    whole = train(run=str(tmp_path / "whole"), **settings)
+    owner = npgpt.GPT2 if where == "forward_backward" else Trainer
+    calls, right = itertools.count(), getattr(owner, where)
+
+    def fails(*args, **options):
+        if next(calls) == 3:
+            raise error
+        return right(*args, **options)
+
+    monkeypatch.setattr(owner, where, fails)
+    with pytest.raises(error):
+        train(run=str(tmp_path / "run"), **settings)
+    monkeypatch.undo()
+    steps = checkpoint_steps(tmp_path / "run")
+    log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert steps[-1] == max(json.loads(line)["step"] for line in log)  # all that was done
+    assert content(train(resume=tmp_path / "run").folder) == content(whole.folder)
+
+
+def test_what_fails_within_an_update_of_the_weights_is_not_kept(tmp_path, tokens, monkeypatch):
+    right = npgpt.layers.adamw_update
+    calls = itertools.count()
+
+    def fails(p, *args):
+        if next(calls) == 12:
+            p[: p.size // 2] = 0
+            raise KeyboardInterrupt
+        right(p, *args)
+
+    monkeypatch.setattr(npgpt.kernels, "adamw_update", fails)
+    with pytest.raises(KeyboardInterrupt):
+        train(run=str(tmp_path / "run"), **tokens, **{**SETTINGS, "val_every": 0})
+    monkeypatch.undo()
+    for step in checkpoint_steps(tmp_path / "run"):
+        folder = tmp_path / "run" / "checkpoints" / f"step_{step:08d}"
+        params = npgpt.GPT2.from_pretrained(folder / "model.bin").params
+        assert params.wte.all()
+
+
+def test_other_data_of_the_same_length_is_refused(tmp_path, tokens):
+    train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
+    write_tokens(tokens["train"], [98] * 400)
+    with pytest.raises(ArgumentError, match="has as many tokens as before, but others"):
+        train(resume=tmp_path / "run", steps=30)
+
+
+@pytest.mark.parametrize("damage", [np.nan, -1.0])
+def test_moments_that_no_run_has_are_refused(tmp_path, tokens, damage):
+    run = train(run=str(tmp_path / "run"), **tokens, **SETTINGS).folder
+    folder = run / "checkpoints" / f"step_{checkpoint_steps(run)[-1]:08d}"
+    state = json.loads((folder / "state.json").read_text())
+    del state["crc32"]  # as if it had been written so
+    (folder / "state.json").write_text(json.dumps(state))
+    content = np.fromfile(folder / "state.bin", "<f4")
+    content[-1] = damage
+    content.tofile(folder / "state.bin")
+    with pytest.raises(FileError, match="the state is damaged: v.* to continue from step_"):
+        train(resume=run, steps=30)
 
 
 def test_a_full_disk_loses_nothing(tmp_path, tokens, monkeypatch):
