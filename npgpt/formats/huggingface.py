@@ -4,6 +4,7 @@ Four of its weights are (in, out), transposed to ours. The masks and the tied he
 hold are not parameters. A config that asks for what npgpt does not compute is refused.
 """
 
+import functools
 import json
 import os
 import re
@@ -124,25 +125,35 @@ def model_files(path):
 
 
 class Stored:
-    """A tensor in an open safetensors file, not read yet; `name` is without the prefix."""
+    """A tensor in an open safetensors file, not read yet; `name` is without the prefix.
 
-    def __init__(self, path, file, name):
+    header() is what bfloat16_header returns of the file, read once for all of its tensors.
+    """
+
+    def __init__(self, path, file, name, header):
         piece = file.get_slice(name)
         self.name = name.removeprefix(PREFIX)
         self.shape, self.kind = tuple(piece.get_shape()), piece.get_dtype()
-        self._place = path, file, name
+        self._place = path, file, name, header
 
     def read(self):
         """Read it: float32 or float16."""
-        path, file, name = self._place
+        path, file, name, header = self._place
         if self.kind != "BF16":
             return file.get_tensor(name)
+        entries, start = header()
         with open_for_reading(path) as (raw, _):  # NumPy has no bfloat16, so safetensors gives none
-            header = json.loads(raw.read(int.from_bytes(raw.read(8), "little")))
-            raw.seek(header[name]["data_offsets"][0], 1)
+            raw.seek(start + entries[name]["data_offsets"][0])
             out = np.empty(self.shape, "<f4")
             read_bfloat16(raw, out, path)
         return out
+
+
+def bfloat16_header(path):
+    """A safetensors file's entries, name -> its "data_offsets", and where its data begins."""
+    with open_for_reading(path) as (raw, _):
+        size = int.from_bytes(raw.read(8), "little")
+        return json.loads(raw.read(size)), 8 + size
 
 
 def library():
@@ -162,7 +173,8 @@ def read_names(path, stack):
     with open_for_reading(path):
         try:
             file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
-            return [Stored(path, file, name) for name in file.keys()]
+            header = functools.cache(lambda: bfloat16_header(path))
+            return [Stored(path, file, name, header) for name in file.keys()]
         except safetensors.SafetensorError as error:
             raise FileError(f"{path}: not a safetensors file: {error}") from error
 

@@ -11,6 +11,7 @@ import pytest
 import npgpt
 from npgpt import ArgumentError, FileError, GPT2Config, Parameters
 from npgpt.data.tokenizer import BytesTokenizer, read_tokenizer
+from npgpt.formats import huggingface
 from npgpt.formats.huggingface import read_huggingface, write_huggingface
 
 safetensors = pytest.importorskip("safetensors")
@@ -119,6 +120,16 @@ def test_bfloat16_is_read(folder):
     expected = (read_huggingface(folder).flat.view(np.uint32) & 0xFFFF0000).view(np.float32)
     bfloat16(folder / "model.safetensors", load(folder))
     np.testing.assert_array_equal(read_huggingface(folder).flat, expected)
+
+
+def test_bfloat16s_header_is_parsed_once(folder, monkeypatch):
+    bfloat16(folder / "model.safetensors", load(folder))
+    paths, right = [], huggingface.bfloat16_header
+    monkeypatch.setattr(
+        huggingface, "bfloat16_header", lambda path: paths.append(path) or right(path)
+    )
+    read_huggingface(folder)
+    assert paths == [folder / "model.safetensors"]
 
 
 def shard(folder, parts=3):
