@@ -173,9 +173,8 @@ def test_whole_gpt2_with_a_wrong_attention_is_caught(rng, monkeypatch):
     assert "dlnfw" not in wrong  # it comes before
 
 
-@pytest.mark.parametrize("backend", ["numpy", pytest.param("numba", marks=pytest.mark.slow)])
-def test_the_program_shows_a_row_for_each_layer_and_argument(backend, capsys):
-    assert main(["--backend", backend]) == 0
+def test_the_program_shows_a_row_for_each_layer_and_argument(capsys):
+    assert main(["--backend", "numpy"]) == 0  # numba: .ci/run
     rows = capsys.readouterr().out.splitlines()
     for name, _, _, _ in layer_cases(layers, np.random.default_rng(0)):
         assert any(row.startswith(name) and row.endswith("OK") for row in rows)
