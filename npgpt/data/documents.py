@@ -197,7 +197,11 @@ def open_text(path, progress):
         if name.endswith(".gz"):
             yield stack.enter_context(gzip.GzipFile(fileobj=counted))
         elif name.endswith(".zst"):
-            yield zstandard().ZstdDecompressor().stream_reader(counted, read_across_frames=True)
+            zstd = zstandard()
+            try:
+                yield zstd.ZstdDecompressor().stream_reader(counted, read_across_frames=True)
+            except zstd.ZstdError as error:
+                raise FileError(f"{path}: damaged, or not compressed: {error}") from error
         else:
             yield counted
 

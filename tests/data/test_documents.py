@@ -98,6 +98,10 @@ def test_zst_is_read(tmp_path):
     content = zstandard.compress(b"one\n" * 9) + zstandard.compress(b"two\n" * 9)  # two frames
     (tmp_path / "t.zst").write_bytes(content)
     assert joined(read_pieces([tmp_path / "t.zst"])) == ["one\n" * 9 + "two\n" * 9]
+    for damaged in (b"abc" * 99, content[:9] + b"\xff" * 9 + content[18:]):
+        (tmp_path / "t.zst").write_bytes(damaged)
+        with pytest.raises(FileError, match="t.zst: damaged, or not compressed"):
+            list(read_pieces([tmp_path / "t.zst"]))
 
 
 def test_json_lines_are_documents(tmp_path):
