@@ -6,6 +6,11 @@ from numbers import Integral
 from npgpt.errors import ArgumentError
 
 
+def is_integer(value):
+    """Whether value is a Python or NumPy integer, and not a bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class GPT2Config:
     """The five numbers that make a GPT-2. The defaults are the 124M model's.
@@ -22,7 +27,7 @@ class GPT2Config:
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            if not is_integer(value) or value < 1:
                 raise ArgumentError(f"{field.name} must be an integer of at least 1, not {value!r}")
             object.__setattr__(self, field.name, int(value))  # NumPy's integers overflow
         if self.n_embd % self.n_head:

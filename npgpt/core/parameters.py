@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from npgpt.core.config import GPT2Config
+from npgpt.core.config import GPT2Config, is_integer
 from npgpt.errors import ArgumentError
 
 
@@ -168,7 +168,7 @@ class Parameters(Views):
         al. 2019, section 2.3). The same seed gives the same weights; raises ArgumentError for one
         that is negative or no integer.
         """
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        if not is_integer(seed) or seed < 0:
             raise ArgumentError(f"seed must be an integer of at least 0, not {seed!r}")
         rng = np.random.default_rng(seed)
         params = cls(config, dtype=dtype)

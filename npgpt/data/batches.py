@@ -5,6 +5,7 @@ Each order is a subclass of Batches; ORDERS maps its name to it.
 
 import numpy as np
 
+from npgpt.core.config import is_integer
 from npgpt.data.tokenizer import tokenizer_from_description
 from npgpt.errors import ArgumentError, StateError
 from npgpt.layers.crossentropy import IGNORED
@@ -204,11 +205,6 @@ def make_batches(tokens, B, T, order="sequence", seed=0, eot=None):
     if order not in ORDERS:
         raise ArgumentError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
     return ORDERS[order](tokens, B, T, seed=seed, eot=eot)
-
-
-def is_integer(value):
-    """Whether value is a Python or NumPy integer, and not a bool."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def integer_from_state(state, name, highest=None):

@@ -13,6 +13,7 @@ import shutil
 import zlib
 from pathlib import Path
 
+from npgpt.core.config import is_integer
 from npgpt.core.parameters import Parameters, count_parameters
 from npgpt.data.tokenizer import write_tokenizer
 from npgpt.errors import FileError
@@ -172,7 +173,7 @@ def read_state(folder):
         step, val_loss = state["step"], state["val_loss"]
     except KeyError as error:
         raise FileError(f"{path}: the state is damaged: it has no {error}") from error
-    if isinstance(step, bool) or not isinstance(step, int) or not 0 < step < 2**53:
+    if not is_integer(step) or not 0 < step < 2**53:
         raise FileError(f"{path}: the state is damaged: step must be an integer, not {step!r:.50}")
     if val_loss is not None and not (isinstance(val_loss, float) and math.isfinite(val_loss)):
         raise FileError(

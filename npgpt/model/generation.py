@@ -6,6 +6,7 @@ instead of a forward pass over the whole context.
 
 import numpy as np
 
+from npgpt.core.config import is_integer
 from npgpt.core.precision import at_least_bf16x3
 from npgpt.core.threads import FLOPS_PER_BYTE
 from npgpt.errors import ArgumentError
@@ -26,7 +27,7 @@ def stream_tokens(
     for name, value, lowest in (("top_k", top_k, 1), ("max_new_tokens", max_new_tokens, 0)):
         if value is None and name == "top_k":
             continue
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < lowest:
+        if not is_integer(value) or value < lowest:
             raise ArgumentError(f"{name} must be an integer of at least {lowest}, not {value!r}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ArgumentError(f"top_p must be above 0 and at most 1, not {top_p!r}")

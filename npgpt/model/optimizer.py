@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from npgpt.core.config import is_integer
 from npgpt.core.parameters import Parameters, count_parameters
 from npgpt.core.threads import FLOPS_PER_BYTE
 from npgpt.errors import ArgumentError, StateError
@@ -98,7 +99,7 @@ class AdamW:
         Raises StateError for a state that no run can have.
         """
         updates, m, v = state["updates"], state["m"], state["v"]
-        if isinstance(updates, bool) or not isinstance(updates, int) or not 0 <= updates < 2**53:
+        if not is_integer(updates) or not 0 <= updates < 2**53:
             raise StateError(f"updates must be an integer from 0, not {updates!r}")
         for name, moment in (("m", m), ("v", v)):
             if not np.isfinite(moment.flat).all():
