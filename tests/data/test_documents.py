@@ -154,13 +154,13 @@ def test_the_program_reads_a_pipe_of_json_lines(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", ["bytes", "chars"])
 def test_memory_does_not_grow_with_the_text(tmp_path, tokenizer):
-    """A text of 100 MB takes hardly more of it than one of 20 MB."""
+    """A text of 50 MB takes hardly more of it than one of 10 MB."""
     code = (
         "import resource, sys; from npgpt.prepro_text import main; assert main(sys.argv[1:]) == 0;"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     peaks = []
-    for n_megabytes in (20, 100):
+    for n_megabytes in (10, 50):
         line = "To be, or not to be, that is the question\n" * 24_000
         with open(tmp_path / "t.txt", "w") as file:
             for _ in range(n_megabytes):

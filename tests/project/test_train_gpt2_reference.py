@@ -149,11 +149,10 @@ class TestWithPyTorch:
 
 @pytest.mark.reference
 @pytest.mark.full_size
-@pytest.mark.parametrize("version", [1, 3])
-def test_gpt2_124M_agrees(version, tmp_path):
+def test_gpt2_124M_agrees(tmp_path):
     """The real size: each element of the gradients within 1e-5, and the peak memory."""
     pytest.importorskip("torch", reason="needs the extra `reference`")
-    reference(tmp_path, "--version", str(version))
+    reference(tmp_path)
     code = (
         "import resource, sys; from npgpt.test_gpt2 import main; status = main(sys.argv[1:]);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(status)"
