@@ -13,8 +13,8 @@ import pytest
 
 import npgpt
 from npgpt import train_gpt2
+from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import write_tokens
-from npgpt.data.tokenizer import write_tokenizer
 from npgpt.errors import TrainingError
 from npgpt.formats.run_checkpoint import checkpoint_steps
 from npgpt.train_gpt2 import main, parse
@@ -40,7 +40,7 @@ OTHERS = {
     "beta1": 0.8, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.0, "decayed_params": "all",
     "clip": 0.0, "skip_loss_z": 5.0, "skip_norm_z": 6.0, "val_every": 9, "val_batches": 3,
     "patience": 4, "sample_every": 2, "sample_tokens": 5, "sample_prompt": "ab",
-    "checkpoint_every": 4, "keep": 3,
+    "log_every": 5, "checkpoint_every": 4, "keep": 3,
     "precision": "bf16", "recompute": True, "threads": 1, "tensorboard": True,
 }  # fmt: skip
 # one that does not go with final_lr_fraction, and one that has no other value yet

@@ -17,15 +17,16 @@ STOPPING = [
 SAME_SIGNAL = 1.0  # seconds within which a second signal counts as the first, sent twice
 
 
-def train_loop(run, trainer):
+def train_loop(run, trainer, quiet=False):
     """Train until the run is done or a signal comes -> the last Update or None, the signal or 0.
 
     The final state is saved as a checkpoint. Raises TrainingError where the loss is NaN or
     infinite, after saving the last finite state. Whatever else ends the run, as a validation
-    without enough memory or a second Ctrl-C, what has been trained is saved first.
+    without enough memory or a second Ctrl-C, what has been trained is saved first. With quiet
+    nothing is printed.
     """
     s, update = run.settings, None
-    progress = Progress(trainer.step, s.steps, s.tokens_per_step)
+    progress = Progress(trainer.step, s.steps, s.tokens_per_step, s.log_every, quiet)
     with closing(progress), stop_on_signal() as stopped:
         try:
             validate_and_sample(run, trainer, progress)  # of a resumed run what was still due

@@ -7,16 +7,20 @@ LINES = 100  # about how many lines per run, without a terminal
 
 
 class Progress:
-    """Shows the updates of a run as they come."""
+    """Shows the updates of a run as they come; with quiet, nothing."""
 
-    def __init__(self, step, steps, tokens_per_step):
-        """Start at `step` of `steps`, each of tokens_per_step tokens."""
+    def __init__(self, step, steps, tokens_per_step, log_every=0, quiet=False):
+        """Start at `step` of `steps`, each of tokens_per_step tokens.
+
+        With log_every there is a line every so many steps, on a terminal too.
+        """
         from tqdm import tqdm
 
         self.steps, self.tokens_per_step = steps, tokens_per_step
+        self.log_every, self.quiet = log_every, quiet
         self.seconds_per_step = None  # exponential moving average
         self.bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not quiet:
             self.bar = tqdm(initial=step, total=steps, unit="step", dynamic_ncols=True)
 
     def update(self, update):
@@ -33,12 +37,15 @@ class Progress:
             with suppress(OSError):
                 self.bar.set_postfix_str(numbers, refresh=False)
                 self.bar.update()
-        elif update.step % max(1, self.steps // LINES) == 0 or update.step in (1, self.steps):
+        every = self.log_every or (0 if self.bar else max(1, self.steps // LINES))
+        if every and (update.step % every == 0 or update.step in (1, self.steps)):
             left = (self.steps - update.step) * self.seconds_per_step
             self.say(f"step {update.step}/{self.steps}: {numbers}, {format_duration(left)} left")
 
     def say(self, text):
         """Print a line, above the bar; a closed output must not end the run."""
+        if self.quiet:
+            return
         with suppress(OSError):
             if self.bar is not None:
                 self.bar.write(text, file=sys.stdout)

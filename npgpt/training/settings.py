@@ -22,15 +22,15 @@ RENAMED = {"final_lr": "final_lr_fraction", "decay": "decayed_params"}
 SYNONYMS = {
     "batch_size": "B", "seq_len": "T", "learning_rate": "lr", "max_iters": "steps",
     "warmup_iters": "warmup", "grad_clip": "clip", "eval_interval": "val_every",
-    "eval_iters": "val_batches", "out_dir": "run",
+    "eval_iters": "val_batches", "out_dir": "run", "log_interval": "log_every",
 }  # fmt: skip
 LARGEST_TOML = 1_000_000  # bytes
 MANY_PARTS = re.compile(rb"(?:[\w\"'-]+\s*\.\s*){50}")
 # what a resumed run may change; all else would make it another run
 ON_RESUME = (
     "train", "val", "steps", "lr", "patience", "val_every", "val_batches", "sample_every",
-    "sample_tokens", "sample_prompt", "checkpoint_every", "keep", "precision", "recompute",
-    "threads", "tensorboard",
+    "sample_tokens", "sample_prompt", "log_every", "checkpoint_every", "keep", "precision",
+    "recompute", "threads", "tensorboard",
 )  # fmt: skip
 ORDER_HELP = "order of batches: " + "; ".join(
     f"{name}: {order.help}" for name, order in ORDERS.items()
@@ -120,6 +120,11 @@ class Settings:
     sample_every: int = setting(0, "updates between samples; 0: never", lowest=0)
     sample_tokens: int = setting(100, "tokens per sample", lowest=1)
     sample_prompt: str = setting("", "prompt of the samples; none: end-of-text alone")
+    log_every: int = setting(
+        0,
+        "updates between lines of progress; 0: a bar on a terminal, elsewhere some hundred lines",
+        lowest=0,
+    )
     checkpoint_every: int = setting(
         500,
         "updates between checkpoints; 0: only at the best validation losses and at the end",

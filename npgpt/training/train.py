@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from npgpt.core.threads import set_threads
-from npgpt.data.tokenizer import read_tokenizer
+from npgpt.data.descriptions import read_tokenizer
 from npgpt.data.training_data import TrainingData
 from npgpt.errors import ArgumentError, FileError, StateError
 from npgpt.formats.run_checkpoint import load_checkpoint, way_back
@@ -35,12 +35,13 @@ class Trained(NamedTuple):
     early: bool
 
 
-def train(resume: str | Path | None = None, **settings: Any) -> Trained:
+def train(resume: str | Path | None = None, *, quiet: bool = False, **settings: Any) -> Trained:
     """Train with the given settings (fields of npgpt.training.settings.Settings), or resume a run.
 
     resume is the folder of a run to continue, bit for bit; then only some settings may be given,
-    such as `steps`, the new total (npgpt.training.settings.ON_RESUME). `threads` stays in force
-    afterwards, as with set_threads. Raises ArgumentError or FileError for bad arguments before
+    such as `steps`, the new total (npgpt.training.settings.ON_RESUME). With quiet nothing is
+    printed; the losses are in the run's log.jsonl. `threads` stays in force afterwards, as with
+    set_threads. Raises ArgumentError or FileError for bad arguments before
     anything is written, and TrainingError where the loss is NaN or infinite: the last finite state
     is then saved as a checkpoint.
     """
@@ -53,25 +54,32 @@ def train(resume: str | Path | None = None, **settings: Any) -> Trained:
         if resume is not None:
             trainer = resumed_trainer(run)
         run.start_from(trainer.step)
-        print(as_toml(run.settings), end="")
-        s, before = run.settings, run.settings_before
-        if s.steps != before.steps:
-            print(
-                f"note: with {s.steps} steps in all, the learning rate goes on at"
-                f" {s.learning_rate(trainer.step):.2e}; it was"
-                f" {before.learning_rate(trainer.step - 1):.2e} in the last of {before.steps}"
-            )
+        s = run.settings
         if s.threads:
             set_threads(s.threads)
-        seconds = estimate_step_seconds(trainer.model, s.B, s.T, s.grad_accum_steps)
-        left = format_duration((s.steps - trainer.step) * seconds)
-        print(f"about {seconds:.2g} s a step, {left} for {s.steps - trainer.step} steps")
-        update, signal_number = train_loop(run, trainer)
+        if not quiet:
+            announce(run, trainer)
+        update, signal_number = train_loop(run, trainer, quiet)
     loss = None if update is None else update.loss
     early = not signal_number and trainer.step < s.steps
     return Trained(
         run.folder, trainer.model, trainer.step, loss, trainer.best_val_loss, signal_number, early
     )
+
+
+def announce(run, trainer):
+    """Print the settings, how the learning rate goes on after a resume, and what it will take."""
+    s, before = run.settings, run.settings_before
+    print(as_toml(s), end="")
+    if s.steps != before.steps:
+        print(
+            f"note: with {s.steps} steps in all, the learning rate goes on at"
+            f" {s.learning_rate(trainer.step):.2e}; it was"
+            f" {before.learning_rate(trainer.step - 1):.2e} in the last of {before.steps}"
+        )
+    seconds = estimate_step_seconds(trainer.model, s.B, s.T, s.grad_accum_steps)
+    left = format_duration((s.steps - trainer.step) * seconds)
+    print(f"about {seconds:.2g} s a step, {left} for {s.steps - trainer.step} steps")
 
 
 def new_trainer(s):

@@ -2,6 +2,8 @@
 
 import sys
 
+import pytest
+
 from npgpt.training.progress import Progress, format_duration
 from npgpt.training.trainer import Update
 
@@ -19,6 +21,27 @@ def test_without_a_terminal_there_are_about_100_lines(capsys):
     assert len(lines) == 101
     assert lines[0] == ("step 1/1000: loss 2.5000, lr 1.00e-03, norm 0.50, 100 tok/s, 0:08:20 left")
     assert lines[-1].startswith("step 1000/1000: ") and lines[-1].endswith("0:00:00 left")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_log_every_gives_a_line_every_so_many_steps(terminal, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    progress = Progress(0, 25, tokens_per_step=50, log_every=10)
+    for step in range(1, 26):
+        progress.update(update(step))
+    progress.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"step {n}/25" for n in (1, 10, 20, 25)]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_quiet_shows_nothing(terminal, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    progress = Progress(0, 2, tokens_per_step=50, log_every=1, quiet=True)
+    progress.update(update(1, skipped=True))
+    progress.say("a line")
+    progress.close()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_an_update_that_was_skipped_is_told(capsys):
