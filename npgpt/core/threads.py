@@ -1,7 +1,9 @@
-"""The number of threads that the kernels use."""
+"""The number of threads that the kernels use, and where they cannot be used."""
 
 import os
-from contextlib import contextmanager
+import sys
+import threading
+from contextlib import contextmanager, nullcontext
 
 from npgpt.errors import ArgumentError
 
@@ -9,6 +11,10 @@ FLOPS_PER_THREAD = 250e6  # flops that are worth a thread, some milliseconds of 
 FLOPS_PER_BYTE = 10  # flops that a core does in the time of moving a byte
 
 _count: int | None = None
+_forked = False  # whether this process was forked from one that had started Numba's threads
+# Numba's own pool of threads, where there is neither TBB nor OpenMP, ends the process if two
+# Python threads use it at once.
+_one_at_a_time = threading.RLock()
 
 
 def set_threads(n: int) -> None:
@@ -53,9 +59,35 @@ def threads(flops=float("inf")):
     """
     from numba import get_num_threads, set_num_threads
 
-    before = get_num_threads()
-    set_num_threads(int(max(1, min(get_threads(), flops / FLOPS_PER_THREAD))))
+    if _forked:
+        raise ArgumentError(
+            "this process was forked from one that had used npgpt's kernels, whose threads are not"
+            " in it: start it by multiprocessing's method spawn or forkserver"
+        )
+    with _one_at_a_time if not pool_is_shared() else nullcontext():
+        before = get_num_threads()
+        set_num_threads(int(max(1, min(get_threads(), flops / FLOPS_PER_THREAD))))
+        try:
+            yield
+        finally:
+            set_num_threads(before)
+
+
+def pool_is_shared():
+    """Whether several Python threads may use Numba's threads at once; unknown counts as no."""
+    from numba import threading_layer
+
     try:
-        yield
-    finally:
-        set_num_threads(before)
+        return threading_layer() in ("tbb", "omp")
+    except ValueError:  # no kernel has run yet
+        return False
+
+
+def _remember_fork():
+    global _forked
+    parallel = sys.modules.get("numba.np.ufunc.parallel")
+    _forked = _forked or (parallel is not None and parallel._is_initialized)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_remember_fork)

@@ -1,5 +1,6 @@
 """How many threads there are, and that nothing changes for others."""
 
+import os
 import subprocess
 import sys
 
@@ -115,3 +116,72 @@ def test_a_step_starts_no_thread_of_blas_and_changes_none(rng):
     model.forward_backward(*rng.integers(0, 30, (2, 3, 16)))
     model.update(1e-3)
     assert blas() == before
+
+
+USE = """
+import multiprocessing, os, sys, threading
+import numpy as np
+import npgpt
+
+model = npgpt.GPT2(npgpt.GPT2Config(16, 30, 2, 2, 32), backend="numba")
+x = np.arange(32).reshape(2, 16) % 30
+"""
+
+
+def python(code, **env):
+    done = subprocess.run(
+        [sys.executable, "-c", USE + code], env={**os.environ, **env}, capture_output=True,
+        text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_gets_a_sentence_and_a_pool_does_not_hang():
+    out = python("""
+model.forward(x)
+def child(_):
+    return model.forward(x).shape
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    try:
+        pool.map(child, [1])
+    except npgpt.NpgptError as error:
+        print(error)
+model.forward(x)
+print("the parent goes on")
+""")
+    assert out.startswith("this process was forked from one that had used npgpt's kernels")
+    assert out.endswith("the parent goes on\n")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_forked_before_the_first_use_computes():
+    out = python("""
+def child(_):
+    return model.forward(x).shape
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    print(pool.map(child, [1]))
+""")
+    assert out == "[(2, 16, 30)]\n"
+
+
+@pytest.mark.parametrize("layer", ["workqueue", "omp"])
+def test_models_in_several_python_threads_compute_the_same(layer):
+    out = python(
+        """
+expected = model.forward(x)
+found = []
+def compute():
+    mine = npgpt.GPT2(npgpt.GPT2Config(16, 30, 2, 2, 32), backend="numba")
+    for _ in range(50):
+        found.append(np.array_equal(mine.forward(x), expected))
+threads = [threading.Thread(target=compute) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+import numba
+print(numba.threading_layer(), len(found), all(found))
+""",
+        NUMBA_THREADING_LAYER=layer,
+    )
+    assert out == f"{layer} 200 True\n"
