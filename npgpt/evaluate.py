@@ -9,7 +9,8 @@ import numpy as np
 
 from npgpt.cli import Parser, add_batch_size, add_seq_len, program
 from npgpt.core.precision import PRECISION_HELP, PRECISIONS
-from npgpt.data.tokenizer import TOKENIZERS, check_same_tokenizer
+from npgpt.data.descriptions import check_same_tokenizer
+from npgpt.data.tokenizer import TOKENIZERS
 from npgpt.errors import ArgumentError
 from npgpt.evaluation.registry import ANSWER_SEPARATOR, EVALUATIONS, Subject
 from npgpt.formats.models import load_model

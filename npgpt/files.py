@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
+import shutil
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -69,27 +71,120 @@ def read_text(path):
 
 
 @contextmanager
-def atomic_write(path):
-    """Open a file for writing; it gets its name only once completely written and synced."""
-    check_path(path)
-    target = Path(os.path.realpath(path))
-    partial = target.with_name(f"{target.name}.{os.getpid()}{PARTIAL}")
+def atomic_write(path, companions=()):
+    """Open a file for writing; it gets its name only once completely written and synced.
+
+    companions are files that are replaced together with it: {path: content, None for no file}. No
+    system renames several files at once. So, where a companion changes, the old file loses its name
+    first and the new one gets it last: whatever ends the process in between, a reader finds no file
+    then, and never a new one with an old companion.
+    """
     try:
-        old = os.stat(target).st_mode if target.exists() else None
-        if old is not None:
-            check_regular(old, path)
-        with open(partial, "wb") as file:
+        main = Replacement(path)
+        others = [Replacement(*companion) for companion in dict(companions).items()]
+        others = [other for other in others if other.content != other.before()]
+        with ExitStack() as at_the_end:
+            for each in (main, *others):
+                at_the_end.callback(each.remove_partial)
+            for other in others:
+                if other.content is not None:
+                    with other.open() as file:
+                        file.write(other.content)
+            with main.open() as file:
+                yield file
+            if others:
+                replace_together(main, others)
+            else:
+                os.replace(main.partial, main.target)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+class Replacement:
+    """A partial file that is to replace the one at path; content is what to write, if known."""
+
+    def __init__(self, path, content=None):
+        check_path(path)
+        self.target, self.content = Path(os.path.realpath(path)), content
+        self.partial, self.old = (
+            self.target.with_name(f"{self.target.name}.{os.getpid()}{end}{PARTIAL}")
+            for end in ("", ".old")
+        )
+        if self.target.exists():
+            check_regular(self.target.stat().st_mode, path)
+        sweep(self.target)
+
+    def before(self):
+        """The content of the file that there is; None without one."""
+        return self.target.read_bytes() if self.target.exists() else None
+
+    @contextmanager
+    def open(self):
+        """Open the partial file for writing, sync it, and give it the mode of the old one."""
+        with open(self.partial, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if old is not None:
-            os.chmod(partial, stat.S_IMODE(old))
-        os.replace(partial, target)
+        if self.target.exists():
+            os.chmod(self.partial, stat.S_IMODE(self.target.stat().st_mode))
+
+    def remove_partial(self):
+        """Remove the files that are left of an attempt."""
+        for left in (self.partial, self.old):
+            with suppress(OSError):
+                left.unlink()
+
+
+def replace_together(main, others):
+    """Put the partial files in the place of the old ones, or leave all as they were."""
+    with ExitStack() as undo:
+        for each in (main, *others):
+            if each.target.exists():
+                os.rename(each.target, each.old)
+                undo.callback(os.replace, each.old, each.target)
+        for each in (*others, main):
+            if each.partial.exists():
+                undo.callback(each.target.unlink, missing_ok=True)
+                os.rename(each.partial, each.target)
+        undo.pop_all()
+
+
+@contextmanager
+def partial_folder(target):
+    """Make a folder beside target for what is not complete yet; it is removed at the end."""
+    sweep(target)
+    folder = target.with_name(f"{target.name}.{os.getpid()}{PARTIAL}")
+    try:
+        folder.mkdir()
     except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise FileError(f"{folder}: cannot be created: {error.strerror or error}") from error
+    try:
+        yield folder
     finally:
-        with suppress(OSError):  # already renamed, or an error is being raised
-            partial.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(target):
+    """Remove the partial files and folders of this target whose process was killed."""
+    pattern = re.compile(re.escape(target.name) + r"\.(\d+)(\.old)?" + re.escape(PARTIAL))
+    for path in target.parent.iterdir() if target.parent.is_dir() else ():
+        match = pattern.fullmatch(path.name)
+        if match and not is_running(int(match[1])):
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def is_running(process):
+    """Whether there is a process of this number. Never on Windows: open files cannot be removed."""
+    if os.name == "nt":
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or a number that no process has
+        pass
+    return True
 
 
 def read_header(file, size, path, kind, magic, n_used):

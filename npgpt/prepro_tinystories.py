@@ -5,15 +5,15 @@ downloaded once and cached. No member of it is ever unpacked to disk.
 """
 
 import sys
-import tempfile
 from pathlib import Path
 
 from npgpt.cli import Parser, program
 from npgpt.data import prepare
+from npgpt.data.descriptions import description_file
 from npgpt.data.tinystories import ALL, join, tokenize_shards
 from npgpt.data.tokenizer import TOKENIZERS, get_tokenizer
-from npgpt.errors import ArgumentError, FileError
-from npgpt.files import open_for_reading
+from npgpt.errors import ArgumentError
+from npgpt.files import open_for_reading, partial_folder
 
 URL = (
     "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/"
@@ -62,18 +62,14 @@ def main(argv=None, prog=None):
     archive = args.archive or download()
     with open_for_reading(archive):  # raises, before anything is made, if it is missing
         prepare.make_folder(args.out)
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="tiny_stories_", dir=args.out)
-    except OSError as error:
-        raise FileError(f"{args.out}: cannot be written: {error.strerror}") from error
-    with folder as name:
-        folder = Path(name)
+    with partial_folder(args.out / "tiny_stories") as folder:
         counts = tokenize_shards(archive, args.tokenizer, folder, args.shards, args.workers)
         for part, numbers in (("val", range(1)), ("train", range(1, len(counts)))):
             path = args.out / f"tiny_stories_{part}.bin"
             count = sum(counts[number] for number in numbers)
-            join(path, [folder / f"{number:02}" for number in numbers], count)
-            prepare.write_tokenizer_and_report(path, count, tokenizer)
+            shards = [folder / f"{number:02}" for number in numbers]
+            join(path, shards, count, description_file(path, tokenizer.description))
+            print(f"{path}: {count:,} tokens")
     return 0
 
 

@@ -10,8 +10,8 @@ from helpers import TINY_MODEL
 from npgpt import evaluate, prepro_text, sample, train_gpt2
 from npgpt.__main__ import PROGRAMS, main
 from npgpt.cli import Parser, add_batch_size, add_seq_len, hyphenated
+from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import open_tokens, write_tokens
-from npgpt.data.tokenizer import write_tokenizer
 from npgpt.training.settings import read_toml
 
 SENTENCE = (

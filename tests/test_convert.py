@@ -6,7 +6,8 @@ from helpers import TINY_MODEL
 
 from npgpt import read_checkpoint, write_checkpoint
 from npgpt.convert import main
-from npgpt.data.tokenizer import BytesTokenizer, read_tokenizer, write_tokenizer
+from npgpt.data.descriptions import read_tokenizer, write_tokenizer
+from npgpt.data.tokenizer import BytesTokenizer
 from npgpt.formats.models import load_model
 
 pytest.importorskip("safetensors")

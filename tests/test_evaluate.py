@@ -10,8 +10,9 @@ import pytest
 from helpers import TINY_MODEL, token_losses, write_hellaswag
 
 from npgpt import GPT2, ArgumentError, GPT2Config, write_checkpoint
+from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import open_tokens, write_tokens
-from npgpt.data.tokenizer import TOKENIZERS, BytesTokenizer, write_tokenizer
+from npgpt.data.tokenizer import TOKENIZERS, BytesTokenizer
 from npgpt.evaluate import main
 from npgpt.evaluation.hellaswag import Example, count_correct
 from npgpt.evaluation.loss import mean_loss

@@ -1,12 +1,14 @@
 """Opening and writing files: one sentence for a failure, and never half a file."""
 
 import os
+import subprocess
+import sys
 import tempfile
 
 import pytest
 
 from npgpt import FileError
-from npgpt.files import atomic_write, open_for_reading, read_json
+from npgpt.files import atomic_write, open_for_reading, partial_folder, read_json
 
 
 def read(path):
@@ -132,3 +134,69 @@ def test_json_is_read_within_its_limits(tmp_path, content, words):
         read_json(path, 100 if b"x" in content else 1 << 24)
     path.write_text('{"a": [1]}')
     assert read_json(path) == {"a": [1]}
+
+
+def test_companions_are_written_replaced_and_removed_with_their_file(tmp_path):
+    path, beside = tmp_path / "f", tmp_path / "f.json"
+    for content, companion in ((b"1", b"a"), (b"2", b"b"), (b"3", b"b"), (b"4", None)):
+        with atomic_write(path, {beside: companion}) as file:
+            file.write(content)
+        assert path.read_bytes() == content
+        assert (beside.read_bytes() if beside.exists() else None) == companion
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_between_the_renames_there_is_no_file_under_the_name(tmp_path, monkeypatch):
+    path, beside = tmp_path / "f", tmp_path / "f.json"
+    path.write_bytes(b"old"), beside.write_bytes(b"old")
+    rename, seen = os.rename, []
+
+    def watched(source, target):
+        seen.append((path.exists(), beside.exists() and beside.read_bytes()))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", watched)
+    with atomic_write(path, {beside: b"new"}) as file:
+        file.write(b"new")
+    assert seen == [(True, b"old"), (False, b"old"), (False, False), (False, b"new")]
+    assert (path.read_bytes(), beside.read_bytes()) == (b"new", b"new")
+
+
+@pytest.mark.parametrize("failing", range(4))
+def test_a_rename_that_fails_leaves_all_as_they_were(failing, tmp_path, monkeypatch):
+    path, beside = tmp_path / "f", tmp_path / "f.json"
+    path.write_bytes(b"old"), beside.write_bytes(b"old")
+    rename, calls = os.rename, []
+
+    def fails(source, target):
+        calls.append(source)
+        if len(calls) == failing + 1:
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fails)
+    with (
+        pytest.raises(FileError, match="f: cannot be written: No space left on device"),
+        atomic_write(path, {beside: b"new"}) as file,
+    ):
+        file.write(b"new")
+    assert (path.read_bytes(), beside.read_bytes()) == (b"old", b"old")
+    assert sorted(os.listdir(tmp_path)) == ["f", "f.json"]
+
+
+def test_partial_files_of_killed_processes_are_swept(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    for name in (f"f.{process.pid}", f"f.{process.pid}.old", f"f.{os.getppid()}", "other.1"):
+        (tmp_path / f"{name}.partial").write_bytes(b"")
+    with atomic_write(tmp_path / "f") as file:
+        file.write(b"new")
+    left = {"f", f"f.{os.getppid()}.partial", "other.1.partial"}
+    assert set(os.listdir(tmp_path)) == left
+
+
+def test_a_partial_folder_is_removed_with_what_is_in_it(tmp_path):
+    with partial_folder(tmp_path / "f") as folder:
+        (folder / "inside").write_bytes(b"1")
+        assert folder.name == f"f.{os.getpid()}.partial"
+    assert os.listdir(tmp_path) == []

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from npgpt.data.descriptions import tokenizer_from_description
 from npgpt.data.documents import split_documents
 from npgpt.data.token_files import open_tokens
-from npgpt.data.tokenizer import tokenizer_from_description
 from npgpt.prepro_text import main
 
 

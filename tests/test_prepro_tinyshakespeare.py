@@ -12,8 +12,9 @@ import pytest
 from helpers import highest
 
 from npgpt import prepro_tinyshakespeare
+from npgpt.data.descriptions import tokenizer_from_description
 from npgpt.data.token_files import open_tokens
-from npgpt.data.tokenizer import BytesTokenizer, tokenizer_from_description
+from npgpt.data.tokenizer import BytesTokenizer
 from npgpt.prepro_tinyshakespeare import main, tokenize
 
 # of the tokens as int32, from llm.c's own preprocessing

@@ -16,9 +16,9 @@ import pytest
 
 from npgpt import FileError, prepro_tinystories
 from npgpt.data import tinystories
+from npgpt.data.descriptions import tokenizer_from_description
 from npgpt.data.tinystories import read_shards, read_stories, tokenize_shard
 from npgpt.data.token_files import open_tokens
-from npgpt.data.tokenizer import tokenizer_from_description
 from npgpt.prepro_tinystories import main
 
 

@@ -8,7 +8,8 @@ import pytest
 
 import npgpt
 from npgpt import GPT2Config, Parameters
-from npgpt.data.tokenizer import BytesTokenizer, get_tokenizer, write_tokenizer
+from npgpt.data.descriptions import write_tokenizer
+from npgpt.data.tokenizer import BytesTokenizer, get_tokenizer
 from npgpt.model import text as model_text
 from npgpt.model.text import TextStream
 from npgpt.sample import main

@@ -10,13 +10,9 @@ from npgpt import GPT2, GPT2Config, evaluate, sample, test_gpt2, write_checkpoin
 from npgpt.convert import convert
 from npgpt.core.precision import PRECISIONS
 from npgpt.data.batches import ORDERS, make_batches
+from npgpt.data.descriptions import tokenizer_from_description, write_tokenizer
 from npgpt.data.token_files import write_tokens
-from npgpt.data.tokenizer import (
-    TOKENIZERS,
-    get_tokenizer,
-    tokenizer_from_description,
-    write_tokenizer,
-)
+from npgpt.data.tokenizer import TOKENIZERS, get_tokenizer
 from npgpt.evaluation.hellaswag import Example
 from npgpt.evaluation.registry import EVALUATIONS
 from npgpt.formats.models import load_model

@@ -6,7 +6,7 @@ Each order is a subclass of Batches; ORDERS maps its name to it.
 import numpy as np
 
 from npgpt.core.config import is_integer
-from npgpt.data.tokenizer import tokenizer_from_description
+from npgpt.data.descriptions import tokenizer_from_description
 from npgpt.errors import ArgumentError, StateError
 from npgpt.layers.crossentropy import IGNORED
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from npgpt.data.descriptions import description_file
 from npgpt.data.token_files import TOKEN_FORMATS, write_tokens
-from npgpt.data.tokenizer import TOKENIZERS, CharsTokenizer, get_tokenizer, write_tokenizer
+from npgpt.data.tokenizer import TOKENIZERS, CharsTokenizer, get_tokenizer
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import cache_folder, is_offline
 
@@ -108,11 +109,5 @@ def write_splits(folder, name, splits, tokenizer, format="llmc"):
     make_folder(folder)
     for split, tokens in splits.items():
         path = folder / f"{name}_{split}.bin"
-        write_tokens(path, tokens, format)
-        write_tokenizer_and_report(path, len(tokens), tokenizer)
-
-
-def write_tokenizer_and_report(path, count, tokenizer):
-    """Write the tokenizer's description beside a token file and print how many tokens it has."""
-    write_tokenizer(path, tokenizer.description)
-    print(f"{path}: {count:,} tokens")
+        write_tokens(path, tokens, format, description_file(path, tokenizer.description))
+        print(f"{path}: {len(tokens):,} tokens")

@@ -10,9 +10,10 @@ import numpy as np
 
 HEAD = 1 << 16  # bytes that are looked at
 FEWEST = 8  # numbers that are enough to tell their type
+ZIP = b"PK\x03\x04"
 SIGNATURES = {
     b"\x93NUMPY": "a NumPy array (.npy)",
-    b"PK\x03\x04": "a zip archive, as NumPy's .npz and PyTorch's .pt",
+    ZIP: "a zip archive, as NumPy's .npz and PyTorch's .pt",
     b"\x1f\x8b\x08": "compressed by gzip",
     b"\x28\xb5\x2f\xfd": "compressed by zstd",
     b"BZh": "compressed by bzip2",

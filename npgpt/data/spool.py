@@ -9,7 +9,8 @@ import tempfile
 import numpy as np
 
 from npgpt.core.threads import get_threads
-from npgpt.data.prepare import make_folder, validation_count, write_tokenizer_and_report
+from npgpt.data.descriptions import description_file
+from npgpt.data.prepare import make_folder, validation_count
 from npgpt.data.token_files import open_writer
 from npgpt.data.tokenizer import CharsTokenizer, GPT2Tokenizer, get_tokenizer
 from npgpt.errors import FileError
@@ -90,12 +91,13 @@ class Spool:
         return {"val": (cut, self.n_tokens), "train": (0, cut)}
 
     def write(self, path, start, stop, format):
-        """Write the tokens from start to stop as a token file."""
+        """Write the tokens from start to stop as a token file, with its tokenizer's description."""
         ids = None
         if self.name == CHARS:
             ids = np.cumsum(self._characters, dtype="<i4") - 1  # of each code point
             ids[NO_CHARACTER] = self.tokenizer.eot
-        with open_writer(path, stop - start, format) as append:
+        companions = description_file(path, self.tokenizer.description)
+        with open_writer(path, stop - start, format, companions) as append:
             self._tokens.seek(4 * start)
             for i in range(start, stop, CHUNK):
                 chunk = np.frombuffer(self._tokens.read(4 * min(CHUNK, stop - i)), "<i4")
@@ -120,7 +122,7 @@ def write_stream(pieces, name, tokenizer, folder, fraction, format, what):
         for split, (start, stop) in spool.split(fraction).items():
             path = folder / f"{name}_{split}.bin"
             spool.write(path, start, stop, format)
-            write_tokenizer_and_report(path, stop - start, spool.tokenizer)
+            print(f"{path}: {stop - start:,} tokens")
     except OSError as error:  # of the temporary files
         raise FileError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:

@@ -134,9 +134,12 @@ def tokenize_shards(archive, tokenizer, folder, shards, workers):
     return [counts[number] for number in range(shards)]
 
 
-def join(path, parts, count):
-    """Write a token file of count tokens from files of raw uint16, which are used up."""
-    with atomic_write(path) as out:
+def join(path, parts, count, companions):
+    """Write a token file of count tokens from files of raw uint16, which are used up.
+
+    companions are as in `atomic_write`.
+    """
+    with atomic_write(path, companions) as out:
         out.write(pack_header(MAGIC, 1, count))
         for part in parts:
             with open(part, "rb") as file:

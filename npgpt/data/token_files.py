@@ -1,4 +1,8 @@
-"""Token files: writing them, and reading them memory-mapped."""
+"""Token files: writing them, and reading the part that is needed.
+
+They are read by calls and not mapped into memory: where a file is cut while a run reads it, a call
+fails with an error, but a mapping kills the process.
+"""
 
 import glob
 import os
@@ -8,17 +12,19 @@ from functools import cached_property
 
 import numpy as np
 
+from npgpt.data.descriptions import read_tokenizer
 from npgpt.data.nanogpt import read_meta
 from npgpt.data.sniff import HEAD, what_it_is
-from npgpt.data.tokenizer import read_tokenizer
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import (
     HEADER_BYTES,
+    PARTIAL,
     atomic_write,
     check_size,
     open_for_reading,
     pack_header,
     read_header,
+    read_into,
 )
 
 MAGIC = 20240520
@@ -34,12 +40,12 @@ OTHER_MAGICS = {
     20240522: "an evaluation",
     20240801: "tokens of Llama 3",
 }
-CHUNK = 1 << 20  # tokens
+CHUNK = 1 << 20  # tokens, an even number
 FEW = 100  # words, of which the odd ones may be small by chance
 
 
-def write_tokens(path, tokens, format="llmc"):
-    """Write tokens (N,) in one of TOKEN_FORMATS, little-endian.
+def write_tokens(path, tokens, format="llmc", companions=()):
+    """Write tokens (N,) in one of TOKEN_FORMATS, little-endian; companions as in atomic_write.
 
     Raises FileError where a token does not fit the format or the file cannot be written.
     """
@@ -50,16 +56,16 @@ def write_tokens(path, tokens, format="llmc"):
         raise ArgumentError(
             f"tokens must be integers of shape (N,), not {tokens.dtype} of shape {tokens.shape}"
         )
-    with open_writer(path, len(tokens), format) as append:
+    with open_writer(path, len(tokens), format, companions) as append:
         append(tokens)
 
 
 @contextmanager
-def open_writer(path, count, format="llmc"):
+def open_writer(path, count, format="llmc", companions=()):
     """Open a token file of `count` tokens for writing -> a function that appends some, (N,).
 
-    The file gets its name once all have been written. Raises FileError where a token does not fit
-    the format or the file cannot be written.
+    The file gets its name, and its companions theirs, once all have been written. Raises FileError
+    where a token does not fit the format or the file cannot be written.
     """
     highest, dtype = (65535, "<u2") if format == "llmc" else (2**31 - 1, "<i4")
 
@@ -71,14 +77,46 @@ def open_writer(path, count, format="llmc"):
             )
         file.write(tokens.astype(dtype))
 
-    with atomic_write(path) as file:
+    with atomic_write(path, companions) as file:
         if format == "llmc":
             file.write(pack_header(MAGIC, 1, count))
         yield append
 
 
+class TokenFile:
+    """A token file: its path, the offset of its tokens in bytes, their dtype and how many."""
+
+    def __init__(self, path, offset, dtype, count):
+        self.path, self.offset, self.dtype, self.count = path, offset, np.dtype(dtype), count
+        self._place = os.path.abspath(path)  # the working folder may change
+
+    def __len__(self):
+        return self.count
+
+    def read(self, start, count):
+        """Read `count` tokens from index `start` on, in the file's dtype.
+
+        Raises FileError where the file is not as long any more as when it was opened.
+        """
+        with open_for_reading(self._place) as (file, size):
+            end = self.offset + self.count * self.dtype.itemsize
+            if size != end:
+                raise FileError(
+                    f"{self.path}: was changed while in use: it has {size} bytes, no longer {end}"
+                )
+            out = np.empty(count, self.dtype)
+            file.seek(self.offset + start * self.dtype.itemsize)
+            read_into(file, out, self.path)
+        return out
+
+    def chunks(self):
+        """Yield all tokens, CHUNK at a time, so that they need little memory."""
+        for start in range(0, self.count, CHUNK):
+            yield self.read(start, min(CHUNK, self.count - start))
+
+
 class Tokens:
-    """The tokens of several files as one sequence, memory-mapped.
+    """The tokens of several files as one sequence.
 
     `paths` are the files, `tokenizer_description` is the one beside them, or None. `tokens[a:b]`
     reads a slice.
@@ -86,8 +124,8 @@ class Tokens:
 
     def __init__(self, paths):
         self.paths = paths
-        self._parts = [map_tokens(path) for path in paths]
-        self._starts = np.cumsum([0, *map(len, self._parts)]).tolist()
+        self._files = [open_token_file(path) for path in paths]
+        self._starts = np.cumsum([0, *map(len, self._files)]).tolist()
         self.tokenizer_description = common_tokenizer(paths)
 
     def __len__(self):
@@ -107,25 +145,25 @@ class Tokens:
                 f"tokens {start} to {start + count - 1} are out of range: there are {len(self)}"
             )
         out = np.empty(count, np.int64)
-        for part, at in zip(self._parts, self._starts, strict=False):
-            first, last = max(start, at), min(start + count, at + len(part))
+        for file, at in zip(self._files, self._starts, strict=False):
+            first, last = max(start, at), min(start + count, at + len(file))
             if first < last:
-                out[first - start : last - start] = part[first - at : last - at]
+                out[first - start : last - start] = file.read(first - at, last - first)
         return out
 
     @cached_property
     def fingerprint(self):
         """The CRC-32 of all tokens as int32, 8 hexadecimal digits: that of any file format."""
         value = 0
-        for part in self._parts:
-            for chunk in chunks(part):
+        for file in self._files:
+            for chunk in file.chunks():
                 value = zlib.crc32(chunk.astype("<i4"), value)
         return f"{value:08x}"
 
     def max_token_by_file(self):
         """Pairs of a file's path and its largest token."""
-        for path, part in zip(self.paths, self._parts, strict=True):
-            yield path, max(int(chunk.max()) for chunk in chunks(part))
+        for file in self._files:
+            yield file.path, max(int(chunk.max()) for chunk in file.chunks())
 
 
 def open_tokens(patterns):
@@ -143,18 +181,18 @@ def open_tokens(patterns):
 
 
 def expand_pattern(pattern):
-    """The path itself, or the files that a pattern matches, sorted, without the descriptions."""
+    """The path itself, or the token files that a pattern matches, sorted."""
     if os.path.exists(pattern) or not glob.has_magic(pattern):
         return [pattern]
     paths = sorted(glob.glob(pattern, recursive=True))
-    paths = [path for path in paths if not path.endswith(".tokenizer.json")]
+    paths = [path for path in paths if not path.endswith((".tokenizer.json", PARTIAL))]
     if not paths:
         raise FileError(f"{pattern}: no such file")
     return paths
 
 
-def map_tokens(path):
-    """Map a token file into memory -> uint16 or int32 (N,)."""
+def open_token_file(path):
+    """Find out a token file's format and length -> TokenFile."""
     with open_for_reading(path) as (file, size):
         magic = int.from_bytes(file.read(4), "little")
         if magic in OTHER_MAGICS:
@@ -178,14 +216,14 @@ def map_tokens(path):
                 raise FileError(f"{path}: not a token file but {kind}")
         if size % 2:
             raise FileError(f"{path}: not a token file ({size} bytes, which is odd)")
-        tokens = np.memmap(file, "<u2", "r", offset).view(np.ndarray)
-    if magic != MAGIC and looks_like_int32(tokens, path):
-        return tokens.view("<i4")
-    return tokens
+    words = TokenFile(path, offset, "<u2", (size - offset) // 2)
+    if magic != MAGIC and looks_like_int32(words):
+        return TokenFile(path, 0, "<i4", size // 4)
+    return words
 
 
-def looks_like_int32(words, path):
-    """Whether uint16 words (N,) are the halves of int32; raises FileError for negative ones.
+def looks_like_int32(words):
+    """Whether a TokenFile of uint16 has the halves of int32; raises FileError for negative ones.
 
     In int32 every second uint16 is an upper half: at most 3 for ids below 2^18 and mostly 0, or
     65535 for negative ids. Real uint16 text does not look like that. If it ever did, the ids would
@@ -193,7 +231,8 @@ def looks_like_int32(words, path):
     """
     zeros = 0
     negative = False
-    for upper in chunks(words[1::2]):
+    for chunk in words.chunks():
+        upper = chunk[1::2]
         if not ((upper < 4) | (upper == 65535)).all():
             return False
         zeros += np.count_nonzero(upper == 0)
@@ -203,15 +242,12 @@ def looks_like_int32(words, path):
     if len(words) % 2:
         if len(words) < FEW:
             return False
-        raise FileError(f"{path}: an int32 token file that ends in the middle of a token")
+        raise FileError(f"{words.path}: an int32 token file that ends in the middle of a token")
     if negative:
-        raise FileError(f"{path}: tokens must be 0 or more, but this int32 file has negative ones")
+        raise FileError(
+            f"{words.path}: tokens must be 0 or more, but this int32 file has negative ones"
+        )
     return True
-
-
-def chunks(array):
-    """Yield array (N,) in chunks of CHUNK elements, so that temporaries stay small."""
-    return (array[i : i + CHUNK] for i in range(0, len(array), CHUNK))
 
 
 def common_tokenizer(paths):

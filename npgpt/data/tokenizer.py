@@ -1,20 +1,12 @@
-"""Text to tokens and back: GPT-2's byte pairs, through tiktoken, plain bytes, or characters.
+"""Text to tokens and back: GPT-2's byte pairs, through tiktoken, plain bytes, or characters."""
 
-A file FOO.bin of tokens or of a model may have FOO.tokenizer.json beside it: the description of
-the tokenizer that it goes with.
-"""
-
-import json
-import os
 from collections.abc import Iterable
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 from npgpt.errors import ArgumentError, FileError
-from npgpt.files import atomic_write, open_for_reading
 
 END_OF_TEXT = "<|endoftext|>"
-LARGEST_DESCRIPTION = 1 << 24  # bytes: every character of Unicode fits
 
 
 class Tokenizer:
@@ -33,7 +25,7 @@ class Tokenizer:
         raise NotImplementedError
 
     @property
-    def description(self) -> dict[str, str]:
+    def description(self) -> dict[str, Any]:
         """A JSON-serializable dict, of which `tokenizer_from_description` makes this tokenizer."""
         return {"name": self.name}
 
@@ -133,7 +125,7 @@ class CharsTokenizer(Tokenizer):
         self.eot = len(characters)
 
     @property
-    def description(self) -> dict[str, str]:
+    def description(self) -> dict[str, Any]:
         """A JSON-serializable dict, of which `tokenizer_from_description` makes this tokenizer."""
         return {"name": self.name, "characters": self.characters}
 
@@ -164,62 +156,3 @@ def get_tokenizer(name: str) -> Tokenizer:
     if name not in TOKENIZERS:
         raise ArgumentError(f"tokenizer must be one of {', '.join(TOKENIZERS)}, not {name!r}")
     return TOKENIZERS[name]()
-
-
-def tokenizer_from_description(description):
-    """The tokenizer of a description: {"name": "gpt2"}, {"name": "chars", "characters": "abc"}."""
-    match description:
-        case {"name": "chars", "characters": characters, **rest} if not rest:
-            return CharsTokenizer(characters)
-        case {"name": "gpt2" | "bytes" as name, **rest} if not rest:
-            return get_tokenizer(name)
-    shown = repr(description)
-    shown = shown if len(shown) <= 100 else f"{shown[:100]} ..."
-    raise ArgumentError(
-        'a tokenizer\'s description must be {"name": "gpt2"}, {"name": "bytes"} or'
-        f' {{"name": "chars", "characters": "..."}}, not {shown}'
-    )
-
-
-def description_path(path):
-    """The path of the tokenizer's description of the file at path: FOO.tokenizer.json."""
-    return Path(f"{os.fspath(path).removesuffix('.bin')}.tokenizer.json")
-
-
-def read_tokenizer(path):
-    """The description beside the file at path, or None if there is none.
-
-    Raises FileError if it is not a tokenizer's.
-    """
-    path = description_path(path)
-    if not os.path.exists(path):
-        return None
-    with open_for_reading(path) as (file, size):
-        if size > LARGEST_DESCRIPTION:
-            raise FileError(
-                f"{path}: not a tokenizer's description ({size} bytes, but it can have at most"
-                f" {LARGEST_DESCRIPTION})"
-            )
-        try:
-            description = json.loads(file.read().decode("utf-8"))
-            tokenizer_from_description(description)
-        except (ValueError, RecursionError) as error:
-            raise FileError(f"{path}: not a tokenizer's description: {error}") from error
-    return description
-
-
-def write_tokenizer(path, description):
-    """Write the description beside the file at path."""
-    tokenizer_from_description(description)
-    with atomic_write(description_path(path)) as file:
-        file.write(json.dumps(description, ensure_ascii=False).encode("utf-8") + b"\n")
-
-
-def check_same_tokenizer(name, description, other_name, other):
-    """Raise ArgumentError if both descriptions are known and differ."""
-    if description is not None and other is not None and description != other:
-        characters = " of other characters" if description["name"] == other["name"] else ""
-        raise ArgumentError(
-            f"{name}: the tokenizer is {description['name']}, but {other_name} has"
-            f" {other['name']}{characters}"
-        )

@@ -1,7 +1,7 @@
 """The data of a run: the tokens for training and validation, and the tokenizer of both."""
 
+from npgpt.data.descriptions import check_same_tokenizer, tokenizer_from_description
 from npgpt.data.token_files import open_tokens
-from npgpt.data.tokenizer import check_same_tokenizer, tokenizer_from_description
 from npgpt.errors import ArgumentError, FileError
 
 

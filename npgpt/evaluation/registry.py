@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npgpt.data.descriptions import check_same_tokenizer, read_tokenizer, tokenizer_from_description
 from npgpt.data.token_files import open_tokens
-from npgpt.data.tokenizer import check_same_tokenizer, read_tokenizer, tokenizer_from_description
 from npgpt.errors import ArgumentError, FileError
 from npgpt.evaluation.answers import count_exact
 from npgpt.evaluation.hellaswag import count_correct, is_cut, read_hellaswag

@@ -19,7 +19,7 @@ from npgpt.core.config import PUBLISHED
 from npgpt.data.tokenizer import GPT2Tokenizer
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import PARTIAL, atomic_write, cache_folder, is_offline, open_for_reading
-from npgpt.formats.huggingface import CONFIG, write_config
+from npgpt.formats.huggingface import CONFIG, config_json
 
 HUB = "https://huggingface.co"
 WEIGHTS = "/openai-community/{}/resolve/main/model.safetensors"
@@ -83,7 +83,8 @@ def fetch(name, folder=None, offline=None):
         else:
             download(base_url() + path, target, size, sha256)
     if name in MODELS and not os.path.exists(folder / CONFIG):
-        write_config(folder / CONFIG, PUBLISHED[MODELS[name]], GPT2Tokenizer.eot)
+        with atomic_write(folder / CONFIG) as file:
+            file.write(config_json(PUBLISHED[MODELS[name]], GPT2Tokenizer.eot))
     return folder if name in MODELS or len(FILES[name]) > 1 else target
 
 

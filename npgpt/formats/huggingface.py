@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import re
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,9 +16,19 @@ import numpy as np
 
 from npgpt.core.config import GPT2Config
 from npgpt.core.parameters import BLOCK_NAMES, Parameters, parameter_shapes
-from npgpt.data.tokenizer import description_path, tokenizer_from_description, write_tokenizer
+from npgpt.data.descriptions import (
+    description_file,
+    read_tokenizer,
+    tokenizer_from_description,
+)
+from npgpt.data.tokenizer import GPT2Tokenizer
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import atomic_write, open_for_reading, read_json
+from npgpt.formats.huggingface_tokenizer import (
+    TOKENIZER,
+    read_folder_tokenizer,
+    tokenizer_files,
+)
 from npgpt.formats.llmc import check_finite, read_bfloat16
 
 CONFIG, MODEL, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -221,37 +232,34 @@ def views(params):
 
 
 def write_huggingface(folder, params, tokenizer=None):
-    """Write Parameters as a folder that transformers loads, in float32, config.json last.
+    """Write Parameters as a folder that transformers loads, in float32.
 
-    tokenizer is a description or None; it goes beside as model.tokenizer.json. Raises FileError
-    where a weight is not finite or the folder cannot be written.
+    tokenizer is a description or None; it goes beside as model.tokenizer.json, and as the files
+    that transformers' AutoTokenizer reads, unless they are GPT-2's and can neither be found nor
+    downloaded: a note says so. Raises FileError where a weight is not finite or the folder cannot
+    be written.
     """
     folder = Path(folder)
     eot = None if tokenizer is None else tokenizer_from_description(tokenizer).eot
     check_finite(params, folder)
+    companions = {
+        folder / CONFIG: config_json(params.config, eot),
+        **description_file(folder / "model", tokenizer),
+    }
+    try:
+        companions |= tokenizer_files(folder, tokenizer, params.config)
+    except FileError as error:
+        companions |= tokenizer_files(folder, None, params.config)
+        print(f"note: {folder}: written without {TOKENIZER}: {error}", file=sys.stderr)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"{folder}: cannot be created: {error.strerror or error}") from error
-    write_safetensors(folder / MODEL, params)
-    put_tokenizer(folder / "model", tokenizer)
-    write_config(folder / CONFIG, params.config, eot)
+    write_safetensors(folder / MODEL, params, companions)
 
 
-def put_tokenizer(path, tokenizer):
-    """Write this description beside the file at path or, if it is None, remove the one there."""
-    if tokenizer is not None:
-        write_tokenizer(path, tokenizer)
-        return
-    left = description_path(path)
-    try:
-        left.unlink(missing_ok=True)
-    except OSError as error:
-        raise FileError(f"{left}: cannot be removed: {error.strerror or error}") from error
-
-
-def write_config(path, config, eot):
-    """Write a GPT2Config as config.json; eot is the end-of-text token or None."""
+def config_json(config, eot):
+    """The content of a config.json of a GPT2Config; eot is the end-of-text token or None."""
     content = {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -261,11 +269,21 @@ def write_config(path, config, eot):
         "bos_token_id": eot,
         "eos_token_id": eot,
     }
-    with atomic_write(path) as file:
-        file.write(json.dumps(content, indent=2).encode() + b"\n")
+    return json.dumps(content, indent=2).encode() + b"\n"
 
 
-def write_safetensors(path, params):
+def read_huggingface_tokenizer(path):
+    """The description of the tokenizer of the model at path, a folder or a file, or None.
+
+    It is the one that npgpt wrote beside it, or that of the folder's own files.
+    """
+    folder = path if os.path.isdir(path) else path.parent
+    beside = folder / "model" if os.path.isdir(path) else path.with_suffix("")
+    eot = read_json(folder / CONFIG).get("eos_token_id", GPT2Tokenizer.eot)
+    return read_tokenizer(beside) or read_folder_tokenizer(folder, eot)
+
+
+def write_safetensors(path, params, companions):
     """Write the tensors one at a time; the library would need all of them transposed at once."""
     header, end = {"__metadata__": {"format": "pt"}}, 0
     for name, view in views(params):
@@ -273,7 +291,7 @@ def write_safetensors(path, params):
         header[PREFIX + name] = {"dtype": "F32", "shape": view.shape, "data_offsets": [start, end]}
     header = json.dumps(header).encode()
     header += b" " * (-len(header) % 8)
-    with atomic_write(path) as file:
+    with atomic_write(path, companions) as file:
         file.write(len(header).to_bytes(8, "little") + header)
         for _, view in views(params):
             file.write(np.ascontiguousarray(view, "<f4"))

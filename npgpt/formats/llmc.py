@@ -6,6 +6,9 @@ padded, padded_vocab_size. Everything is little-endian.
 """
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -68,13 +71,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Parameters:
 
 
 def write_checkpoint(
-    path: str | os.PathLike[str], params: Parameters, version: int = DEFAULT_VERSION
+    path: str | os.PathLike[str],
+    params: Parameters,
+    version: int = DEFAULT_VERSION,
+    companions: Mapping[Path, bytes | None] = MappingProxyType({}),
 ) -> None:
     """Write Parameters as a model file; bfloat16 rounds to the nearest, ties to even.
 
-    The padding that a file brought is written back as it was; otherwise wte is padded with zeros
-    to a multiple of 128 rows. Raises FileError where a weight is not finite or the file cannot be
-    written; the file under this name is then what it was.
+    companions are replaced together with it, as by `npgpt.files.atomic_write`. The padding that a
+    file brought is written back as it was; otherwise wte is padded with zeros to a multiple of 128
+    rows. Raises FileError where a weight is not finite or the file cannot be written; the file
+    under this name is then what it was.
     """
     if version not in VERSIONS:
         raise ArgumentError(f"version must be one of 1, 3 and 5, not {version!r}")
@@ -84,7 +91,7 @@ def write_checkpoint(
     padding = padding_rows(params) if version != 1 else None
     if padding is not None:
         words.append(c.vocab_size + len(padding))
-    with atomic_write(path) as file:
+    with atomic_write(path, companions) as file:
         file.write(pack_header(*words))
         for part in in_file_order(params, padding):
             if version == 5:

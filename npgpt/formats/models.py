@@ -3,12 +3,19 @@
 import os
 from pathlib import Path
 
-from npgpt.data.tokenizer import GPT2Tokenizer, read_tokenizer
+from npgpt.data.sniff import HEAD, ZIP, is_pickle
+from npgpt.data.tokenizer import GPT2Tokenizer
 from npgpt.errors import FileError
+from npgpt.files import open_for_reading
 from npgpt.formats.hub import MODELS, fetch
 from npgpt.formats.huggingface import library
 from npgpt.formats.registry import MODEL_FORMATS, MODEL_FORMATS_HELP, detect_format
-from npgpt.formats.run_checkpoint import CHECKPOINTS, best_step, checkpoint_folder
+from npgpt.formats.run_checkpoint import (
+    CHECKPOINTS,
+    best_step,
+    checkpoint_folder,
+    checkpoint_steps,
+)
 
 ACCEPTED = f"a model is {MODEL_FORMATS_HELP}, a run's folder, or one of {', '.join(MODELS)}"
 
@@ -28,21 +35,45 @@ def load_model(where):
     if not os.path.exists(path):
         raise FileError(f"{where}: not found; {ACCEPTED}")
     if os.path.isdir(path / CHECKPOINTS):
-        path = best_checkpoint(path)
+        return load_run(path)
     name = detect_format(path)
     if name is None:
         what = "no model in this folder" if os.path.isdir(path) else "not a regular file"
         raise FileError(f"{where}: {what}; {ACCEPTED}")
+    if is_torch_file(path):
+        raise FileError(
+            f"{where}: a PyTorch file, which npgpt does not read; scripts/convert_nanogpt.py in the"
+            " repository converts nanoGPT's ckpt.pt, with PyTorch"
+        )
     params = MODEL_FORMATS[name].read(path)
-    description = read_tokenizer(MODEL_FORMATS[name].tokenizer_path(path))
+    description = MODEL_FORMATS[name].read_tokenizer(path)
     if description is None and params.config.vocab_size == GPT2Tokenizer.vocab_size:
         description = GPT2Tokenizer().description
     return params, description
 
 
-def best_checkpoint(run):
-    """The model file of a run's best checkpoint."""
-    step = best_step(run)
-    if step is None:
-        raise FileError(f"{run}: the run has no checkpoint yet")
-    return checkpoint_folder(run, step) / "model.bin"
+def is_torch_file(path):
+    """Whether the file at path is a zip archive or a pickle, as torch.save writes."""
+    if not os.path.isfile(path):
+        return False
+    with open_for_reading(path) as (file, _):
+        head = file.read(HEAD)
+    return head.startswith(ZIP) or is_pickle(head)
+
+
+def load_run(run):
+    """As load_model, of a run's best checkpoint.
+
+    The run may be in training: where the checkpoint is removed for a newer one while it is read, it
+    starts again with that one.
+    """
+    while True:
+        steps = checkpoint_steps(run)
+        try:
+            step = best_step(run)
+            if step is None:
+                raise FileError(f"{run}: the run has no checkpoint yet")
+            return load_model(checkpoint_folder(run, step) / "model.bin")
+        except FileError:
+            if checkpoint_steps(run) == steps:
+                raise

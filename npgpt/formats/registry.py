@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from npgpt.core.parameters import Parameters
+from npgpt.data.descriptions import description_file, read_tokenizer
 from npgpt.errors import ArgumentError
 from npgpt.formats.huggingface import (
     CONFIG,
     MODEL,
-    put_tokenizer,
     read_huggingface,
+    read_huggingface_tokenizer,
     write_huggingface,
 )
 from npgpt.formats.llmc import DEFAULT_VERSION, VERSIONS, read_checkpoint, write_checkpoint
@@ -27,8 +28,8 @@ class Format(NamedTuple):
     recognise(path): whether path holds this format. is_target(path): whether a path to write to is
     meant for it. read(path) -> Parameters. write(path, params, tokenizer, version): tokenizer is a
     description or None, version None for the default. files(path): what write creates, the weights
-    first. tokenizer_path(path): the argument for `read_tokenizer`. versions: {number: description},
-    if it has several.
+    first. read_tokenizer(path): the description of its tokenizer, or None. versions: {number:
+    description}, if it has several.
     """
 
     help: str
@@ -37,14 +38,13 @@ class Format(NamedTuple):
     read: Callable[[Path], Parameters]
     write: Callable[[Path, Parameters, dict | None, int | None], None]
     files: Callable[[Path], list[Path]]
-    tokenizer_path: Callable[[Path], Path]
+    read_tokenizer: Callable[[Path], dict | None]
     versions: dict[int, str] = {}
 
 
 def write_llmc(path, params, tokenizer, version):
     """Write an llm.c file with its tokenizer's description beside it."""
-    write_checkpoint(path, params, version or DEFAULT_VERSION)
-    put_tokenizer(path, tokenizer)
+    write_checkpoint(path, params, version or DEFAULT_VERSION, description_file(path, tokenizer))
 
 
 # In order of precedence: the first entry that matches a path wins.
@@ -56,7 +56,7 @@ MODEL_FORMATS = {
         read=read_huggingface,
         write=lambda path, params, tokenizer, _: write_huggingface(path, params, tokenizer),
         files=lambda path: [path / MODEL, path / CONFIG],
-        tokenizer_path=lambda path: path / "model" if os.path.isdir(path) else path.with_suffix(""),
+        read_tokenizer=read_huggingface_tokenizer,
     ),
     "llm.c": Format(
         "an llm.c .bin file",
@@ -65,7 +65,7 @@ MODEL_FORMATS = {
         read=read_checkpoint,
         write=write_llmc,
         files=lambda path: [path],
-        tokenizer_path=lambda path: path,
+        read_tokenizer=read_tokenizer,
         versions=VERSIONS,
     ),
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from npgpt.core.config import is_integer
 from npgpt.core.parameters import Parameters, count_parameters
-from npgpt.data.tokenizer import write_tokenizer
+from npgpt.data.descriptions import write_tokenizer
 from npgpt.errors import FileError
 from npgpt.files import (
     HEADER_BYTES,

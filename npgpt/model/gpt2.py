@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from npgpt.core.config import GPT2Config
 from npgpt.core.parameters import Parameters
-from npgpt.data.tokenizer import Tokenizer, tokenizer_from_description
+from npgpt.data.descriptions import tokenizer_from_description
+from npgpt.data.tokenizer import Tokenizer
 from npgpt.errors import ArgumentError
 from npgpt.formats.llmc import read_checkpoint
 from npgpt.formats.models import load_model

@@ -7,7 +7,8 @@ import numpy as np
 
 from npgpt.core.config import GPT2Config
 from npgpt.core.parameters import count_parameters
-from npgpt.data.tokenizer import GPT2Tokenizer, tokenizer_from_description
+from npgpt.data.descriptions import tokenizer_from_description
+from npgpt.data.tokenizer import GPT2Tokenizer
 from npgpt.errors import ArgumentError
 from npgpt.formats.models import load_model
 from npgpt.model.gpt2 import GPT2

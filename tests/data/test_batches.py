@@ -7,8 +7,8 @@ import pytest
 
 from npgpt import ArgumentError
 from npgpt.data.batches import ORDERS, make_batches
+from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import open_tokens, write_tokens
-from npgpt.data.tokenizer import write_tokenizer
 
 EOT = 99
 

@@ -5,9 +5,9 @@ import pickle
 import numpy as np
 import pytest
 
+from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.nanogpt import read_meta
 from npgpt.data.token_files import open_tokens
-from npgpt.data.tokenizer import write_tokenizer
 from npgpt.errors import FileError
 
 CHARACTERS = "\n !abcü伊"

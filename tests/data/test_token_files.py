@@ -1,6 +1,7 @@
 """Token files: byte for byte as others write them, read by their content, refused if damaged."""
 
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ from helpers import highest
 
 from npgpt import ArgumentError, FileError
 from npgpt.data import token_files
+from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import open_tokens, write_tokens
-from npgpt.data.tokenizer import write_tokenizer
 
 
 def test_llm_cs_format_has_a_header_and_uint16(tmp_path):
@@ -65,16 +66,45 @@ def test_each_format_is_told_by_its_content_and_comes_back(form, tmp_path):
     assert tokens.tokenizer_description is None
 
 
-def test_a_file_is_mapped_and_not_read(tmp_path):
+def test_only_the_part_that_is_asked_for_is_read(tmp_path):
     path = tmp_path / "t.bin"
-    write_tokens(path, IDS)
-    (part,) = open_tokens(path)._parts
-    assert isinstance(part.base, np.memmap)
-    assert not part.flags.writeable
+    tokens = np.arange(5_000_000) % 60_000
+    write_tokens(path, tokens)
+    opened = open_tokens(path)
+    tracemalloc.start()
+    try:
+        assert opened.read(4_000_000, 3).tolist() == tokens[4_000_000:4_000_003].tolist()
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [0, 1024, 1030, 2000])
+def test_a_file_that_was_changed_since_is_a_sentence(size, tmp_path):
+    path = tmp_path / "t.bin"
+    write_tokens(path, range(400))
+    tokens = open_tokens(path)
+    os.truncate(path, size)
+    with pytest.raises(FileError, match=f"t.bin: was changed while in use: it has {size} bytes"):
+        tokens.read(350, 10)
+
+
+def test_a_path_holds_when_the_working_folder_changes(tmp_path, monkeypatch):
+    write_tokens(tmp_path / "t.bin", IDS)
+    monkeypatch.chdir(tmp_path)
+    tokens = open_tokens("t.bin")
+    monkeypatch.chdir("/")
+    assert tokens.read(0, len(IDS)).tolist() == IDS
+
+
+def test_a_pattern_matches_no_partial_files(tmp_path):
+    write_tokens(tmp_path / "a.bin", [1, 2])
+    (tmp_path / "a.bin.4242.partial").write_bytes(b"\1\0")
+    assert open_tokens(tmp_path / "a*").paths == [str(tmp_path / "a.bin")]
 
 
 def test_int32_is_told_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(token_files, "CHUNK", 3)
+    monkeypatch.setattr(token_files, "CHUNK", 4)
     tokens = open_tokens(raw(tmp_path / "int32.bin", [7] * 20, "<i4"))
     assert len(tokens) == 20 and highest(tokens) == 7
     tokens = open_tokens(raw(tmp_path / "uint16.bin", [*[7, 0] * 10, 9, 300], "<u2"))  # the last

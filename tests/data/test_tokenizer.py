@@ -9,12 +9,8 @@ import numpy as np
 import pytest
 
 from npgpt import ArgumentError, FileError, get_tokenizer
-from npgpt.data.tokenizer import (
-    CharsTokenizer,
-    read_tokenizer,
-    tokenizer_from_description,
-    write_tokenizer,
-)
+from npgpt.data.descriptions import read_tokenizer, tokenizer_from_description, write_tokenizer
+from npgpt.data.tokenizer import CharsTokenizer
 
 TEXTS = ["", "Hello, world!\n", "naïve café 🙂 ƒ", "<|endoftext|>", "a" * 300, "\0\t\r\n"]
 
@@ -171,7 +167,7 @@ def test_a_description_of_no_tokenizer_is_refused(description, tmp_path):
         write_tokenizer(tmp_path / "a.bin", description)
     assert read_tokenizer(tmp_path / "a.bin") is None
     (tmp_path / "a.tokenizer.json").write_text(json.dumps(description))
-    with pytest.raises(FileError, match="a.tokenizer.json: not a tokenizer's description"):
+    with pytest.raises(FileError, match="a.tokenizer.json: (not a tokenizer's descr|must hold)"):
         read_tokenizer(tmp_path / "a.bin")
 
 
@@ -181,7 +177,7 @@ def test_a_description_of_no_tokenizer_is_refused(description, tmp_path):
 )
 def test_a_damaged_description_is_one_sentence(content, tmp_path):
     (tmp_path / "a.tokenizer.json").write_bytes(content)
-    with pytest.raises(FileError, match="a.tokenizer.json: not a tokenizer's desc") as raised:
+    with pytest.raises(FileError, match="a.tokenizer.json: not (JSON|a tokenizer)") as raised:
         read_tokenizer(tmp_path / "a.bin")
     assert len(str(raised.value)) < 500 and "\n" not in str(raised.value)
 
@@ -189,7 +185,7 @@ def test_a_damaged_description_is_one_sentence(content, tmp_path):
 def test_a_huge_description_is_not_read(tmp_path):
     with open(tmp_path / "a.tokenizer.json", "wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(FileError, match="1099511627776 bytes, but it can have at most 16777216"):
+    with pytest.raises(FileError, match="1099511627776 bytes, but 16777216 are the most"):
         read_tokenizer(tmp_path / "a.bin")
 
 

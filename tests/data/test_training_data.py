@@ -3,8 +3,8 @@
 import pytest
 
 from npgpt import ArgumentError, FileError, GPT2Config
+from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import write_tokens
-from npgpt.data.tokenizer import write_tokenizer
 from npgpt.data.training_data import TrainingData
 
 BYTES, CHARS = {"name": "bytes"}, {"name": "chars", "characters": "ab"}

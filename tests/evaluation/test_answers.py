@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import npgpt
+from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import open_tokens, write_tokens
-from npgpt.data.tokenizer import CharsTokenizer, write_tokenizer
+from npgpt.data.tokenizer import CharsTokenizer
 from npgpt.errors import ArgumentError
 from npgpt.evaluate import main
 from npgpt.evaluation.answers import count_exact

@@ -10,7 +10,8 @@ import pytest
 
 import npgpt
 from npgpt import ArgumentError, FileError, GPT2Config, Parameters
-from npgpt.data.tokenizer import BytesTokenizer, read_tokenizer
+from npgpt.data.descriptions import read_tokenizer
+from npgpt.data.tokenizer import BytesTokenizer
 from npgpt.formats import huggingface
 from npgpt.formats.huggingface import read_huggingface, write_huggingface
 

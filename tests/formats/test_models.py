@@ -1,6 +1,9 @@
 """load_model: every kind of model by one function, each with its tokenizer."""
 
 import json
+import os
+import pickle
+import shutil
 import sys
 
 import numpy as np
@@ -8,7 +11,8 @@ import pytest
 from helpers import TINY_MODEL
 
 from npgpt import ArgumentError, FileError, GPT2Config, Parameters, write_checkpoint
-from npgpt.data.tokenizer import BytesTokenizer, GPT2Tokenizer, write_tokenizer
+from npgpt.data.descriptions import write_tokenizer
+from npgpt.data.tokenizer import BytesTokenizer, GPT2Tokenizer
 from npgpt.formats import models
 from npgpt.formats.huggingface import write_huggingface
 from npgpt.formats.models import load_model
@@ -55,7 +59,8 @@ def test_a_hugging_face_folder_and_its_file(params, tmp_path):
         loaded, tokenizer = load_model(where)
         assert tokenizer == BYTES
         np.testing.assert_array_equal(loaded.flat, params.flat)
-    (tmp_path / "model.tokenizer.json").unlink()
+    for name in ("model.tokenizer.json", "tokenizer.json"):
+        (tmp_path / name).unlink()
     assert load_model(tmp_path)[1] is None
 
 
@@ -98,6 +103,43 @@ def test_a_runs_model_is_the_last_one_without_validation(run):
     assert loaded.flat[0] == 3.0 and tokenizer is None
 
 
+@pytest.mark.parametrize("vanishing", ["its state", "its model"])
+def test_a_run_in_training_is_read_again_when_its_checkpoint_is_replaced(
+    vanishing, run, monkeypatch
+):
+    folder, add = run
+    add(20, None, 2.0)
+    best_step = models.best_step
+
+    def replaced_meanwhile(folder):
+        monkeypatch.setattr(models, "best_step", best_step)
+        step = best_step(folder)
+        add(30, None, 3.0)
+        shutil.rmtree(folder / "checkpoints" / "step_00000020")
+        if vanishing == "its state":
+            raise FileError("state.json: No such file or directory")
+        return step
+
+    monkeypatch.setattr(models, "best_step", replaced_meanwhile)
+    assert load_model(folder)[0].flat[0] == 3.0
+
+
+def test_a_damaged_checkpoint_of_a_run_is_told(run):
+    folder, add = run
+    add(20, None, 2.0)
+    os.truncate(folder / "checkpoints" / "step_00000020" / "model.bin", 1030)
+    with pytest.raises(FileError, match="model.bin: truncated"):
+        load_model(folder)
+
+
+def test_pytorchs_files_are_told_with_what_converts_them(tmp_path):
+    (tmp_path / "ckpt.pt").write_bytes(b"PK\x03\x04" + bytes(100))
+    (tmp_path / "old.pt").write_bytes(pickle.dumps({"model": [1] * 20}, protocol=2))
+    for name in ("ckpt.pt", "old.pt"):
+        with pytest.raises(FileError, match=f"{name}: a PyTorch file.*scripts/convert_nanogpt.py"):
+            load_model(tmp_path / name)
+
+
 def test_a_run_without_a_checkpoint_is_one_sentence(run):
     with pytest.raises(FileError, match="run: the run has no checkpoint yet$"):
         load_model(run[0])
@@ -121,7 +163,7 @@ def test_a_damaged_tokenizer_or_file_is_one_sentence(params, tmp_path):
         load_model(tmp_path / "m.bin")
     write_checkpoint(tmp_path / "m.bin", params)
     (tmp_path / "m.tokenizer.json").write_text("{")
-    with pytest.raises(FileError, match="m.tokenizer.json: not a tokenizer's description"):
+    with pytest.raises(FileError, match="m.tokenizer.json: not JSON"):
         load_model(tmp_path / "m.bin")
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import npgpt
-from npgpt.data.tokenizer import BytesTokenizer, read_tokenizer
+from npgpt.data.descriptions import read_tokenizer
+from npgpt.data.tokenizer import BytesTokenizer
 from npgpt.errors import FileError
 from npgpt.formats import run_checkpoint
 from npgpt.formats.run_checkpoint import load_checkpoint, save_checkpoint

@@ -2,8 +2,8 @@
 
 import pytest
 
+from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import write_tokens
-from npgpt.data.tokenizer import write_tokenizer
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import npgpt
+from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import write_tokens
-from npgpt.data.tokenizer import write_tokenizer
 from npgpt.data.training_data import TrainingData
 from npgpt.errors import ArgumentError, FileError
 from npgpt.model import memory

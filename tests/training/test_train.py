@@ -8,8 +8,8 @@ import pytest
 from runs import SETTINGS, SIZES, content
 
 import npgpt
+from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import write_tokens
-from npgpt.data.tokenizer import write_tokenizer
 from npgpt.errors import ArgumentError, FileError, TrainingError
 from npgpt.formats.run_checkpoint import checkpoint_steps
 from npgpt.training.train import train

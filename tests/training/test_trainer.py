@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import npgpt
+from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import open_tokens, write_tokens
-from npgpt.data.tokenizer import CharsTokenizer, write_tokenizer
+from npgpt.data.tokenizer import CharsTokenizer
 from npgpt.data.training_data import TrainingData
 from npgpt.errors import ArgumentError, TrainingError
 from npgpt.training.settings import make_settings

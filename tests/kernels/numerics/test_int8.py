@@ -16,8 +16,8 @@ from npgpt import (
     write_checkpoint,
 )
 from npgpt.core.parameters import MATRICES
+from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import write_tokens
-from npgpt.data.tokenizer import write_tokenizer
 from npgpt.kernels.numerics.int8 import QMAX, to_int8
 
 pytestmark = pytest.mark.slow
