@@ -72,6 +72,9 @@ def program(main):
             print("interrupted", file=sys.stderr)
             return 130
         except OSError as error:  # from printing; file errors are FileErrors
+            if error.filename is not None:
+                print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+                return 2
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if isinstance(error, BrokenPipeError):  # the reader, `head` say, has seen enough
                 return 141

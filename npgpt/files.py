@@ -1,8 +1,8 @@
 """File access with one-sentence errors and atomic writes; the cache of downloads."""
 
+import glob
 import json
 import os
-import re
 import shutil
 import stat
 from contextlib import ExitStack, contextmanager, suppress
@@ -88,9 +88,9 @@ def atomic_write(path, companions=()):
                 at_the_end.callback(each.remove_partial)
             for other in others:
                 if other.content is not None:
-                    with other.open() as file:
+                    with other.writing() as file:
                         file.write(other.content)
-            with main.open() as file:
+            with main.writing() as file:
                 yield file
             if others:
                 replace_together(main, others)
@@ -119,7 +119,7 @@ class Replacement:
         return self.target.read_bytes() if self.target.exists() else None
 
     @contextmanager
-    def open(self):
+    def writing(self):
         """Open the partial file for writing, sync it, and give it the mode of the old one."""
         with open(self.partial, "wb") as file:
             yield file
@@ -129,10 +129,9 @@ class Replacement:
             os.chmod(self.partial, stat.S_IMODE(self.target.stat().st_mode))
 
     def remove_partial(self):
-        """Remove the files that are left of an attempt."""
-        for left in (self.partial, self.old):
-            with suppress(OSError):
-                left.unlink()
+        """Remove what is left of an attempt."""
+        with suppress(OSError):
+            self.partial.unlink()
 
 
 def replace_together(main, others):
@@ -147,6 +146,9 @@ def replace_together(main, others):
                 undo.callback(each.target.unlink, missing_ok=True)
                 os.rename(each.partial, each.target)
         undo.pop_all()
+    for each in (main, *others):
+        with suppress(OSError):
+            each.old.unlink()
 
 
 @contextmanager
@@ -166,10 +168,9 @@ def partial_folder(target):
 
 def sweep(target):
     """Remove the partial files and folders of this target whose process was killed."""
-    pattern = re.compile(re.escape(target.name) + r"\.(\d+)(\.old)?" + re.escape(PARTIAL))
-    for path in target.parent.iterdir() if target.parent.is_dir() else ():
-        match = pattern.fullmatch(path.name)
-        if match and not is_running(int(match[1])):
+    for path in target.parent.glob(f"{glob.escape(target.name)}.*{PARTIAL}"):
+        process = path.name.removeprefix(f"{target.name}.").split(".")[0]
+        if process.isdecimal() and not is_running(int(process)):
             with suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 

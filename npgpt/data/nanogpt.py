@@ -38,7 +38,7 @@ def read_meta(path):
         meta = plain_dict(content)
         characters = [meta["itos"][i] for i in range(len(meta["itos"]))]
         whole = meta["vocab_size"] == len(characters) and all(len(c) == 1 for c in characters)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise FileError(
             f"{path}: not nanoGPT's characters: {type(error).__name__}: {error}"
         ) from error

@@ -5,6 +5,7 @@ there are: their code points take the tokens' place until then.
 """
 
 import tempfile
+from contextlib import ExitStack, suppress
 
 import numpy as np
 
@@ -32,13 +33,16 @@ class Spool:
         self.name, self.tokenizer = name, None if name == CHARS else get_tokenizer(name)
         self.n_tokens = self.n_documents = 0
         self._characters = np.zeros(NO_CHARACTER + 1, bool) if name == CHARS else None
-        self._tokens = tempfile.TemporaryFile(dir=folder)
-        self._starts = tempfile.TemporaryFile(dir=folder)  # int64, of each document
+        with ExitStack() as undo:
+            self._tokens = undo.enter_context(tempfile.TemporaryFile(dir=folder))
+            self._starts = tempfile.TemporaryFile(dir=folder)  # int64, of each document
+            undo.pop_all()
 
     def close(self):
-        """Remove the temporary files."""
-        self._tokens.close()
-        self._starts.close()
+        """Remove the temporary files, what is not written of them yet too."""
+        for file in (self._tokens, self._starts):
+            with suppress(OSError):
+                file.close()
 
     def take(self, pieces):
         """Take in all pieces, many at a time."""

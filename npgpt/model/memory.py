@@ -1,5 +1,6 @@
 """Estimate the memory of a training step before it runs."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,13 +61,15 @@ def estimate(
     )
 
 
-def check_memory(config, B, T, recompute, optimizer, loaded=0):
-    """Print a step's memory -> Estimate; raises ArgumentError where that is not available.
+def check_memory(config, B, T, recompute, optimizer, loaded=0, quiet=False):
+    """Print a step's memory, unless quiet -> Estimate.
 
-    `loaded` bytes of it are allocated already.
+    `loaded` bytes of it are allocated already. Raises ArgumentError where the rest is not
+    available.
     """
     need, free = estimate(config, B, T, recompute, optimizer), available_memory()
-    print(f"memory of a step: {need}" + (f" (available {free / 1e9:.2f} GB)" if free else ""))
+    if not quiet:
+        print(f"memory of a step: {need}" + (f" (available {free / 1e9:.2f} GB)" if free else ""))
     if free is not None and need.total > free + loaded:
         advice = "" if recompute else " (recompute, or a smaller B or T, takes less)"
         raise ArgumentError(
@@ -77,17 +80,41 @@ def check_memory(config, B, T, recompute, optimizer, loaded=0):
 
 
 def available_memory():
-    """Bytes this process can still allocate, by Linux and its cgroup; None elsewhere."""
+    """Bytes this process can still allocate, by Linux and its control groups; None elsewhere."""
     free = []
-    try:
+    with suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 free.append(1024 * int(line.split()[1]))
-        group = Path("/sys/fs/cgroup")  # cgroup v2
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        cached = int(stat["active_file"]) + int(stat["inactive_file"])  # page cache, reclaimable
-        free.append(limit - used + cached)
-    except (OSError, ValueError, KeyError):  # another system, no container, or one without a limit
-        pass
-    return min(free, default=None)
+    for group, names in memory_groups():
+        with suppress(OSError, ValueError, KeyError):  # "max": without a limit
+            limit, used = (int((group / f"memory.{name}").read_text()) for name in names)
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            total = "" if "total_active_file" not in stat else "total_"  # with the groups below
+            # the page cache, which is given back
+            cached = int(stat[total + "active_file"]) + int(stat[total + "inactive_file"])
+            free.append(limit - used + cached)
+    return max(0, min(free)) if free else None
+
+
+def memory_groups(root=Path("/sys/fs/cgroup"), own=Path("/proc/self/cgroup")):
+    """Yield this process's control group for memory and those above it, of version 2 or 1.
+
+    With each comes what its files with the limit and the use are called. Source: Linux's
+    admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+    """
+    try:
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return
+    for _, controllers, path in lines:
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = root / "memory" if controllers else root
+        names = ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
+        group = top / path.lstrip("/")
+        while True:
+            yield group, names
+            if group == top or top not in group.parents:
+                break
+            group = group.parent

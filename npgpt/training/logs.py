@@ -1,6 +1,7 @@
 """A run's logs: log.jsonl, main.log (in llm.c's format), samples/ and TensorBoard's files."""
 
 import json
+import os
 import sys
 from contextlib import contextmanager, suppress
 
@@ -77,7 +78,7 @@ class RunLogs:
     def _filter_log(self, name, wanted):
         """Keep only the complete lines that wanted(line) is true for."""
         path = self.folder / name
-        if path.exists():
+        if os.path.lexists(path):
             kept = []
             with open_for_reading(path) as (file, _):
                 lines = file.read().decode("utf-8", "replace").splitlines(keepends=True)

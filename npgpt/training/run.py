@@ -138,6 +138,9 @@ class Run:
         try:
             (self.folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
             (self.folder / "samples").mkdir(exist_ok=True)
+            ignored = self.folder / ".gitignore"
+            if not ignored.exists():  # a run is made in a clone, and is not to be committed
+                ignored.write_text("*\n", "utf-8")
             self._file_lock = FileLock(self.folder / "lock", timeout=0)
             self._file_lock.acquire()
         except Timeout as error:
@@ -150,11 +153,13 @@ class Run:
     def _sweep(self):
         """Remove the partial files of a killed process."""
         for folder in (self.folder, self.folder / "samples", self.folder / CHECKPOINTS):
-            for left in folder.glob(f"*{PARTIAL}"):
-                try:
+            try:
+                for left in folder.glob(f"*{PARTIAL}"):
                     left.unlink() if left.is_file() else shutil.rmtree(left)
-                except OSError as error:
-                    raise FileError(f"{left}: cannot be removed: {error.strerror}") from error
+            except OSError as error:
+                raise FileError(
+                    f"{folder}: partial files cannot be removed: {error.strerror or error}"
+                ) from error
 
 
 def with_absolute_paths(s):

@@ -259,10 +259,11 @@ def read_toml(path):
         raise FileError(f"{path}: not TOML: {error}") from error
 
 
-def as_toml(settings):
-    """All of Settings, as the TOML that read_toml reads."""
+def as_toml(settings, changed=False):
+    """All of Settings, or those changed from their defaults, as the TOML that read_toml reads."""
     lines = [  # a JSON string is a TOML string but for DEL
         f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f")
         for key, value in dataclasses.asdict(settings).items()
+        if not changed or value != FIELDS[key].default
     ]
     return "".join(lines)

@@ -27,8 +27,8 @@ OVERHEAD = 1.25  # of a step over its matrix products and attention: layernorm, 
 SIZES = ("n_layer", "n_head", "n_embd")
 
 
-def make_model(s, data):
-    """The GPT2 that the Settings start from, with its tokenizer."""
+def make_model(s, data, quiet=False):
+    """The GPT2 that the Settings start from, with its tokenizer; quiet: as in check_memory."""
     depth_match = re.fullmatch(r"d(\d+)", s.model)
     if s.model and not depth_match:
         given = [name for name in (*SIZES, "block_size", "vocab_size") if getattr(s, name)]
@@ -43,7 +43,7 @@ def make_model(s, data):
         config = config_from_scratch(s, depth_match, data.tokenizer_description)
     tokenizer = data.reconcile_tokenizers(s.model, description)
     data.check_fits(config, s.T)
-    check_disk(s, check_memory(config, s.B, s.T, s.recompute, s.optimizer, loaded))
+    check_disk(s, check_memory(config, s.B, s.T, s.recompute, s.optimizer, loaded, quiet))
     return build_model(s, config, params, tokenizer)
 
 

@@ -14,7 +14,7 @@ from npgpt.model.memory import check_memory
 from npgpt.model.optimizer import OPTIMIZERS
 from npgpt.training.loop import train_loop
 from npgpt.training.progress import format_duration
-from npgpt.training.run import Run, check_disk
+from npgpt.training.run import SETTINGS, Run, check_disk
 from npgpt.training.settings import as_toml, make_settings
 from npgpt.training.start import build_model, estimate_step_seconds, make_model
 from npgpt.training.trainer import Trainer
@@ -46,13 +46,13 @@ def train(resume: str | Path | None = None, *, quiet: bool = False, **settings: 
     is then saved as a checkpoint.
     """
     if resume is None:
-        trainer = new_trainer(make_settings(settings))
+        trainer = new_trainer(make_settings(settings), quiet)
         run = Run.create(trainer.settings)
     else:
         run = Run.reopen(resume, **settings)
     with closing(run):
         if resume is not None:
-            trainer = resumed_trainer(run)
+            trainer = resumed_trainer(run, quiet)
         run.start_from(trainer.step)
         s = run.settings
         if s.threads:
@@ -70,7 +70,7 @@ def train(resume: str | Path | None = None, *, quiet: bool = False, **settings: 
 def announce(run, trainer):
     """Print the settings, how the learning rate goes on after a resume, and what it will take."""
     s, before = run.settings, run.settings_before
-    print(as_toml(s), end="")
+    print(f"{as_toml(s, changed=True)}the other settings: {run.folder / SETTINGS}")
     if s.steps != before.steps:
         print(
             f"note: with {s.steps} steps in all, the learning rate goes on at"
@@ -82,24 +82,24 @@ def announce(run, trainer):
     print(f"about {seconds:.2g} s a step, {left} for {s.steps - trainer.step} steps")
 
 
-def new_trainer(s):
+def new_trainer(s, quiet):
     """The Trainer of a new run with these Settings."""
     data = TrainingData(s.train, s.val)
-    return Trainer(make_model(s, data), s, data)
+    return Trainer(make_model(s, data, quiet), s, data)
 
 
-def resumed_trainer(run):
+def resumed_trainer(run, quiet):
     """The Trainer of a resumed run, restored from its last checkpoint, if it has one."""
     s = run.settings
     steps = run.checkpoint_steps()
     if not steps:
-        return new_trainer(s)
+        return new_trainer(s, quiet)
     data, folder = TrainingData(s.train, s.val), run.checkpoint_folder(steps[-1])
     params, state = load_checkpoint(folder, OPTIMIZERS[s.optimizer].MOMENTS)
     config = params.config
     data.check_fits(config, s.T)
     loaded = params.flat.nbytes + OPTIMIZERS[s.optimizer].state_bytes(config)
-    check_disk(s, check_memory(config, s.B, s.T, s.recompute, s.optimizer, loaded))
+    check_disk(s, check_memory(config, s.B, s.T, s.recompute, s.optimizer, loaded, quiet))
     if s.steps < state["step"]:
         raise ArgumentError(f"steps must be at least the {state['step']} done, not {s.steps}")
     description = read_tokenizer(folder / "model.bin")

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import npgpt
+from npgpt.model import memory
 
 STEP = """
 import resource, sys
@@ -48,3 +49,38 @@ def test_it_names_its_parts_and_refuses_what_cannot_be():
             npgpt.estimate(npgpt.GPT2Config(), B, T)
     with pytest.raises(npgpt.ArgumentError, match="optimizer must be one of adamw, not 'sgd'"):
         npgpt.estimate(npgpt.GPT2Config(), 4, 64, optimizer="sgd")
+
+
+def group(folder, limit, used, names, cached=0, total=""):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in zip(names, (limit, used), strict=True):
+        (folder / f"memory.{name}").write_text(f"{value}\n")
+    stat = f"anon 1\n{total}active_file {cached}\n{total}inactive_file 0\n"
+    (folder / "memory.stat").write_text(stat)
+
+
+VERSIONS = {
+    2: ("", "0::", ("max", "current"), ""),
+    1: ("memory", "4:memory:", ("limit_in_bytes", "usage_in_bytes"), "total_"),
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_smallest_of_the_control_groups_around_a_process_counts(version, tmp_path, monkeypatch):
+    folder, prefix, names, total = VERSIONS[version]
+    top = tmp_path / folder
+    (tmp_path / "own").write_text(f"1:cpu:/\n{prefix}/outer/inner\n")
+    group(top / "outer" / "inner", "max" if version == 2 else 2**62, 10, names, 0, total)
+    group(top / "outer", 5000, 2000, names, 300, total)
+    group(top, 9000, 2000, names, 0, total)
+    found = [place for place, _ in memory.memory_groups(tmp_path, tmp_path / "own")]
+    assert found[-3:] == [top / "outer" / "inner", top / "outer", top]
+    groups = [*memory.memory_groups(tmp_path, tmp_path / "own")]
+    monkeypatch.setattr(memory, "memory_groups", lambda: groups)
+    assert memory.available_memory() == 3300
+    group(top / "outer", 5000, 6000, names, 300, total)
+    assert memory.available_memory() == 0
+
+
+def test_without_control_groups_there_are_none(tmp_path):
+    assert [*memory.memory_groups(tmp_path, tmp_path / "none")] == []

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -239,3 +240,29 @@ def test_a_key_that_no_version_had_is_refused_in_a_run_too(tmp_path, tokens):
     path.write_text(text + "final = 0.1\n")
     with pytest.raises(ArgumentError, match=r"settings.toml: there is no setting final; "):
         train(resume=tmp_path / "run", steps=2)
+
+
+def test_quiet_prints_nothing_and_trains_the_same(tmp_path, tokens, capfd):
+    loud = train(run=str(tmp_path / "loud"), **tokens, **SETTINGS)
+    assert "memory of a step" in capfd.readouterr().out
+    quiet = train(run=str(tmp_path / "quiet"), quiet=True, **tokens, **SETTINGS)
+    assert capfd.readouterr().out == ""
+    np.testing.assert_array_equal(quiet.model.params.flat, loud.model.params.flat)
+    train(resume=tmp_path / "quiet", quiet=True, steps=22)
+    assert capfd.readouterr().out == ""
+
+
+def test_it_opens_with_the_settings_that_differ(tmp_path, tokens, capfd):
+    train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
+    shown = capfd.readouterr().out
+    for line in ("n_embd = 8", "steps = 20", "lr = 0.01"):
+        assert f"\n{line}\n" in shown
+    assert "beta2 =" not in shown and "wsd_decay" not in shown
+    assert f"the other settings: {tmp_path / 'run' / 'settings.toml'}\n" in shown
+
+
+def test_git_ignores_a_run(tmp_path, tokens):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
+    command = ["git", "-C", tmp_path, "status", "--porcelain", "run"]
+    assert subprocess.run(command, check=True, capture_output=True).stdout == b""
