@@ -1,4 +1,4 @@
-"""Write doc/figures.md, its pictures and the README's table from the results in bench/results.
+"""Write doc/figures.md, its pictures, doc/reliability.md and the README's table from bench/results.
 
 Nothing is measured here, and nothing but this program's own words is in the page that is not in a
 result. The pictures need matplotlib (the extra `bench`).
@@ -8,6 +8,7 @@ import sys
 from statistics import median
 
 from bench import charts, tables
+from bench.reliability import page as reliability
 from bench.results import RESULTS, ROOT, read_results
 from npgpt.cli import Parser, program
 
@@ -135,7 +136,7 @@ def fill(readme, results):
 
 @program
 def main(argv=None, prog=None):
-    """Write the page, the pictures and the README's table."""
+    """Write the pages, the pictures and the README's table."""
     Parser(prog=prog, description=__doc__).parse_args(argv)
     results = read_results(RESULTS)
     drawn = {
@@ -149,9 +150,11 @@ def main(argv=None, prog=None):
         path.parent.mkdir(exist_ok=True)
         charts.draw(path, result)
     (ROOT / "doc" / "figures.md").write_text(page(results), encoding="utf-8")
+    (ROOT / "doc" / "reliability.md").write_text(reliability.page(results), encoding="utf-8")
     readme = ROOT / "README.md"
     readme.write_text(fill(readme.read_text(encoding="utf-8"), results), encoding="utf-8")
-    print(f"wrote doc/figures.md and the README's table from {len(results)} results")
+    pages = "doc/figures.md, doc/reliability.md and the README's table"
+    print(f"wrote {pages} from {len(results)} results")
     return 0
 
 

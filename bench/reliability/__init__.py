@@ -1,0 +1,1 @@
+"""Damaged files, failing disks, killed processes: what npgpt promises, tried out and counted."""

@@ -1,0 +1,108 @@
+"""Try out what npgpt promises of damaged files, failing disks and killed processes; count it.
+
+Each part writes a result below bench/results/; `python -m bench.report` makes doc/reliability.md of
+them. A promise that is not kept ends the program with an AssertionError that names it. Linux only.
+"""
+
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+from tqdm import tqdm
+
+from bench import machine, report
+from bench.options import count
+from bench.reliability import faults, fuzz, kills, repetitions, runs, stress
+from bench.reliability.readers import READERS
+from bench.reliability.writers import WRITERS
+from bench.results import write_result
+from npgpt.cli import Parser, program
+
+PIECES = 8  # of the inputs for a reader, each read in a process of its own
+SUMS = ("inputs", "read", "refused", "unhandled", "slow")
+
+
+def fuzz_readers(args):
+    """Damaged files for each reader."""
+    pieces = [
+        (name, args.inputs // PIECES + 1, piece) for name in READERS for piece in range(PIECES)
+    ]
+    total = {}
+    with ProcessPoolExecutor(args.workers, get_context("spawn"), max_tasks_per_child=1) as pool:
+        for found in tqdm(
+            pool.map(fuzz.in_a_process, pieces), total=len(pieces), desc="damaged files"
+        ):
+            kept = total.setdefault(found["reader"], found)
+            if kept is not found:
+                kept |= {name: kept[name] + found[name] for name in SUMS}
+                kept["slowest"] = max(kept["slowest"], found["slowest"])
+                kept["faults"] += found["faults"]
+    return {"readers": [*total.values()]}
+
+
+def inject_faults(args):
+    """A failure in each call of each writer."""
+    return {"writers": [faults.inject(name) for name in tqdm(WRITERS, desc="failing calls")]}
+
+
+def kill_writers(args):
+    """A kill before and after each system call of each writer."""
+    return {"writers": [kills.kill_everywhere(name) for name in tqdm(WRITERS, desc="kill points")]}
+
+
+def kill_runs(args):
+    """Runs killed at random times."""
+    with tqdm(total=args.kills, desc="random kills") as bar:
+        return runs.random_kills(args.kills, progress=bar.update)
+
+
+def stress_runs(args):
+    """Signals, the clock, two runs in a folder, cut data, little memory."""
+    return {"stress": stress.stress()}
+
+
+def repeat_trainings(args):
+    """The same training many times."""
+    precisions = ["fp32", "bf16"] if machine.describe()["bf16"] != "none" else ["fp32"]
+    return {"repetitions": [repetitions.repeat(args.repetitions, 16, name) for name in precisions]}
+
+
+PARTS = {
+    "fuzz": fuzz_readers,
+    "faults": inject_faults,
+    "kill_points": kill_writers,
+    "random_kills": kill_runs,
+    "stress": stress_runs,
+    "repetitions": repeat_trainings,
+}
+
+
+@program
+def main(argv=None, prog=None):
+    """Run the parts and write their results."""
+    parser = Parser(prog=prog, description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS], help="these parts")
+    for option, default, text in (
+        ("--inputs", 1_000_000, "damaged files for each reader"),
+        ("--kills", 1000, "random kills of runs"),
+        ("--repetitions", 1000, "of a training, in each precision"),
+        ("--workers", 2, "processes that read damaged files"),
+    ):
+        parser.add_argument(
+            option, type=count, default=default, metavar="N", help=f"{text}; default: {default:,}"
+        )
+    args = parser.parse_args(argv)
+    for part in args.only:
+        start = time.perf_counter()
+        content = PARTS[part](args)
+        content["seconds"] = round(time.perf_counter() - start, 1)
+        name = f"reliability_{part}"
+        _, path = write_result(name, name, machine.describe(), content)
+        print(f"wrote {path}")
+    report.main([])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
