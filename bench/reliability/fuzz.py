@@ -1,6 +1,6 @@
 """Readers against damaged files: each is read, or refused by one of npgpt's errors.
 
-What else can happen is counted as a fault: another exception, more than SECONDS, or more memory
+What else can happen is counted as a fault: another exception, more than SECONDS of a core, or more memory
 than the file's size and EXTRA_BYTES, which the operating system then refuses.
 """
 
@@ -83,7 +83,7 @@ def give(read, path, content, count):
     count.inputs += 1
     before = signal.signal(signal.SIGALRM, hung)
     signal.setitimer(signal.ITIMER_REAL, HUNG)
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         read(path)
         count.read += 1
@@ -97,7 +97,7 @@ def give(read, path, content, count):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     count.slowest = max(count.slowest, seconds)
     if seconds > SECONDS:
         count.slow += 1

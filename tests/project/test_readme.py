@@ -36,33 +36,41 @@ def test_its_training_learns_the_sentence_and_writes_a_checkpoint(tmp_path):
     assert npgpt.read_checkpoint(tmp_path / "shells.bin").config.n_embd == 64
 
 
+def masked(text):
+    """A text without its differences, times and losses."""
+    return re.sub(r"\d\.\de[+-]\d+|\d+(?= ms)|(?<= )\d\.\d{6}", "#", text)
+
+
+def losses(text):
+    return [float(number) for number in re.findall(r"(?<= )\d\.\d{6}", text)]
+
+
+def shows(shown, printed):
+    """Whether shown is printed to the letter, pieces of it left out where it has a line `...`."""
+    pieces = shown.split("...\n")
+    return all(piece in printed for piece in pieces) and len(pieces) > 1
+
+
 def test_its_output_is_the_programs(tmp_path):
     """To the letter but for the differences and the times; losses within 1e-5."""
     shown, printed = blocks("text")[0], run(tmp_path, "-m", "npgpt.test_gpt2")
-
-    def masked(text):
-        return re.sub(r"\d\.\de[+-]\d+|\d+(?= ms)|(?<= )\d\.\d{6}", "#", text)
-
-    def losses(text):
-        return [float(number) for number in re.findall(r"(?<= )\d\.\d{6}", text)]
-
-    assert masked(shown) == masked(printed)
+    assert shows(masked(shown), masked(printed))
+    assert not shows(masked(shown).replace("OK", "NOT OK"), masked(printed))
     assert len(losses(printed)) == 20
-    np.testing.assert_allclose(losses(shown), losses(printed), atol=1e-5)
+    np.testing.assert_allclose(losses(shown), losses(printed)[-2:], atol=1e-5)
 
 
 def test_its_layer_is_the_layer():
     source = (ROOT / "npgpt" / "layers" / "layernorm.py").read_text(encoding="utf-8")
     without_docstrings = re.sub(r'^ *""".*?"""\n+', "", source, flags=re.DOTALL | re.MULTILINE)
-    assert blocks("text")[1] == without_docstrings
+    assert blocks("text")[2] == without_docstrings
 
 
-def test_its_map_names_rooms_that_exist_and_every_folder_of_npgpt():
-    table = README.split("## The map")[1].split("## ")[0]
-    named = re.findall(r"^\| `([\w/]+)/` \|", table, re.MULTILINE)
-    assert [name for name in named if not (ROOT / name).is_dir()] == []
-    folders = {f"npgpt/{path.name}" for path in (ROOT / "npgpt").iterdir() if path.is_dir()}
-    assert folders - {"npgpt/__pycache__"} <= set(named)
+def test_its_training_prints_what_it_shows():
+    """The answers and the numbers of documents; `.ci/run` trains it."""
+    shown = blocks("text")[1].splitlines()
+    assert shown[0].startswith("step 1500/1500: loss 0.83") and shown[1].startswith("done: 1500")
+    assert shown[2:] == ["exact answers  1.0000", "documents      1,002", "12+34=046"]
 
 
 def test_its_links_resolve():
@@ -70,8 +78,19 @@ def test_its_links_resolve():
         assert (ROOT / target).exists(), target
 
 
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def test_the_map_names_rooms_that_exist_and_every_folder_of_npgpt():
+    table = CONTRIBUTING.split("## Where things are")[1]
+    named = re.findall(r"^\| `([\w/]+)/` \|", table, re.MULTILINE)
+    assert [name for name in named if not (ROOT / name).is_dir()] == []
+    folders = {f"npgpt/{path.name}" for path in (ROOT / "npgpt").iterdir() if path.is_dir()}
+    assert folders - {"npgpt/__pycache__"} <= set(named)
+
+
 def test_contributing_names_files_that_exist():
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    text = CONTRIBUTING
     paths = re.findall(r"`((?:tests|doc|scripts|npgpt|kernels|bench)/[a-z0-9_/]+\.\w+)`", text)
     assert len(paths) > 5
     for path in paths:

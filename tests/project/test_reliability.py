@@ -81,7 +81,13 @@ def test_another_exception_is_a_fault():
 
 def test_a_slow_reader_is_a_fault(monkeypatch):
     monkeypatch.setattr(fuzz, "SECONDS", 0.01)
-    reader = Reader("f", [lambda f: (f / "f").write_bytes(b"a")], lambda path: time.sleep(0.02))
+
+    def busy(path):
+        until = time.process_time() + 0.02
+        while time.process_time() < until:
+            pass
+
+    reader = Reader("f", [lambda f: (f / "f").write_bytes(b"a")], busy)
     count = fuzz.fuzz("slow", 2, readers={"slow": reader}, limited=False)
     assert count.slow == 2 and count.slowest >= 0.02
 
