@@ -1,7 +1,7 @@
 """Readers against damaged files: each is read, or refused by one of npgpt's errors.
 
-What else can happen is counted as a fault: another exception, more than SECONDS of a core, or more memory
-than the file's size and EXTRA_BYTES, which the operating system then refuses.
+What else can happen is counted as a fault: another exception, more than SECONDS of a core, or more
+memory than the file's size and EXTRA_BYTES, which the operating system then refuses.
 """
 
 import random
