@@ -4,6 +4,11 @@ The background is transparent. Text stands on light cards of its own, or is of a
 and white, so that a drawing can be read on a white page and on a nearly black one.
 """
 
+import json
+import re
+from io import StringIO
+
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -11,7 +16,8 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 
 INK = "#15181C"  # on cards
 GREY = "#7A7F87"  # without a card: lines, and text at contrast 4 on white and on black
-BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito's
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito's
+PINK, SKY = "#CC79A7", "#56B4E9"
 
 
 def tint(colour, strength=0.16):
@@ -58,12 +64,19 @@ def arrow(axes, start, end, label="", colour=GREY, at=0.5, bend=0.0, size=10, li
         note(axes, x, y, label, size, INK, family="monospace", bbox=card, zorder=5)
 
 
-def grid(axes, x, y, rows, title="", colour=GREY, marked=(), cell=(0.52, 0.32), size=10, form=None):
+def grid(
+    axes, x, y, rows, title="", colour=GREY, marked=(), cell=(0.52, 0.32), size=10, form=None,
+    labels=(),
+):  # fmt: skip
     """A table of numbers or words with its top left corner at (x, y), the title above it.
 
-    marked holds the (row, column) of cells that are filled more strongly; form formats a number.
+    marked holds the (row, column) of cells that are filled more strongly, form formats a number,
+    labels stand on the left of the rows.
     """
     width, height = cell
+    for i, label in enumerate(labels):
+        at = y + (i + 0.5) * height
+        note(axes, x - 0.08, at, label, size, family="monospace", ha="right")
     for i, row in enumerate(rows):
         for j, value in enumerate(row):
             left, top = x + j * width, y + i * height
@@ -94,5 +107,21 @@ def plain(axes, **labels):
 
 def save(figure, path):
     """Write the Figure as an SVG without a background, the same bytes each time."""
+    written = StringIO()
     with rc_context({"svg.hashsalt": "npgpt"}):
-        figure.savefig(path, transparent=True, metadata={"Date": None})
+        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
+    text = re.sub(r"\s*\n(?! *<)\s*", " ", written.getvalue())  # a path in a line, not in hundreds
+    path.write_text(text.strip() + "\n", encoding="utf-8")
+
+
+def write_samples(page, samples):
+    """Write samples, dicts of numbers and arrays, into the page's JSON block, one per line."""
+    lines = [
+        json.dumps({name: np.asarray(value).tolist() for name, value in sample.items()})
+        for sample in samples
+    ]
+    text = page.read_text(encoding="utf-8")
+    block = re.compile(r'(<script type="application/json"[^>]*>\n).*?(</script>)', re.DOTALL)
+    assert len(block.findall(text)) == 1, page
+    json_text = "[\n" + ",\n".join(lines) + "\n]\n"
+    page.write_text(block.sub(lambda at: at[1] + json_text + at[2], text), encoding="utf-8")
