@@ -1,15 +1,13 @@
 """A matrix product on one core, from three loops to BLAS, each step measured.
 
-    OPENBLAS_NUM_THREADS=1 python doc/matmul/steps.py [--picture]
+    OPENBLAS_NUM_THREADS=1 python doc/matmul/steps.py
 
 c = a @ b with a (256, 768) and b (768, 768) in float32. The steps are called in turn; each number
-is the median of the rounds, of the core's time. With --picture, steps.png is drawn from them.
+is the median of the rounds, of the core's time.
 """
 
-import argparse
 import statistics
 import time
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -258,31 +256,7 @@ def measure_tiles():
     return {r: 2e-9 * ALONE * r * NR / seconds for r, seconds in measure(calls).items()}
 
 
-def draw(speeds):
-    from matplotlib.figure import Figure
-
-    from npgpt.inside.figure import COLOURS
-
-    steps = [name for name in speeds if name != LIMIT]
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.subplots()
-    values = [speeds[name] for name in steps]
-    bars = axes.barh(steps, values, color=[COLOURS["BLAS" in step] for step in steps])
-    axes.bar_label(bars, [f"{v:.3g}" for v in values], padding=3)
-    axes.axvline(speeds[LIMIT], color="black", linestyle="--", linewidth=1)
-    axes.text(speeds[LIMIT], -0.9, LIMIT, ha="center", va="bottom", fontsize=9)
-    axes.invert_yaxis()
-    axes.set(xlabel="GFLOP/s on one core", xlim=(0, 1.1 * speeds[LIMIT]))
-    axes.grid(axis="x", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    out = Path(__file__).with_name("steps.png")
-    figure.savefig(out, dpi=100, pil_kwargs={"optimize": True})
-
-
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--picture", action="store_true", help="draw steps.png")
-    args = parser.parse_args()
     numba.set_num_threads(1)
     speeds = measure_steps()
     for name, speed in speeds.items():
@@ -291,8 +265,6 @@ def main():
         print(f"tiles of {rows:2} x 3 vectors alone {speed:7.2f} GFLOP/s")
     large = np.ones(1 << 26, np.float32)
     print(f"reading memory {1e-9 * large.nbytes / measure({'': lambda: read(large)})['']:.1f} GB/s")
-    if args.picture:
-        draw(speeds)
 
 
 if __name__ == "__main__":
