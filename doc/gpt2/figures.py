@@ -1,68 +1,124 @@
-"""Draw stream.png, a block as a flow of data, and split.png, where a training step's time goes.
+"""Draw stream.png, paths.svg and split.png.
 
-split.png takes the results of `python -m bench.step` on an Intel CPU with AMX, at T=64 and T=1024.
+python doc/gpt2/figures.py
+
+stream.png: a block, forward and backward. paths.svg: a stream of two branches with its numbers.
+split.png: where a training step's time goes, by the results of `python -m bench.step` on an Intel
+CPU with AMX, at T=64 and T=1024; it is drawn where both are there.
 """
 
 import json
 import sys
 from pathlib import Path
 
-import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # npgpt need not be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for drawing
 
-from npgpt import GPT2Config
+from drawing import BLUE, GREEN, GREY, INK, ORANGE, arrow, box, canvas, grid, note, plain, save
+from graph import GAP, edge, legend
+
+from npgpt import GPT2Config, layers
 from npgpt.inside.figure import COLOURS
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parents[1] / "bench" / "results" / "intel-amx"
-FORWARD, BACKWARD = COLOURS[0], COLOURS[1]
 
-
-def arrows(axes, points, width=1.6, gap=0.11):
-    """The way through points forward, solid, and beside it the same way backward, dashed."""
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
-        dx, dy = (0, gap) if y0 == y1 else (gap if y1 > y0 else -gap, 0)
-        style = {"arrowstyle": "-|>", "linewidth": width, "shrinkA": 0, "shrinkB": 0}
-        for ends, colour, line, side in (
-            (((x1, y1), (x0, y0)), FORWARD, "-", 1),
-            (((x0, y0), (x1, y1)), BACKWARD, (0, (3, 2)), -1),
-        ):
-            head, tail = [(x + side * dx, y + side * dy) for x, y in ends]
-            arrow = {**style, "color": colour, "linestyle": line}
-            axes.annotate("", head, tail, arrowprops=arrow)
+# A stream of C = 2 numbers with two branches that are matmuls, and the gradient at its top.
+X = np.array([1.0, 2.0])  # (C,)
+BRANCHES = np.array([[[0.0, 1.0], [1.0, 0.0]], [[1.0, 1.0], [0.0, -1.0]]])  # (2, C, C)
+TOP = np.array([1.0, 2.0])  # (C,)
 
 
 def stream(path):
-    """Two branches above a stream that runs from left to right."""
-    figure, axes = plt.subplots(figsize=(9.2, 2.9), layout="constrained")
-    axes.set(xlim=(-1.1, 25.9), ylim=(-1.15, 3.3))
-    axes.axis("off")
-    high, half, begin = 2.2, 1.1, -1.0  # of the branches; of a box's width; of the stream
-    for start, names, widths in (
-        (0.0, ("ln1", "qkv", "attention", "attproj"), ("C", "3C", "C", "C")),
-        (12.5, ("ln2", "fc", "gelu", "fcproj"), ("C", "4C", "4C", "C")),
-    ):
-        places = [start + 1.9 + 2.55 * i for i in range(4)]
-        join = places[-1] + 1.55
-        arrows(axes, [(start + 0.2, 0.25), (start + 0.2, high), (places[0] - half, high)])
-        for here, there in zip(places, places[1:], strict=False):
-            arrows(axes, [(here + half, high), (there - half, high)])
-        arrows(axes, [(places[-1] + half, high), (join, high), (join, 0.35)])
+    """The stream downwards on the left; two branches of four layers leave it and come back."""
+    figure, axes = canvas(5.4, 5.5)
+    left, above = 0.5, 0.4
+    note(axes, left, 0.2, "x (B, T, C)", 10)
+    for top, names, widths, gradients in (
+        (0.45, ("ln1", "qkv", "attention", "attproj"), ("C", "3C", "C", "C"),
+         ("dln1", "dqkv", "datty")),
+        (2.75, ("ln2", "fc", "gelu", "fcproj"), ("C", "4C", "4C", "C"),
+         ("dln2", "dfch", "dact")),
+    ):  # fmt: skip
+        middle, join = top + 0.6, top + 1.75
+        places = [1.55 + 1.1 * i for i in range(4)]
         for place, name, width in zip(places, names, widths, strict=True):
-            box = {"boxstyle": "round,pad=0.35", "facecolor": "#f2f2f2", "edgecolor": "#444444"}
-            axes.text(place, high, name, ha="center", va="center", bbox=box, fontsize=9)
-            axes.text(place, high + 0.55, width, ha="center", fontsize=8.5, color="#444444")
-        arrows(axes, [(begin, 0), (join - 0.35, 0)], width=3, gap=0.2)
-        circle = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "#444444"}
-        axes.text(join, 0, "+", ha="center", va="center", bbox=circle, fontsize=12)
-        begin = join + 0.35
-    arrows(axes, [(begin, 0), (begin + 1.3, 0)], width=3, gap=0.2)
-    axes.text(-1, -0.95, "the stream x; above a layer: its output's channels", fontsize=9.5)
-    axes.text(13, -0.95, "forward: solid", color=FORWARD, fontsize=9.5)
-    axes.text(17, -0.95, "gradients: dashed, the other way", color=BACKWARD, fontsize=9.5)
-    figure.savefig(path, dpi=120)
+            box(axes, place, middle, name, GREEN, 0.84, 0.42, 9.5)
+            note(axes, place, middle - 0.36, width, 9.5)
+        edge(axes, (left + 0.1, middle), (places[0] - 0.44, middle))
+        for here, there, gradient in zip(places, places[1:], gradients, strict=False):
+            edge(axes, (here + 0.43, middle), (there - 0.43, middle))
+            note(axes, (here + there) / 2, middle + 0.37, gradient, 9, family="monospace")
+        x, y = places[-1] + GAP, join + GAP  # where the way from the branch turns
+        axes.plot([x, x], [middle + 0.22, y], color=BLUE, linewidth=1.6)
+        arrow(axes, (x, y), (left + 0.2, y), colour=BLUE)
+        x, y = places[-1] - GAP, join - GAP  # and where the way back does
+        axes.plot([left + 0.2, x], [y, y], "--", color=ORANGE, linewidth=1.6)
+        arrow(axes, (x, y), (x, middle + 0.22), "dx", ORANGE, line="--")
+        edge(axes, (left, above), (left, join - 0.2), "dx", at=0.72)
+        box(axes, left, join, "+", GREY, 0.34, 0.34, 12)
+        above = join + 0.18
+    edge(axes, (left, above), (left, 5.3))
+    note(axes, 1.2, 5.2, "above a layer: its output's channels", 9.5, ha="left")
+    note(axes, left, 5.42, "x", 10)
+    legend(axes, 3.9, 5.0)
+    figure.savefig(path, dpi=160, transparent=True)
+
+
+def flow():
+    """-> the values of the stream (3, C), its gradients (3, C), and each path's share of the last.
+
+    By npgpt.layers; a path is a pair of bools, whether it takes the first and the second branch.
+    """
+    x, caches = [X], []
+    for w in BRANCHES:
+        out, cache = layers.matmul_forward(x[-1][None, None], w, np.zeros(2))  # (1, 1, C)
+        x.append(x[-1] + out[0, 0])
+        caches.append(cache)
+
+    def back(gradient, k):
+        return layers.matmul_backward(gradient[None, None], caches[k])[0][0, 0]  # (C,)
+
+    g = [TOP]
+    for k in (1, 0):
+        g.append(g[-1] + back(g[-1], k))
+    both = ((first, second) for second in (False, True) for first in (False, True))
+    paths = {}
+    for first, second in both:
+        share = back(TOP, 1) if second else TOP
+        paths[first, second] = back(share, 0) if first else share
+    np.testing.assert_array_equal(sum(paths.values()), g[-1])
+    return x, g[::-1], paths
+
+
+def paths(path):
+    """The numbers of the stream forward and backward, and below them the four paths back."""
+    x, g, shares = flow()
+    figure, axes = canvas(5.3, 4.9)
+    cell = (0.36, 0.3)
+    for i in range(3):
+        left = 0.15 + 2.12 * i
+        grid(axes, left, 1.6, x[i][None], f"x{i}", BLUE, cell=cell, form=".0f")
+        grid(axes, left, 2.25, g[i][None], f"dx{i}", ORANGE, cell=cell, form=".0f")
+    for i, w in enumerate(BRANCHES):
+        left = 0.15 + 2.12 * i
+        grid(axes, left + 0.98, 0.35, w, f"w{i}", GREEN, cell=cell, form=".0f")
+        arrow(axes, (left + 0.8, 1.75), (left + 2.05, 1.75), colour=BLUE)
+        arrow(axes, (left + 2.05, 2.4), (left + 0.8, 2.4), colour=ORANGE, line="--")
+        arrow(axes, (left + 0.45, 1.3), (left + 0.93, 0.75), colour=BLUE)
+        arrow(axes, (left + 1.75, 0.75), (left + 2.05, 1.6), colour=BLUE)
+        note(axes, left + 1.35, 1.55, "+", 13)
+    note(axes, 0.15, 2.85, "dx0 is the sum of four paths from dx2 down:", ha="left")
+    for row, ((first, second), share) in enumerate(shares.items()):
+        taken = [f"w{i}" for i, taken in enumerate((first, second)) if taken]
+        words = f"through {' and '.join(reversed(taken))}" if taken else "past both branches"
+        y = 3.1 + 0.42 * row
+        grid(axes, 0.15, y, share[None], "", ORANGE, cell=cell, form=".0f")
+        note(axes, 1.1, y + 0.15, words, ha="left")
+    save(figure, path)
 
 
 def split(path):
@@ -74,10 +130,11 @@ def split(path):
         parts = json.loads((RESULTS / f"step_4x{T}.json").read_text())["breakdown"]["seconds"]
         products, attention = 12 * L * C**2 + V * C, L * (T + 1) * C  # both times 2 B T, and 3
         known = parts["matrix products"], parts["attention"], parts["AdamW"]
-        rows.append((f"T={T}, flops", (products, attention, 0, 0)))
-        rows.append((f"T={T}, time", (*known, sum(parts.values()) - sum(known))))
+        rows.append((f"T={T}\nflops", (products, attention, 0, 0)))
+        rows.append((f"T={T}\ntime", (*known, sum(parts.values()) - sum(known))))
     names = "products with weights", "attention", "AdamW", "all other layers"
-    figure, axes = plt.subplots(figsize=(8.4, 2.7), layout="constrained")
+    figure = Figure(figsize=(5.4, 3.9), layout="constrained")
+    axes = figure.subplots()
     for y, (_, parts) in enumerate(rows):
         left = 0.0
         for i, part in enumerate(parts):
@@ -86,20 +143,24 @@ def split(path):
                 y, share, left=left, height=0.66, color=COLOURS[i], edgecolor="white",
                 hatch=("", "//", "..", "xx")[i], label=names[i] if y == 0 else None,
             )  # fmt: skip
-            if share > 3:
-                text = {"ha": "center", "va": "center", "fontsize": 9}
-                box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
-                axes.text(left + share / 2, y, f"{share:.0f}", bbox=box, **text)
+            if share > 4:
+                card = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
+                note(axes, left + share / 2, y, f"{share:.0f}", 10, INK, bbox=card)
             left += share
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.invert_yaxis()
-    axes.set(xlim=(0, 100), xlabel="per cent of a training step of GPT-2 124M, B=4")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=120)
+    plain(axes, xlim=(0, 100), xlabel="per cent of a training step of GPT-2 124M, B=4")
+    axes.grid(False)
+    key = figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=10)
+    for text in key.get_texts():
+        text.set_color(GREY)
+    figure.savefig(path, dpi=160, transparent=True)
 
 
-stream(HERE / "stream.png")
-if not RESULTS.is_dir():
-    sys.exit(f"split.png is not drawn: there are no results of bench.step in {RESULTS}")
-split(HERE / "split.png")
+if __name__ == "__main__":
+    stream(HERE / "stream.png")
+    paths(HERE / "paths.svg")
+    missing = [T for T in (64, 1024) if not (RESULTS / f"step_4x{T}.json").is_file()]
+    if missing:
+        sys.exit(f"split.png is not drawn: no results of bench.step at T={missing} in {RESULTS}")
+    split(HERE / "split.png")
