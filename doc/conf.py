@@ -8,25 +8,29 @@ relative link that holds between two files of the repository holds between their
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # mathml.py and docstrings.py
+sys.path.insert(0, str(Path(__file__).parent))  # mathml.py, docstrings.py and run_notebooks.py
 
 project = "npgpt"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "mathml", "docstrings"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "mathml",
+    "docstrings",
+    "run_notebooks",
+]
 
 root_doc = "doc/index"
-include_patterns = ["doc/**.md", "notebooks/*.ipynb", "notebooks/README.md"]
-exclude_patterns = [".*", "build", "dist", "site"]
+include_patterns = ["*.md", "doc/**.md", "notebooks/*.ipynb", "notebooks/README.md"]
+exclude_patterns = ["README.md", ".*", "build", "dist", "site"]  # doc/index.md has the README
 
 # Markdown as GitHub reads it: $...$ is a formula, a heading can be linked to.
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 smartquotes = False  # it makes another character of the -- of an option
 
-# Notebooks are committed without outputs: the build runs each of them, and fails where a cell does.
-nb_execution_mode = "force"
-nb_execution_raise_on_error = True
-nb_execution_timeout = 120  # seconds a cell
-nb_execution_in_temp = True  # what a notebook writes is not left behind
+nb_execution_mode = "off"  # run_notebooks.py executes them
 nb_merge_streams = True
 
 autoclass_content = "both"  # a class's docstring and its __init__'s
@@ -35,13 +39,17 @@ autodoc_preserve_defaults = True
 autodoc_typehints = "none"
 python_display_short_literal_types = True
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # Furo's underlines the names of modules
 html_title = "npgpt"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
-html_copy_source = False
+html_theme_options = {"top_of_page_buttons": []}  # the link to the source is below the page
+copybutton_selector = "div.highlight pre:not(.cell_output pre)"
 html_show_copyright = False
+html_use_index = html_domain_indices = False  # the search finds names too
 templates_path = ["templates"]
 html_additional_pages = {"index": "front.html"}  # the folder's own page, which goes to doc/index

@@ -1,4 +1,4 @@
-"""Docstrings are plain text here: they are shown as they stand, not read as reStructuredText."""
+"""Docstrings are plain text here: they are shown as they are, not read as reStructuredText."""
 
 import re
 
@@ -35,7 +35,17 @@ def skip(app, what, name, thing, skip, options):
     return True if (thing.__doc__ or "").startswith("Alias for field number") else None
 
 
+def without_backlinks(app, page, template, context, doctree):
+    """Show code without viewcode's links back to the docstrings.
+
+    They lead nowhere if a class is documented as npgpt.X and its module's others as npgpt.module.Y.
+    """
+    if page.startswith("_modules/"):
+        context["body"] = re.sub(r'<a class="viewcode-back".*?</a>', "", context["body"])
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", process)
     app.connect("autodoc-skip-member", skip)
+    app.connect("html-page-context", without_backlinks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
