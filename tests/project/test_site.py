@@ -1,10 +1,13 @@
 """The site: it builds without a warning, can be read offline, and its links lead somewhere."""
 
+import importlib
+import json
 import re
 import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -12,15 +15,11 @@ from helpers import ROOT
 
 pytestmark = pytest.mark.slow
 
-for module in ("sphinx", "myst_nb", "furo", "latex2mathml"):
+for module in ("sphinx", "myst_nb", "furo", "latex2mathml", "sphinx_copybutton"):
     pytest.importorskip(module, reason="needs the extra `doc`")
 
-SOURCES = [
-    *ROOT.glob("doc/*/*.md"),
-    *(ROOT / "doc" / name for name in ("guide.md", "figures.md")),
-    *ROOT.glob("notebooks/README.md"),
-    *ROOT.glob("notebooks/*.ipynb"),
-]
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+SOURCES = [*ROOT.glob("doc/**/*.md"), ROOT / "notebooks" / "README.md", *NOTEBOOKS]
 
 
 def sphinx(*arguments):
@@ -30,32 +29,34 @@ def sphinx(*arguments):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site, built by the guide's command but for the folder, its notebooks not executed.
+    """The site, built by the guide's command in another folder, without executing the notebooks.
 
     test_notebooks executes them.
     """
     guide = (ROOT / "doc" / "guide.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"sphinx-build (.+ site)\n", guide)
     folder = tmp_path_factory.mktemp("built") / "site"
-    built = sphinx("-D", "nb_execution_mode=off", *shlex.split(command)[:-1], folder)
+    built = sphinx("-D", "run_notebooks=0", *shlex.split(command)[:-1], folder)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
 
 
 class Page(HTMLParser):
-    """A page's ids, the addresses it links to and loads from, and how many formulas it has."""
+    """A page's ids, the addresses it links to, offers and loads, and how many formulas it has."""
 
     def __init__(self, text):
         super().__init__()
-        self.ids, self.links, self.loads, self.formulas = set(), [], [], 0
+        self.ids, self.links, self.downloads, self.loads, self.formulas = set(), [], [], [], 0
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.ids.add(attributes.get("id"))
-        self.formulas += tag == "math"
+        inline = tag == "math" and attributes["display"] == "inline"
+        self.formulas += inline or (tag, attributes.get("class")) == ("div", "math")
         if tag == "a" and "href" in attributes:
             self.links.append(attributes["href"])
+            self.downloads += [attributes["href"]] if "download" in attributes else []
         self.loads += [
             value
             for name, value in attributes.items()
@@ -93,11 +94,131 @@ def dead(folder):
     return wrong
 
 
+def page_of(site, source):
+    return (site / source.relative_to(ROOT)).with_suffix(".html")
+
+
+def parsed(site, source):
+    return Page(page_of(site, source).read_text(encoding="utf-8"))
+
+
+def bare_tables(text):
+    """How many of a page's Markdown tables would make it as wide as they are, and do not scroll."""
+    wrapped = re.findall(r'(<div class="table-wrapper[^>]*>\s*)?<table class="[^"]*docutils', text)
+    return wrapped.count("")
+
+
+def side_by_side(text):
+    """The number of equations in each displayed formula of a page."""
+    formulas = text.split('<div class="math">')[1:]
+    return [formula.count('<div class="equation">') for formula in formulas]
+
+
+def search_index(folder):
+    """What the search knows: word -> the pages that have it."""
+    text = (folder / "searchindex.js").read_text(encoding="utf-8")
+    index = json.loads(text.removeprefix("Search.setIndex(").removesuffix(")"))
+    pages = {
+        word: [found] if isinstance(found, int) else found for word, found in index["terms"].items()
+    }
+    return {word: {index["docnames"][i] for i in found} for word, found in pages.items()}
+
+
+@pytest.fixture
+def extension(monkeypatch):
+    """Imports a module of doc/ by its name, as Sphinx does."""
+    monkeypatch.syspath_prepend(ROOT / "doc")
+    return importlib.import_module
+
+
 def test_it_has_every_page(site):
     for source in SOURCES:
-        assert (site / source.relative_to(ROOT)).with_suffix(".html").is_file(), source
-    for page in ("index.html", "doc/index.html", "doc/api.html"):
-        assert (site / page).is_file()
+        assert page_of(site, source).is_file(), source
+    assert (site / "index.html").is_file()
+
+
+def test_code_can_be_copied(site):
+    for source in SOURCES:
+        loads = {Path(urlsplit(address).path).name for address in parsed(site, source).loads}
+        assert {"clipboard.min.js", "copybutton.js"} <= loads, source
+    script = (site / "_static" / "copybutton.js").read_text(encoding="utf-8")
+    assert "div.highlight pre" in script
+    assert '<div class="highlight"><pre>' in (site / "doc" / "guide.html").read_text("utf-8")
+
+
+def test_notebooks_can_be_downloaded_as_they_are_committed(site):
+    for source in SOURCES:
+        page = parsed(site, source)
+        expected = [source.name] if source.suffix == ".ipynb" else []
+        offered = [name for name in page.downloads if name.endswith(".ipynb")]
+        assert offered == expected, source
+        for name in offered:
+            assert (page_of(site, source).parent / name).read_bytes() == source.read_bytes()
+
+
+def test_each_page_links_to_its_source(site):
+    for source in SOURCES:
+        links = [link for link in parsed(site, source).links if "/_sources/" in link]
+        (link,) = links
+        assert (page_of(site, source).parent / link).read_bytes() == source.read_bytes()
+
+
+def test_its_search_needs_no_server_and_finds_words(site):
+    index = search_index(site)
+    assert "doc/layernorm/layernorm" in index["layernorm"]
+    assert "notebooks/02_layernorm" in index["layernorm"]
+    assert "nosuchword" not in index
+    for name in set().union(*index.values()):
+        assert (site / f"{name}.html").is_file()
+    # A script, which a page may load from a disk too, where it may not read another file.
+    search = pages(site)[site / "search.html"]
+    assert any(urlsplit(address).path == "searchindex.js" for address in search.loads)
+
+
+def test_equations_that_stand_side_by_side_can_be_wrapped(site):
+    shown = (site / "doc" / "crossentropy" / "crossentropy.html").read_text(encoding="utf-8")
+    assert max(side_by_side(shown)) > 1
+    for source in ROOT.glob("doc/*/*.md"):
+        counts = side_by_side(page_of(site, source).read_text(encoding="utf-8"))
+        assert 0 not in counts, source
+
+
+def test_a_formula_is_parted_between_its_equations_alone(extension):
+    equations = extension("mathml").equations
+    assert equations(r"a = 1") == ["a = 1"]
+    assert equations(r"a = 1 \qquad b = 2 \qquad c") == ["a = 1 ", " b = 2 ", " c"]
+    for whole in (
+        r"\text{a \qquad b}",
+        r"\begin{aligned} a &= 1 \qquad b \end{aligned}",
+        r"\left( a \qquad b \right)",
+        r"\{ \frac{a}{b \qquad c} \}",
+    ):
+        assert equations(whole) == [whole]
+        assert equations(rf"{whole}\qquad{whole}") == [whole, whole]
+    assert equations(r"\{ a \qquad b \leftarrow c") == [r"\{ a ", r" b \leftarrow c"]
+
+
+def test_wide_tables_scroll_by_themselves(site):
+    tables = 0
+    for source in SOURCES:
+        text = page_of(site, source).read_text(encoding="utf-8")
+        tables += text.count('<table class="docutils')
+        assert bare_tables(text) == 0, source
+    assert tables > 10
+
+
+def test_a_table_that_is_not_wrapped_is_noticed():
+    wrapped = '<div class="table-wrapper docutils container">\n<table class="docutils">'
+    assert bare_tables(wrapped) == 0
+    assert bare_tables(wrapped + '</table></div><p><table class="docutils">') == 1
+
+
+def test_the_contents_of_a_page_show_where_furo_would_hide_them(site):
+    """site.css undoes Furo's rules for this width: another width there would need another here."""
+    furo = (site / "_static" / "styles" / "furo.css").read_text(encoding="utf-8")
+    assert re.search(r"@media\s*\(max-width:\s*82em\)\{\.toc-content-icon", furo)
+    ours = (site / "_static" / "site.css").read_text(encoding="utf-8")
+    assert "@media (min-width: 78em) and (max-width: 82em)" in ours  # 1280 pixels are 80em
 
 
 def test_it_loads_nothing_from_elsewhere(site):
@@ -111,10 +232,8 @@ def test_its_links_lead_somewhere(site):
 def test_its_formulas_are_all_there(site):
     for source in ROOT.glob("doc/*/*.md"):
         text = re.sub(r"^```.*?^```$|`[^`]+`", "", source.read_text("utf-8"), flags=re.S | re.M)
-        shown = pages(site / source.relative_to(ROOT).parent)
-        page = shown[(site / source.relative_to(ROOT)).with_suffix(".html")]
         formulas = re.findall(r"\$\$.+?\$\$|\$[^$]+\$", text, re.DOTALL)
-        assert page.formulas == len(formulas), source
+        assert parsed(site, source).formulas == len(formulas), source
 
 
 def test_the_reference_shows_the_docstrings_as_they_stand(site):
@@ -143,6 +262,51 @@ def test_a_mistake_in_a_page_is_an_error(tmp_path, text, warning):
     built = sphinx("-q", "-W", "-n", "-c", ROOT / "doc", *ours, source, out)
     assert built.returncode != 0
     assert warning in built.stderr
+
+
+@pytest.fixture
+def build_notebook(tmp_path):
+    """Builds a site of one notebook, from the sources of its cells."""
+    nbformat = pytest.importorskip("nbformat")
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+
+    def build(*cells):
+        cells = map(nbformat.v4.new_code_cell, cells)
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), *cells])
+        nbformat.write(notebook, source / "a.ipynb")
+        ours = ["-D", "root_doc=a", "-D", "include_patterns=*.ipynb"]
+        built = sphinx("-W", "-n", "-c", ROOT / "doc", *ours, source, out)
+        page = out / "a.html"
+        return built, page.read_text(encoding="utf-8") if page.is_file() else ""
+
+    return build
+
+
+COMPILE = "import sys; print('compiling kernels for this machine ...', file=sys.stderr)"
+
+
+def test_a_notebook_is_executed_without_a_word_of_compiling(build_notebook):
+    built, page = build_notebook(COMPILE, "print(6 * 7, 'is the answer')")
+    assert built.returncode == 0, built.stderr
+    assert "executing a; 0 to come" in built.stdout
+    assert "42 is the answer" in page
+    assert page.count("compiling kernels") == 1  # in the code
+    assert "output stderr" not in page
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("import warnings; warnings.warn('odd')", "odd"),
+        (f"{COMPILE}; print('odd', file=sys.stderr)", "odd"),
+        ("assert 1 == 2", "assert 1 == 2"),
+    ],
+)
+def test_a_notebook_that_warns_or_fails_is_an_error(build_notebook, cell, message):
+    built, _ = build_notebook(cell)
+    assert built.returncode != 0
+    assert message in built.stderr
 
 
 def test_what_is_loaded_from_elsewhere_and_dead_links_are_found(tmp_path):
