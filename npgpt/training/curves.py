@@ -123,7 +123,7 @@ def picture(curves, x="step", smooth=None):
                 curve.val_x, curve.val_loss, marker, color=colour, markersize=6,
                 markeredgecolor="white", zorder=3, label=f"validation, {curve.name}",
             )  # fmt: skip
-    axes.set(xlabel=AXES[x], ylabel="loss (nats a token)")
+    axes.set(xlabel=AXES[x], ylabel="loss (nats per token)")
     if x == "tokens":
         axes.xaxis.set_major_formatter(EngFormatter())  # 5 M instead of 0.5 and, aside, 1e7
     axes.grid(alpha=0.25)

@@ -12,7 +12,9 @@ pytestmark = pytest.mark.slow
 PAGES = sorted(ROOT.glob("doc/*/*.md"))
 LINKING = [*ROOT.glob("*.md"), *ROOT.glob("doc/**/*.md"), *ROOT.glob("notebooks/*.[im]*")]
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+each_page = pytest.mark.parametrize(
+    "page", PAGES, ids=lambda page: f"{page.parent.name}/{page.stem}"
+)
 
 
 def gradient_rows(text):
