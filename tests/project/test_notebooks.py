@@ -190,7 +190,7 @@ def test_the_reader_writes_a_function_where_its_formulas_are(name):
     assert defined == solved and all(f"{function}, " in check.source for function in defined)
 
 
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize("name", ["01_encoder", "02_layernorm", "06_crossentropy"])
 def test_what_is_not_written_is_taken_from_npgpt_to_the_end(name, tmp_path):
     source = read(ROOT / "notebooks" / f"{name}.ipynb")
     (check,) = tagged(source, "check")
