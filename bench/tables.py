@@ -91,17 +91,18 @@ def step(result):
     ]
     limits = result["limit"]
     limit = [a + b for a, b in zip(limits["sgemm"], limits["adamw"], strict=True)]
-    rows.append(["limit in fp32", spread(limit), "", "", *speed_ups(limit, own)])
+    rows.append(["NumPy's products + AdamW", spread(limit), "", "", *speed_ups(limit, own)])
     seconds = result["breakdown"]["seconds"]
     whole = sum(seconds.values())
     shares = ", ".join(f"{name} {100 * part / whole:.1f} %" for name, part in seconds.items())
     return [
         *table(["system", "seconds", "tokens/s", "peak memory, GB", *heads(own)], rows),
         "",
-        "seconds: of a step, the median and the range over all rounds; tokens/s: from the median;"
-        f" peak memory: the process's largest resident size. {SPEED_UPS} limit in fp32: the"
-        " step's matrix products by NumPy and AdamW's memory traffic at the speed of memory, one"
-        " after the other and nothing else.",
+        f"seconds: of a step, the median and the range over {result['rounds']} rounds of"
+        f" {result['steps']} steps; tokens/s: from the median; peak memory: the process's largest"
+        f" resident size. {SPEED_UPS} NumPy's products + AdamW: the step's matrix products by NumPy"
+        " in float32, and AdamW's memory traffic at the speed of memory, one after the other and"
+        " nothing else; faster than that is to multiply faster than NumPy.",
         "",
         f"Where npgpt's step in {result['breakdown']['precision']} spends its time: {shares}.",
     ]

@@ -126,6 +126,9 @@ def little_memory(folder):
     ):
         try:
             group.mkdir(exist_ok=True)
+            if not (group / "cgroup.procs").exists():  # a folder like any other
+                group.rmdir()
+                continue
             (group / limit).write_text("1000000000")
         except OSError:
             continue
