@@ -195,7 +195,13 @@ READERS = {
     ),
     "run's settings": Reader(
         "settings.toml",
-        [partial(text, "settings.toml", as_toml(Settings(train="a.bin", lr=0.1)).encode())],
+        [
+            partial(
+                text,
+                "settings.toml",
+                as_toml(Settings(train="a.bin", lr=0.1, n_layer=2), changed=True).encode(),
+            )
+        ],
         lambda path: make_settings(read_toml(path)),
     ),
     "run's log.jsonl": Reader("log.jsonl", [partial(run_log, "log.jsonl")], read_run_log),

@@ -17,7 +17,7 @@ from npgpt.data.token_files import write_tokens
 from npgpt.formats.run_checkpoint import checkpoint_folder, checkpoint_steps, load_checkpoint
 from npgpt.model.optimizer import OPTIMIZERS
 
-STEPS = 300
+STEPS = 60
 SETTINGS = {
     "n_layer": 2, "n_head": 2, "n_embd": 16, "B": 2, "T": 16, "steps": STEPS, "val_every": 7,
     "val_batches": 2, "checkpoint_every": 3, "keep": 2, "lr": 1e-2, "sample_every": 20,

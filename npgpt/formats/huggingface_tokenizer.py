@@ -91,7 +91,9 @@ def is_gpt2(content):
         model, added, level = content["model"], content["added_tokens"], content["pre_tokenizer"]
         ids = {i: token for token, i in model["vocab"].items()}
         ids |= {token["id"]: token["content"] for token in added}
-        tokens = [ids.get(i, "") for i in range(max(len(ids), GPT2Tokenizer.vocab_size))]
+        if len(ids) != GPT2Tokenizer.vocab_size:
+            return False
+        tokens = [ids.get(i, "") for i in range(len(ids))]
         merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
         return (
             digest(tokens) == GPT2_TOKENS
