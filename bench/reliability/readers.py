@@ -41,6 +41,7 @@ PICKLED = (
 )
 CONFIG = GPT2Config(block_size=4, vocab_size=5, n_layer=2, n_head=1, n_embd=2)
 MOMENTS = ("m", "v")
+SETTINGS = as_toml(Settings(train="a.bin", lr=0.1, n_layer=2), changed=True)
 OWN = bpe_content({LETTERS[i]: i for i in range(256)}, [], {"<|endoftext|>": 256})
 
 
@@ -195,13 +196,7 @@ READERS = {
     ),
     "run's settings": Reader(
         "settings.toml",
-        [
-            partial(
-                text,
-                "settings.toml",
-                as_toml(Settings(train="a.bin", lr=0.1, n_layer=2), changed=True).encode(),
-            )
-        ],
+        [partial(text, "settings.toml", SETTINGS.encode())],
         lambda path: make_settings(read_toml(path)),
     ),
     "run's log.jsonl": Reader("log.jsonl", [partial(run_log, "log.jsonl")], read_run_log),

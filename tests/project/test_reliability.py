@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY_MODEL
+from helpers import TINY_MODEL
 
 from bench import report, results
 from bench.reliability import faults, fuzz, kills, page, repetitions, runs, stress

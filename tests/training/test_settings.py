@@ -102,3 +102,12 @@ def test_a_file_that_would_take_long_or_overflow_is_one_sentence(tmp_path, text,
 def test_a_prompt_of_many_dots_is_no_key(tmp_path):
     (tmp_path / "some.toml").write_text("sample_prompt = '" + "wait ... " * 60 + "'\n")
     assert "wait ..." in read_toml(tmp_path / "some.toml")["sample_prompt"]
+
+
+def test_a_long_word_takes_no_longer_than_its_length(tmp_path):
+    """Searching for a key of many parts once took time that grew with the square of it."""
+    (tmp_path / "a.toml").write_text("x" * 900_000)
+    start = time.process_time()
+    with pytest.raises(FileError, match="not TOML"):
+        read_toml(tmp_path / "a.toml")
+    assert time.process_time() - start < 1
