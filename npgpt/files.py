@@ -1,6 +1,7 @@
 """File access with one-sentence errors and atomic writes; the cache of downloads."""
 
 import glob
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,8 @@ HEADER_WORDS = 256
 HEADER_BYTES = 4 * HEADER_WORDS
 LARGEST_JSON = 1 << 24  # bytes
 PARTIAL = ".partial"  # ends the name of what is not complete yet
+OLD = f".old{PARTIAL}"  # ends the name of what is being replaced
+ATTEMPTS = itertools.count()  # to write, in this process
 
 
 @contextmanager
@@ -77,12 +80,12 @@ def atomic_write(path, companions=()):
     companions are files that are replaced together with it: {path: content, None for no file}. No
     system renames several files at once. So, where a companion changes, the old file loses its name
     first and the new one gets it last: whatever ends the process in between, a reader finds no file
-    then, and never a new one with an old companion.
+    then, and never a new one with an old companion. The old one is kept under a partial name until
+    a later write succeeds.
     """
     try:
         main = Replacement(path)
         others = [Replacement(*companion) for companion in dict(companions).items()]
-        others = [other for other in others if other.content != other.before()]
         with ExitStack() as at_the_end:
             for each in (main, *others):
                 at_the_end.callback(each.remove_partial)
@@ -92,10 +95,10 @@ def atomic_write(path, companions=()):
                         file.write(other.content)
             with main.writing() as file:
                 yield file
-            if others:
-                replace_together(main, others)
-            else:
-                os.replace(main.partial, main.target)
+            with locked(main.target.parent):
+                replace_together(main, [other for other in others if other.changes()])
+        for each in (main, *others):
+            sweep(each.target)
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
 
@@ -106,17 +109,16 @@ class Replacement:
     def __init__(self, path, content=None):
         check_path(path)
         self.target, self.content = Path(os.path.realpath(path)), content
-        self.partial, self.old = (
-            self.target.with_name(f"{self.target.name}.{os.getpid()}{end}{PARTIAL}")
-            for end in ("", ".old")
-        )
+        name = partial_name(self.target)
+        self.partial = self.target.with_name(f"{name}{PARTIAL}")
+        self.old = self.target.with_name(f"{name}{OLD}")
         if self.target.exists():
             check_regular(self.target.stat().st_mode, path)
-        sweep(self.target)
 
-    def before(self):
-        """The content of the file that there is; None without one."""
-        return self.target.read_bytes() if self.target.exists() else None
+    def changes(self):
+        """Whether the file that there is has another content, or there is one and it goes."""
+        before = self.target.read_bytes() if self.target.exists() else None
+        return before != self.content
 
     @contextmanager
     def writing(self):
@@ -136,6 +138,9 @@ class Replacement:
 
 def replace_together(main, others):
     """Put the partial files in the place of the old ones, or leave all as they were."""
+    if not others:
+        os.replace(main.partial, main.target)
+        return
     with ExitStack() as undo:
         for each in (main, *others):
             if each.target.exists():
@@ -152,11 +157,29 @@ def replace_together(main, others):
 
 
 @contextmanager
+def locked(folder):
+    """Let one thread of one process at a time replace files of a folder, where there is flock."""
+    try:
+        import fcntl
+    except ImportError:  # on Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def partial_folder(target):
     """Make a folder beside target for what is not complete yet; it is removed at the end."""
-    sweep(target)
-    folder = target.with_name(f"{target.name}.{os.getpid()}{PARTIAL}")
+    folder = target.with_name(f"{partial_name(target)}{PARTIAL}")
     try:
+        if folder.exists():  # of a process that had the same number
+            shutil.rmtree(folder)
         folder.mkdir()
     except OSError as error:
         raise FileError(f"{folder}: cannot be created: {error.strerror or error}") from error
@@ -164,6 +187,12 @@ def partial_folder(target):
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        sweep(target)
+
+
+def partial_name(target):
+    """What the names of the partial files of a new attempt begin with."""
+    return f"{target.name}.{os.getpid()}.{next(ATTEMPTS)}"
 
 
 def sweep(target):

@@ -62,19 +62,19 @@ def convert(path):
     for ours, theirs in NAMES.items():
         whole = getattr(params, ours)
         if theirs.startswith(("wte", "wpe", "ln_f")):
-            fill(whole, tensors, PREFIX + theirs, path)
+            fill(whole, tensors, PREFIX + theirs, path, args)
         else:
             for layer in range(config.n_layer):
-                fill(whole[layer], tensors, f"{PREFIX}h.{layer}.{theirs}", path)
+                fill(whole[layer], tensors, f"{PREFIX}h.{layer}.{theirs}", path, args)
     left = [name for name in tensors if name != HEAD and not name.endswith(".attn.bias")]
     if left:
         raise FileError(f"{path}: holds {left[0]}, which is not a tensor of nanoGPT's GPT")
     return params
 
 
-def fill(out, tensors, name, path):
-    """Copy a tensor, which is used up, to out; without bias=True there are no biases."""
-    if name not in tensors and name.endswith(".bias"):
+def fill(out, tensors, name, path, args):
+    """Copy a tensor, which is used up, to out; with bias=False there are no biases."""
+    if name not in tensors and name.endswith(".bias") and args.get("bias") is False:
         out[...] = 0
         return
     if name not in tensors:
@@ -106,6 +106,11 @@ def main(argv=None, prog=None):
         if description is None:
             raise FileError(f"{args.meta}: not found")
     params = convert(args.checkpoint)
+    if description is not None and len(description["characters"]) != params.config.vocab_size:
+        raise ArgumentError(
+            f"{args.meta}: has {len(description['characters'])} characters, but the model's"
+            f" vocabulary is {params.config.vocab_size}"
+        )
     if description is None and params.config.vocab_size in (GPT2Tokenizer.vocab_size, PADDED_VOCAB):
         description = GPT2Tokenizer().description
     write_model(args.target, params, description)

@@ -198,5 +198,52 @@ def test_partial_files_of_killed_processes_are_swept(tmp_path):
 def test_a_partial_folder_is_removed_with_what_is_in_it(tmp_path):
     with partial_folder(tmp_path / "f") as folder:
         (folder / "inside").write_bytes(b"1")
-        assert folder.name == f"f.{os.getpid()}.partial"
+        assert folder.name.startswith(f"f.{os.getpid()}.") and folder.suffix == ".partial"
     assert os.listdir(tmp_path) == []
+
+
+def test_a_kill_and_then_a_failure_keep_the_old_file(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    kept = tmp_path / f"f.{process.pid}.0.old.partial"  # as a kill between two renames leaves it
+    kept.write_bytes(b"old")
+    with (
+        pytest.raises(RuntimeError),
+        atomic_write(tmp_path / "f", {tmp_path / "g": b"new"}) as file,
+    ):
+        file.write(b"half")
+        raise RuntimeError
+    assert kept.read_bytes() == b"old" and os.listdir(tmp_path) == [kept.name]
+    with atomic_write(tmp_path / "f", {tmp_path / "g": b"new"}) as file:
+        file.write(b"new")
+    assert sorted(os.listdir(tmp_path)) == ["f", "g"]
+
+
+def test_several_writers_leave_what_belongs_together(tmp_path):
+    """Threads and processes that write one file with its companion, again and again."""
+    code = """
+import sys, threading
+from npgpt.files import atomic_write
+def write(name):
+    for i in range(15):
+        content = f"{name} {i}".encode()
+        with atomic_write(sys.argv[1] + "/f", {sys.argv[1] + "/g": content}) as file:
+            file.write(content)
+threads = [threading.Thread(target=write, args=[f"{sys.argv[2]} {n}"]) for n in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    processes = [subprocess.Popen([*command, str(i)], stderr=subprocess.PIPE) for i in range(2)]
+    seen = 0
+    while any(process.poll() is None for process in processes):
+        try:
+            before = (tmp_path / "g").read_bytes()
+            content = (tmp_path / "f").read_bytes()
+            seen += before == (tmp_path / "g").read_bytes() == content
+            assert before in (content, b"") or before != (tmp_path / "g").read_bytes()
+        except FileNotFoundError:
+            continue  # it is being replaced
+    assert [process.communicate()[1] for process in processes] == [b"", b""]
+    assert (tmp_path / "f").read_bytes() == (tmp_path / "g").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["f", "g"]

@@ -4,28 +4,26 @@ The corpus begins with whole files; what reaches new code is kept in it, and wha
 written to the working folder.
 """
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
 
-from npgpt.cli import Parser, program
-from npgpt.errors import ArgumentError, NpgptError
 
-
-@program
-def main(argv=None, prog=None):
+def main():
     """Run until a fault is found, Ctrl-C, or libFuzzer's own options say so."""
     try:
         import atheris
-    except ImportError as error:
-        raise ArgumentError("atheris is missing: pip install atheris") from error
-    with atheris.instrument_imports(include=["npgpt"]):
+    except ImportError:
+        sys.exit("error: atheris is missing: pip install atheris")
+    with atheris.instrument_imports(include=["npgpt"]):  # before anything of npgpt is imported
         from bench.reliability.readers import READERS
+        from npgpt.errors import NpgptError
 
-    parser = Parser(prog=prog, description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reader", choices=READERS, required=True)
     parser.add_argument("--corpus", type=Path, default="corpus", help="folder; default: corpus")
-    args, options = parser.parse_known_args(argv)
+    args, options = parser.parse_known_args()
     reader, folder = READERS[args.reader], Path(tempfile.mkdtemp())
     args.corpus.mkdir(parents=True, exist_ok=True)
     for i, make in enumerate(reader.makes):
@@ -44,8 +42,7 @@ def main(argv=None, prog=None):
 
     atheris.Setup([sys.argv[0], "-timeout=2", *options, str(args.corpus)], read)
     atheris.Fuzz()
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -61,15 +61,20 @@ def gradcheck(forward, backward, *arguments, eps=1e-6, rtol=1e-5, atol=1e-7, see
     eps, so the arrays should be small; integers (tokens, targets, NH) and None have no gradient.
     The output is weighted with a random dout, drawn from seed, and summed. backward returns the
     gradients in the order of the arguments, a single one without a tuple. Raises ArgumentError
-    where there is nothing to check, where the number of gradients is not that of the arguments, and
-    where an argument is changed in place, which makes the differences meaningless.
+    where forward returns no pair or there is nothing to check, where the number of gradients is not
+    that of the arguments, and where an argument is changed in place, which makes the differences
+    meaningless.
     """
     arguments = [a.astype(np.float64) if is_float_array(a) else a for a in arguments]
     checked = [i for i, a in enumerate(arguments) if is_float_array(a)]
     if not checked:
         raise ArgumentError("gradcheck needs at least one array of floats among the arguments")
     before = [np.copy(a) for a in arguments]
-    out, cache = forward(*arguments)
+    returned = forward(*arguments)
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        kind = type(returned).__name__
+        raise ArgumentError(f"forward must return a tuple (out, cache), not {kind}")
+    out, cache = returned
     rng = np.random.default_rng([seed, 1])  # not a caller's default_rng(seed), or dout might be x
     dout = rng.standard_normal(np.shape(out))[()]  # a scalar for a scalar
     gradients = backward(np.copy(dout)[()], cache)

@@ -84,7 +84,8 @@ def pool_is_shared():
 
 
 def _remember_fork():
-    global _forked
+    global _forked, _one_at_a_time
+    _one_at_a_time = threading.RLock()  # another thread may have held it, and is not here
     parallel = sys.modules.get("numba.np.ufunc.parallel")
     _forked = _forked or (parallel is not None and parallel._is_initialized)
 

@@ -68,7 +68,8 @@ def description_file(path, description):
     if description is None:
         return {description_path(path): None}
     tokenizer_from_description(description)
-    content = json.dumps(description, ensure_ascii=False).encode("utf-8") + b"\n"
+    separators = (",", ":") if "content" in description else None
+    content = json.dumps(description, ensure_ascii=False, separators=separators).encode() + b"\n"
     return {description_path(path): content}
 
 

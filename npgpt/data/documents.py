@@ -22,6 +22,7 @@ LONGEST = 16 * PIECE
 BLOCK = 1 << 20  # bytes
 STDIN = "-"
 BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
+VISIBLE = re.compile(r"\S")
 CUT = re.compile(r"(?<=\S)[ \n]")
 
 
@@ -37,7 +38,9 @@ def find_blank_lines(buffer, start, begins, is_last):
     begins: whether nothing of the document has come before start.
     """
     found = BLANK_LINES.search(buffer, start + begins)  # a document has one character at least
-    if not found or not (is_last or buffer[found.end() :].strip()):  # more blank lines may come
+    if not found or not (
+        is_last or VISIBLE.search(buffer, found.end())
+    ):  # more blank lines may come
         return None
     return found.end(), found.end()
 

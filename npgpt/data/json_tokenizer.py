@@ -16,7 +16,8 @@ from npgpt.errors import ArgumentError
 class JSONTokenizer(Tokenizer):
     """The tokenizer of a tokenizer.json's content, a dict; eot is its end-of-text token.
 
-    As in transformers, added tokens in a text become what they stand for. Raises ArgumentError
+    As in transformers, added tokens in a text become what they stand for, and it neither cuts nor
+    pads. Raises ArgumentError
     where the content is not that of a byte-level BPE, and, on first use, where the package
     tokenizers is missing or refuses it.
     """
@@ -28,8 +29,9 @@ class JSONTokenizer(Tokenizer):
             model, added = content["model"], content["added_tokens"]
             if model["type"] != "BPE" or not is_byte_level(content["decoder"]):
                 raise ValueError("only byte-level BPE, as GPT-2's, can be read")
-            self._token_bytes = {i: from_letters(token) for token, i in model["vocab"].items()}
-            self._token_bytes |= {token["id"]: token["content"].encode() for token in added}
+            self._token_bytes = {token["id"]: token["content"].encode() for token in added}
+            self._token_bytes |= {i: from_letters(token) for token, i in model["vocab"].items()}
+            json.dumps(content, ensure_ascii=False).encode()  # no half characters in any field
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
             raise ArgumentError(f"not a tokenizer.json of a byte-level BPE: {reason}") from error
@@ -55,7 +57,9 @@ class JSONTokenizer(Tokenizer):
                 "this model's tokenizer needs the package tokenizers: pip install 'npgpt[hf]'"
             ) from error
         try:
-            return tokenizers.Tokenizer.from_str(json.dumps(self.content))
+            model = {**self.content["model"], "dropout": None}
+            content = {**self.content, "truncation": None, "padding": None, "model": model}
+            return tokenizers.Tokenizer.from_str(json.dumps(content))
         except Exception as error:  # the package has no error of its own
             raise ArgumentError(f"the package tokenizers cannot read it: {error}") from error
 

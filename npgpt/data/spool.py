@@ -5,6 +5,7 @@ there are: their code points take the tokens' place until then.
 """
 
 import tempfile
+from array import array
 from contextlib import ExitStack, suppress
 
 import numpy as np
@@ -60,23 +61,21 @@ class Spool:
 
     def _take_batch(self, batch):
         eot = NO_CHARACTER if self.tokenizer is None else self.tokenizer.eot
-        arrays, starts = [], []
+        tokens, starts = array("i"), array("q")  # int32, int64
         for (_, begins), ids in zip(batch, self._encode([text for text, _ in batch]), strict=True):
             if begins:
-                starts.append(self.n_tokens)
-                arrays.append(np.array([eot], "<i4"))
-                self.n_tokens += 1
-            arrays.append(np.asarray(ids, "<i4"))
-            self.n_tokens += len(ids)
+                starts.append(self.n_tokens + len(tokens))
+                tokens.append(eot)
+            tokens.extend(ids)
+        self.n_tokens += len(tokens)
         self.n_documents += len(starts)
-        if arrays:
-            self._tokens.write(np.concatenate(arrays))
-        self._starts.write(np.array(starts, "<i8"))
+        self._tokens.write(tokens)
+        self._starts.write(starts)
 
     def _encode(self, texts):
-        """The tokens of each text."""
+        """The tokens of each text, as lists or arrays of int32."""
         if self.tokenizer is None:
-            points = [np.frombuffer(text.encode("utf-32-le"), "<i4") for text in texts]
+            points = [array("i", text.encode("utf-32-le")) for text in texts]
             for each in points:
                 self._characters[each] = True
             return points

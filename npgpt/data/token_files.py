@@ -89,6 +89,7 @@ class TokenFile:
     def __init__(self, path, offset, dtype, count):
         self.path, self.offset, self.dtype, self.count = path, offset, np.dtype(dtype), count
         self._place = os.path.abspath(path)  # the working folder may change
+        self._inode = os.stat(path).st_ino
 
     def __len__(self):
         return self.count
@@ -96,10 +97,12 @@ class TokenFile:
     def read(self, start, count):
         """Read `count` tokens from index `start` on, in the file's dtype.
 
-        Raises FileError where the file is not as long any more as when it was opened.
+        Raises FileError where the file was replaced, or is no longer as long as when it was opened.
         """
         with open_for_reading(self._place) as (file, size):
             end = self.offset + self.count * self.dtype.itemsize
+            if os.fstat(file.fileno()).st_ino != self._inode:
+                raise FileError(f"{self.path}: was replaced while in use")
             if size != end:
                 raise FileError(
                     f"{self.path}: was changed while in use: it has {size} bytes, no longer {end}"

@@ -1,6 +1,7 @@
 """Text to tokens and back: GPT-2's byte pairs, through tiktoken, plain bytes, or characters."""
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -75,8 +76,16 @@ class GPT2Tokenizer(Tokenizer):
         return self._encoding.encode_ordinary(text)
 
     def encode_batch(self, texts: list[str], n_threads: int) -> list[list[int]]:
-        """As encode, of several texts, on n_threads threads."""
-        return self._encoding.encode_ordinary_batch(texts, num_threads=n_threads)
+        """As encode, of several texts, on n_threads threads.
+
+        Each thread takes many texts at once: tiktoken's own batch takes one, and with short texts
+        most of the time goes into handing them over.
+        """
+        encode, size = self._encoding.encode_ordinary, len(texts) // (4 * n_threads) + 1
+        groups = [texts[i : i + size] for i in range(0, len(texts), size)]
+        with ThreadPoolExecutor(n_threads) as pool:
+            found = pool.map(lambda group: [encode(text) for text in group], groups)
+            return [ids for group in found for ids in group]
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """Tokens -> their bytes, which may end within a character."""

@@ -21,7 +21,6 @@ from npgpt.data.descriptions import (
     read_tokenizer,
     tokenizer_from_description,
 )
-from npgpt.data.tokenizer import GPT2Tokenizer
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import atomic_write, open_for_reading, read_json
 from npgpt.formats.huggingface_tokenizer import (
@@ -241,9 +240,12 @@ def write_huggingface(folder, params, tokenizer=None):
     """
     folder = Path(folder)
     eot = None if tokenizer is None else tokenizer_from_description(tokenizer).eot
+    if eot is not None and eot >= params.config.vocab_size:
+        eot = None  # the model was trained without an end-of-text
     check_finite(params, folder)
     companions = {
         folder / CONFIG: config_json(params.config, eot),
+        folder / INDEX: None,
         **description_file(folder / "model", tokenizer),
     }
     try:
@@ -279,7 +281,7 @@ def read_huggingface_tokenizer(path):
     """
     folder = path if os.path.isdir(path) else path.parent
     beside = folder / "model" if os.path.isdir(path) else path.with_suffix("")
-    eot = read_json(folder / CONFIG).get("eos_token_id", GPT2Tokenizer.eot)
+    eot = read_json(folder / CONFIG).get("eos_token_id")
     return read_tokenizer(beside) or read_folder_tokenizer(folder, eot)
 
 

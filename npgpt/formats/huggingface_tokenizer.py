@@ -16,6 +16,7 @@ from npgpt.files import read_json, read_text
 
 TOKENIZER, VOCAB, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
 CONFIG, ADDED = "tokenizer_config.json", "added_tokens.json"
+STALE = ("special_tokens_map.json", "generation_config.json")  # of another model
 OTHERS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt")
 # sha256 of GPT-2's 50,257 tokens in the order of their ids, and of its 50,000 merges, as lines
 GPT2_TOKENS = "e35a33a0b2250c932ffdafc4c3a3552aef0cc7af7a11e9ebfddf1d2a6517371f"
@@ -25,8 +26,9 @@ GPT2_MERGES = "04e3597d7996f292ca9b8b7285ca4d58a6ae171ac47d73fc7140ceb0c7a6bbc0"
 def read_folder_tokenizer(folder, eot):
     """The description of the tokenizer of a folder's own files, None where it has none.
 
-    eot is the end-of-text token of the model's config. Raises FileError where the files are of a
-    kind that npgpt cannot read.
+    eot is the eos_token_id of the model's config, whatever it is; where it is no token, the end of
+    text is found by its names. Raises FileError where the files are of a kind that npgpt cannot
+    read.
     """
     if os.path.exists(folder / TOKENIZER):
         path, content = folder / TOKENIZER, read_json(folder / TOKENIZER)
@@ -44,9 +46,29 @@ def read_folder_tokenizer(folder, eot):
     if is_gpt2(content):
         return GPT2Tokenizer().description
     try:
-        return JSONTokenizer(content, eot).description
+        return JSONTokenizer(content, find_eot(folder, content, eot)).description
     except ArgumentError as error:
         raise FileError(f"{path}: {error}") from error
+
+
+def find_eot(folder, content, eot):
+    """The end-of-text token: eot or the first of it, or what tokenizer_config.json calls eos_token.
+
+    Else it is that of GPT-2's name, or the last added token.
+    """
+    try:
+        added = {token["content"]: token["id"] for token in content["added_tokens"]}
+        ids = content["model"]["vocab"] | added
+        known = set(ids.values())
+        for each in eot if isinstance(eot, list) else [eot]:
+            if each in known:
+                return each
+        options = read_json(folder / CONFIG) if os.path.exists(folder / CONFIG) else {}
+        name = options.get("eos_token")
+        name = name.get("content") if isinstance(name, dict) else name
+        return ids.get(name, ids.get(END_OF_TEXT, [*added.values(), None][-1]))
+    except (AttributeError, KeyError, TypeError):  # JSONTokenizer says what is wrong
+        return None
 
 
 def content_of_vocab(folder):
@@ -103,6 +125,8 @@ def is_gpt2(content):
             and not level.get("add_prefix_space")
             and level.get("use_regex", True)
             and {token["content"] for token in added} <= {END_OF_TEXT}
+            and not any(token.get("lstrip") or token.get("rstrip") for token in added)
+            and not model.get("dropout")
         )
     except (KeyError, TypeError, AttributeError, UnicodeEncodeError):
         return False
@@ -116,11 +140,14 @@ def digest(lines):
 def tokenizer_files(folder, description, config):
     """{path: content} of the files by which transformers' AutoTokenizer finds this tokenizer.
 
-    The contents are None, no file, where the description is None, and for the older kind of file.
+    The contents are None, no file, where the description is None, for the older kind of file and
+    for what would overrule these.
     config is the model's GPT2Config. Raises FileError where GPT-2's own files are needed and cannot
     be downloaded.
     """
-    files = dict.fromkeys(folder / name for name in (TOKENIZER, CONFIG, VOCAB, MERGES, ADDED))
+    files = dict.fromkeys(
+        folder / name for name in (TOKENIZER, CONFIG, VOCAB, MERGES, ADDED, *STALE)
+    )
     if description is None:
         return files
     content = tokenizer_json(description)
@@ -177,7 +204,7 @@ def characters_content(characters, end):
     vocab = {character: i for i, character in enumerate(characters)}
     each = {
         "type": "Split",
-        "pattern": {"Regex": r"(?s)."},
+        "pattern": {"Regex": r"[\s\S]"},
         "behavior": "Isolated",
         "invert": False,
     }

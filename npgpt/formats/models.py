@@ -45,8 +45,10 @@ def load_model(where):
             f"{where}: a PyTorch file, which npgpt does not read; scripts/convert_nanogpt.py in the"
             " repository converts nanoGPT's ckpt.pt, with PyTorch"
         )
-    params = MODEL_FORMATS[name].read(path)
-    description = MODEL_FORMATS[name].read_tokenizer(path)
+    format, description = MODEL_FORMATS[name], MODEL_FORMATS[name].read_tokenizer(path)
+    params = format.read(path)
+    while (now := format.read_tokenizer(path)) != description:  # both were replaced meanwhile
+        description, params = now, format.read(path)
     if description is None and params.config.vocab_size == GPT2Tokenizer.vocab_size:
         description = GPT2Tokenizer().description
     return params, description

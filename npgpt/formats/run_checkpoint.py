@@ -48,15 +48,34 @@ def checkpoint_steps(run):
 
 
 def best_step(run):
-    """The step with the lowest validation loss, else the last step; None without checkpoints."""
-    steps, losses = checkpoint_steps(run), {}
-    for step in steps:
-        state = read_state(checkpoint_folder(run, step))
+    """The step with the lowest validation loss, else the last step; None without checkpoints.
+
+    A checkpoint whose state is damaged does not count, unless all are.
+    """
+    steps, losses, problem = [], {}, None
+    for step in checkpoint_steps(run):
+        try:
+            state = read_state(checkpoint_folder(run, step))
+        except FileError as error:
+            problem = error
+            continue
+        steps.append(step)
         if state["val_loss"] is not None:
             losses[step] = state["val_loss"]
     if losses:
         return min(losses, key=losses.get)
+    if not steps and problem is not None:
+        raise problem
     return steps[-1] if steps else None
+
+
+def is_readable(folder):
+    """Whether a checkpoint's state can be read; if not, only its user knows what it is worth."""
+    try:
+        read_state(folder)
+    except FileError:
+        return False
+    return True
 
 
 def save_checkpoint(folder, params, tokenizer, state):

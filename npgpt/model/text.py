@@ -44,9 +44,16 @@ class TextStream:
 
 
 def encode_prompt(prompt, model):
-    """The tokens of a prompt, after end-of-text; they have to be in the vocabulary."""
+    """The tokens of a prompt, after end-of-text; they have to be in the vocabulary.
+
+    A model without an end-of-text, as nanoGPT's of characters, begins with the prompt.
+    """
     tokenizer, V = model.tokenizer, model.config.vocab_size
     tokens = [tokenizer.eot, *tokenizer.encode(prompt)]
+    if tokenizer.eot == V:
+        tokens = tokens[1:]
+        if not tokens:
+            raise ArgumentError("this model has no end-of-text to begin with: give it a prompt")
     if max(tokens) >= V:
         raise ArgumentError(
             f"the prompt has the token {max(tokens)} of the tokenizer {tokenizer.name}, but the"

@@ -17,6 +17,7 @@ from npgpt.formats.run_checkpoint import (
     best_step,
     checkpoint_folder,
     checkpoint_steps,
+    is_readable,
     remove_checkpoint,
     save_checkpoint,
     update_checkpoint,
@@ -114,7 +115,8 @@ class Run:
             save_checkpoint(folder, trainer.model.params, tokenizer, trainer.state())
         keep = {*self.checkpoint_steps()[-self.settings.keep :], best_step(self.folder)}
         for old in set(self.checkpoint_steps()) - keep:
-            remove_checkpoint(self.checkpoint_folder(old))
+            if is_readable(self.checkpoint_folder(old)):  # a damaged one may be the best
+                remove_checkpoint(self.checkpoint_folder(old))
 
     def _record_changes(self, step):
         """Append what settings_before and settings differ in to changes.jsonl, if anything."""

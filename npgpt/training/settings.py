@@ -25,8 +25,12 @@ SYNONYMS = {
     "eval_iters": "val_batches", "out_dir": "run", "log_interval": "log_every",
 }  # fmt: skip
 LARGEST_TOML = 1_000_000  # bytes
-# In time linear in the file's size: it begins at the beginning of a word, and never goes back.
-MANY_PARTS = re.compile(rb"(?<![\w\"'-])(?:[\w\"'-]++\s*+\.\s*+){50}")
+# A key of 50 parts, where one can stand. It never goes back, so that its time grows with the file's
+# size alone.
+MANY_PARTS = re.compile(
+    rb"""(?m)(?:^|[{,\[])[ \t]*+"""
+    rb"""(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){50}"""
+)
 # what a resumed run may change; all else would make it another run
 ON_RESUME = (
     "train", "val", "steps", "lr", "patience", "val_every", "val_batches", "sample_every",

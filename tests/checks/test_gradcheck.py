@@ -195,3 +195,9 @@ def test_the_program_ends_with_1_where_a_gradient_is_wrong(monkeypatch, capsys):
 def test_the_program_refuses_a_bad_seed(capsys):
     assert main(["--seed", "-1"]) == 2
     assert capsys.readouterr().err == "error: --seed must be at least 0, not -1\n"
+
+
+@pytest.mark.parametrize("returned", [np.zeros((2, 3)), [np.zeros(3), None], (np.zeros(3),)])
+def test_a_forward_pass_without_its_cache_is_told(returned):
+    with pytest.raises(ArgumentError, match=r"forward must return a tuple \(out, cache\), not"):
+        gradcheck(lambda x: returned, lambda dout, cache: dout, np.zeros((2, 3)))

@@ -89,3 +89,23 @@ def test_what_it_cannot_read_is_one_sentence(where, value, said):
 def test_what_is_no_content_is_one_sentence(content):
     with pytest.raises(ArgumentError, match="not a tokenizer.json"):
         JSONTokenizer(content, 0)
+
+
+def test_it_neither_cuts_nor_pads_nor_drops(tokenizer):
+    pytest.importorskip("tokenizers")
+    content = copy.deepcopy(CONTENT)
+    content["truncation"] = {"max_length": 2, "strategy": "LongestFirst", "stride": 0,
+                             "direction": "Right"}  # fmt: skip
+    content["padding"] = {
+        "strategy": {"Fixed": 9}, "direction": "Right", "pad_id": 0, "pad_type_id": 0,
+        "pad_to_multiple_of": None, "pad_token": "a",
+    }  # fmt: skip
+    content["model"]["dropout"] = 0.9
+    text = "hello hello hello"
+    assert JSONTokenizer(content, 262).encode(text) == tokenizer.encode(text)
+
+
+def test_half_a_character_in_any_field_is_refused():
+    content = {**CONTENT, "normalizer": "\ud800"}
+    with pytest.raises(ArgumentError, match="not a tokenizer.json"):
+        JSONTokenizer(content, 262)

@@ -178,3 +178,30 @@ def test_transformers_finds_the_same_tokens(kind, tmp_path, request):
         assert ids == ours.encode(text), text
         assert theirs.decode(ids) == text
     assert to_letters(b" ") == "\u0120"
+
+
+@pytest.mark.parametrize("kind", ["bytes", "chars"])
+def test_the_package_reads_what_is_written_for_it(kind):
+    tokenizers = pytest.importorskip("tokenizers")
+    letters = "".join(sorted(set("".join(TEXTS))))
+    ours = BytesTokenizer() if kind == "bytes" else CharsTokenizer(letters)
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(ours.description)))
+    for text in TEXTS:
+        assert theirs.encode(text).ids == ours.encode(text)
+        assert theirs.decode(ours.encode(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("eos", "options", "found"),
+    [
+        (257, {}, 257),
+        ([258, 257], {}, 258),
+        (50256, {}, 257),
+        (None, {"eos_token": "<x>"}, 258),
+        (None, {"eos_token": {"content": "<x>"}}, 258),
+        ("<x>", {}, 257),
+    ],
+)
+def test_the_end_of_text_is_found(eos, options, found, tmp_path):
+    put(tmp_path, tokenizer=OWN, tokenizer_config=options)
+    assert read_folder_tokenizer(tmp_path, eos)["eot"] == found

@@ -16,6 +16,7 @@ from npgpt.data.tokenizer import BytesTokenizer, GPT2Tokenizer
 from npgpt.formats import models
 from npgpt.formats.huggingface import write_huggingface
 from npgpt.formats.models import load_model
+from npgpt.formats.registry import MODEL_FORMATS, write_model
 
 BYTES = BytesTokenizer().description
 GPT2 = GPT2Tokenizer().description
@@ -122,6 +123,37 @@ def test_a_run_in_training_is_read_again_when_its_checkpoint_is_replaced(
 
     monkeypatch.setattr(models, "best_step", replaced_meanwhile)
     assert load_model(folder)[0].flat[0] == 3.0
+
+
+def test_a_model_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    first, second = (Parameters(GPT2Config(4, 257, 1, 1, 2)) for _ in range(2))
+    second.flat[:] = 2.0
+    write_model(tmp_path / "m.bin", first, {"name": "chars", "characters": "ab"})
+    llmc = MODEL_FORMATS["llm.c"]
+
+    def read_and_replace(path):
+        monkeypatch.setitem(MODEL_FORMATS, "llm.c", llmc)
+        found = llmc.read(path)
+        write_model(tmp_path / "m.bin", second, BYTES)
+        return found
+
+    monkeypatch.setitem(MODEL_FORMATS, "llm.c", llmc._replace(read=read_and_replace))
+    loaded, description = load_model(tmp_path / "m.bin")
+    assert (loaded.flat[0], description) in (
+        (2.0, BYTES),
+        (0.0, {"name": "chars", "characters": "ab"}),
+    )
+
+
+def test_a_damaged_state_leaves_the_other_checkpoints(run):
+    folder, add = run
+    add(20, 2.5, 2.0)
+    add(30, 2.25, 3.0)
+    (folder / "checkpoints" / "step_00000030" / "state.json").write_text("{")
+    assert load_model(folder)[0].flat[0] == 2.0
+    (folder / "checkpoints" / "step_00000020" / "state.json").write_text("{")
+    with pytest.raises(FileError, match="not JSON"):
+        load_model(folder)
 
 
 def test_a_damaged_checkpoint_of_a_run_is_told(run):

@@ -15,7 +15,7 @@ from npgpt.formats.models import load_model
 pytestmark = [pytest.mark.slow, pytest.mark.reference]
 
 SCRIPT = ROOT / "scripts" / "convert_nanogpt.py"
-ARGS = {"n_layer": 2, "n_head": 2, "n_embd": 8, "block_size": 6, "vocab_size": 5, "dropout": 0.0}
+ARGS = {"n_layer": 2, "n_head": 2, "n_embd": 8, "block_size": 6, "vocab_size": 5, "bias": False}
 
 
 @pytest.fixture

@@ -87,6 +87,8 @@ def test_a_file_that_is_no_toml_is_one_sentence(tmp_path, content):
         ("lr = 1" + 400 * "0", r"lr must be from -2\^53 to 2\^53"),
         ("a." * 20_000 + "b = 1", "a key of more than 50 parts"),
         ("[" + '"a" . ' * 20_000 + "b]", "a key of more than 50 parts"),
+        ('"a b".' * 20_000 + "c = 1", "a key of more than 50 parts"),
+        ("x = {y = 1, " + "a." * 20_000 + "b = 1}", "a key of more than 50 parts"),
         ("# " + "x" * 2_000_000, "2000002 bytes, but 1000000 are the most"),
     ],
 )
@@ -111,3 +113,9 @@ def test_a_long_word_takes_no_longer_than_its_length(tmp_path):
     with pytest.raises(FileError, match="not TOML"):
         read_toml(tmp_path / "a.toml")
     assert time.process_time() - start < 1
+
+
+def test_dots_in_a_text_or_a_comment_are_no_key(tmp_path):
+    text = "x." * 60
+    (tmp_path / "a.toml").write_text(f'sample_prompt = "{text}"  # v1. v2. {text}\n')
+    assert read_toml(tmp_path / "a.toml") == {"sample_prompt": text}
