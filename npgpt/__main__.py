@@ -1,6 +1,7 @@
 """The command `npgpt`, also `python -m npgpt`: one subcommand per program."""
 
 import argparse
+import difflib
 import importlib
 import sys
 
@@ -41,8 +42,17 @@ def main(argv=None, prog=None):
     )
     parser.add_argument("--version", action="version", version=f"npgpt {npgpt.__version__}")
     parser.add_argument("program", help=argparse.SUPPRESS, nargs=argparse.REMAINDER)
-    given = " ".join(parser.parse_args(argv).program) or "none"
-    parser.error(f"the program must be one of {', '.join(PROGRAMS)}, not {given}")
+    given = parser.parse_args(argv).program
+    if not given:
+        parser.print_help(sys.stderr)
+        return 2
+    near = difflib.get_close_matches(" ".join(given[:2]), PROGRAMS, 1) or difflib.get_close_matches(
+        given[0], PROGRAMS, 1
+    )
+    hint = f"did you mean npgpt {near[0]}?" if near else f"it is one of {', '.join(PROGRAMS)}"
+    if given[0] == "prepare":
+        hint = f"a text of your own takes npgpt prepare text FILE; {hint}"
+    parser.error(f"there is no program {' '.join(given)}: {hint}")
 
 
 if __name__ == "__main__":

@@ -112,8 +112,15 @@ class Replacement:
         name = partial_name(self.target)
         self.partial = self.target.with_name(f"{name}{PARTIAL}")
         self.old = self.target.with_name(f"{name}{OLD}")
-        if self.target.exists():
-            check_regular(self.target.stat().st_mode, path)
+        if (mode := self.mode()) is not None:
+            check_regular(mode, path)
+
+    def mode(self):
+        """The mode of the file that there is, or None."""
+        try:
+            return self.target.stat().st_mode
+        except FileNotFoundError:
+            return None
 
     def changes(self):
         """Whether the file that there is has another content, or there is one and it goes."""
@@ -127,8 +134,8 @@ class Replacement:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if self.target.exists():
-            os.chmod(self.partial, stat.S_IMODE(self.target.stat().st_mode))
+        if (mode := self.mode()) is not None:
+            os.chmod(self.partial, stat.S_IMODE(mode))
 
     def remove_partial(self):
         """Remove what is left of an attempt."""

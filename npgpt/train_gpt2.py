@@ -70,6 +70,7 @@ def main(argv=None, prog=None):
         return 128 + trained.signal
     early = " (the validation loss stopped improving)" if trained.early else ""
     print(f"done: {trained.step} steps{early}, in {trained.folder}")
+    print(f"sample from it: npgpt sample --model {trained.folder}")
     return 0
 
 

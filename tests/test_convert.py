@@ -111,7 +111,7 @@ def test_a_new_file_within_source_is_no_overwriting(source, tmp_path):
         (["SOURCE", "folder.bin"], "folder.bin: is a folder"),
         (["SOURCE", "gone/out.bin"], "out.bin: cannot be written: No such file"),
         (["gone.bin", "out.bin"], "gone.bin: not found; a model is a Hugging Face folder"),
-        (["file", "out.bin"], "file: not a GPT-2 checkpoint"),
+        (["file", "out.bin"], "file: not a model but text"),
         (["SOURCE", "x" * 300], "File name too long"),
         (["x" * 300, "out.bin"], "not found"),
     ],

@@ -35,12 +35,19 @@ def test_a_program_gets_its_arguments_and_gives_its_status(capsys):
     assert main(["test", "--steps", "0"]) == 2
 
 
-@pytest.mark.parametrize("args", [[], ["tset"], ["prepare"], ["prepare", "x"]])
+@pytest.mark.parametrize("args", [["tset"], ["prepare"], ["prepare", "x"]])
 def test_an_unknown_program_is_one_sentence(args):
     done = run(*args)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: the program must be one of test, gradcheck, prepare")
+    assert done.stderr.startswith(f"error: there is no program {' '.join(args)}: ")
+    assert "npgpt test?" in done.stderr or "npgpt prepare text FILE" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_without_a_program_it_lists_them():
+    done = run()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert all(f"\n  {name}" in done.stderr for name in PROGRAMS)
 
 
 def test_a_reader_that_leaves_early_is_no_error():

@@ -13,6 +13,7 @@ import sys
 import zlib
 from contextlib import ExitStack, contextmanager
 
+from npgpt.data.sniff import HEAD, what_it_is
 from npgpt.data.tokenizer import END_OF_TEXT
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import open_for_reading
@@ -125,6 +126,17 @@ def last_cut(buffer, start):
     return start + LONGEST if len(buffer) - start > LONGEST + len(END_OF_TEXT) else None
 
 
+def remedy(path):
+    """What to do with a file that is not UTF-8 text, by what it is."""
+    kind = None
+    if path != STDIN:
+        with open_for_reading(path) as (file, size):
+            kind = what_it_is(file.read(HEAD), size)
+    if kind is not None:
+        return f" but {kind}: save it as plain text"
+    return ": save it as UTF-8, for example by iconv -f latin1 -t utf-8"
+
+
 def with_last(items):
     """Yield pairs of an item and whether it is the last one; one empty text where there is none."""
     before = ""
@@ -179,7 +191,7 @@ def read_chunks(path, progress):
                 text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
                 at = n_before - n_pending + error.start
-                raise FileError(f"{path}: not UTF-8 text (byte {at})") from error
+                raise FileError(f"{path}: not UTF-8 text (byte {at}){remedy(path)}") from error
             n_before += len(data)
             if text:
                 yield text.removeprefix("\ufeff") if at_start else text

@@ -13,7 +13,7 @@ FEWEST = 8  # numbers that are enough to tell their type
 ZIP = b"PK\x03\x04"
 SIGNATURES = {
     b"\x93NUMPY": "a NumPy array (.npy)",
-    ZIP: "a zip archive, as NumPy's .npz and PyTorch's .pt",
+    ZIP: "a zip archive, as Word's .docx, NumPy's .npz and PyTorch's .pt",
     b"\x1f\x8b\x08": "compressed by gzip",
     b"\x28\xb5\x2f\xfd": "compressed by zstd",
     b"BZh": "compressed by bzip2",

@@ -65,10 +65,11 @@ class GPT2Tokenizer(Tokenizer):
         except (OSError, ValueError) as error:  # no network, disk full, or wrong bytes
             raise FileError(
                 "the gpt2 tokenizer's files cannot be downloaded"
-                f" ({type(error).__name__}): put OpenAI's vocab.bpe as"
+                f" ({type(error).__name__}): take the tokenizer bytes or chars, which need none, or"
+                " put OpenAI's vocab.bpe as"
                 " 6d1cbeee0f20b3d9449abfede4726ed8212e3aee and encoder.json as"
                 " 6c7ea1a7e38e3a7f062df639a5b80947f075ffe6 into a folder and name that folder in"
-                " TIKTOKEN_CACHE_DIR, or use the tokenizer bytes"
+                " TIKTOKEN_CACHE_DIR"
             ) from error
 
     def encode(self, text: str) -> list[int]:

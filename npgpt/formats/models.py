@@ -3,12 +3,15 @@
 import os
 from pathlib import Path
 
-from npgpt.data.sniff import HEAD, ZIP, is_pickle
+from npgpt.data.sniff import HEAD, ZIP, is_pickle, what_it_is
+from npgpt.data.token_files import MAGIC as TOKENS_MAGIC
+from npgpt.data.token_files import OTHER_MAGICS
 from npgpt.data.tokenizer import GPT2Tokenizer
 from npgpt.errors import FileError
 from npgpt.files import open_for_reading
 from npgpt.formats.hub import MODELS, fetch
 from npgpt.formats.huggingface import library
+from npgpt.formats.llmc import MAGIC as MODEL_MAGIC
 from npgpt.formats.registry import MODEL_FORMATS, MODEL_FORMATS_HELP, detect_format
 from npgpt.formats.run_checkpoint import (
     CHECKPOINTS,
@@ -40,11 +43,9 @@ def load_model(where):
     if name is None:
         what = "no model in this folder" if os.path.isdir(path) else "not a regular file"
         raise FileError(f"{where}: {what}; {ACCEPTED}")
-    if is_torch_file(path):
-        raise FileError(
-            f"{where}: a PyTorch file, which npgpt does not read; scripts/convert_nanogpt.py in the"
-            " repository converts nanoGPT's ckpt.pt, with PyTorch"
-        )
+    kind = what_else(path)
+    if kind is not None:
+        raise FileError(f"{where}: not a model but {kind}")
     format, description = MODEL_FORMATS[name], MODEL_FORMATS[name].read_tokenizer(path)
     params = format.read(path)
     while (now := format.read_tokenizer(path)) != description:  # both were replaced meanwhile
@@ -54,13 +55,23 @@ def load_model(where):
     return params, description
 
 
-def is_torch_file(path):
-    """Whether the file at path is a zip archive or a pickle, as torch.save writes."""
-    if not os.path.isfile(path):
-        return False
-    with open_for_reading(path) as (file, _):
+def what_else(path):
+    """What the file at path is, if that can be told and it is no model; None for a folder."""
+    if not os.path.isfile(path) or path.suffix == ".safetensors":
+        return None
+    with open_for_reading(path) as (file, size):
         head = file.read(HEAD)
-    return head.startswith(ZIP) or is_pickle(head)
+    if head.startswith(ZIP) or is_pickle(head):
+        return (
+            "a PyTorch file, which npgpt does not read; scripts/convert_nanogpt.py in the"
+            " repository converts nanoGPT's ckpt.pt, with PyTorch"
+        )
+    magic = int.from_bytes(head[:4], "little")
+    if magic == TOKENS_MAGIC:
+        return "a token file"
+    if magic in OTHER_MAGICS:
+        return None if magic == MODEL_MAGIC else OTHER_MAGICS[magic]
+    return what_it_is(head, size)
 
 
 def load_run(run):

@@ -16,8 +16,8 @@ def split_heads(qkv, NH):
 def attend(q, k, v):
     """Attend from the last N of T positions: q (B, NH, N, hs), k, v (B, NH, T, hs) -> y, att."""
     N, (T, hs) = q.shape[-2], k.shape[-2:]
-    preatt = q @ k.swapaxes(-1, -2) * hs**-0.5  # (B, NH, N, T): score of query t for key s
-    preatt[..., np.triu(np.ones((N, T), dtype=bool), T - N + 1)] = -np.inf  # s > t is the future
+    preatt = q @ k.swapaxes(-1, -2) * hs**-0.5  # (B, NH, N, T): score of query t for key u
+    preatt[..., np.triu(np.ones((N, T), dtype=bool), T - N + 1)] = -np.inf  # u > t is the future
     preatt -= preatt.max(-1, keepdims=True)  # softmax is shift-invariant; this avoids overflow
     att = np.exp(preatt, out=preatt)  # (B, NH, N, T)
     att /= att.sum(-1, keepdims=True)

@@ -66,7 +66,7 @@ def validate_and_sample(run, trainer, progress):
     if is_due(s.sample_every, step, s.steps):
         text = trainer.sample()
         run.logs.sample(step, text)
-        progress.say(text)
+        progress.say(f"sample at step {step}:\n{text}")
     return is_best
 
 

@@ -56,6 +56,11 @@ class Run:
                 f"run: {settings.run} already holds a run: continue it with"
                 f" --resume {settings.run}, or choose another folder"
             )
+        others = entries_of_others(Path(settings.run))
+        if others:
+            raise ArgumentError(
+                f"run: {settings.run} holds {others[0]} and is no run's folder: choose a new one"
+            )
         run = cls(with_absolute_paths(settings))
         try:
             run._write_settings()
@@ -162,6 +167,14 @@ class Run:
                 raise FileError(
                     f"{folder}: partial files cannot be removed: {error.strerror or error}"
                 ) from error
+
+
+def entries_of_others(folder):
+    """What a folder holds that is not of a run whose process was killed as it began."""
+    if not os.path.isdir(folder):
+        return []
+    own = {"lock", "checkpoints", "samples", ".gitignore"}
+    return sorted(name for name in set(os.listdir(folder)) - own if not name.endswith(PARTIAL))
 
 
 def with_absolute_paths(s):

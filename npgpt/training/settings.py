@@ -151,6 +151,8 @@ class Settings:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
+        if not self.run:
+            raise ArgumentError("run must name a folder, not be empty")
         if self.total_batch % (self.B * self.T):
             raise ArgumentError(
                 f"total_batch must be a multiple of B * T = {self.B * self.T},"

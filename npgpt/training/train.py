@@ -71,12 +71,18 @@ def announce(run, trainer):
     """Print the settings, how the learning rate goes on after a resume, and what it will take."""
     s, before = run.settings, run.settings_before
     print(f"{as_toml(s, changed=True)}the other settings: {run.folder / SETTINGS}")
-    if s.steps != before.steps:
+    if s.steps != before.steps and trainer.step > 0:
         print(
             f"note: with {s.steps} steps in all, the learning rate goes on at"
             f" {s.learning_rate(trainer.step):.2e}; it was"
             f" {before.learning_rate(trainer.step - 1):.2e} in the last of {before.steps}"
         )
+    if trainer.step == s.steps:
+        print(
+            f"{run.folder} has done all its {s.steps} steps; for more of them:"
+            f" npgpt train --resume {run.folder} --steps N"
+        )
+        return
     seconds = estimate_step_seconds(trainer.model, s.B, s.T, s.grad_accum_steps)
     left = format_duration((s.steps - trainer.step) * seconds)
     print(f"about {seconds:.2g} s a step, {left} for {s.steps - trainer.step} steps")

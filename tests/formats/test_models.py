@@ -12,6 +12,7 @@ from helpers import TINY_MODEL
 
 from npgpt import ArgumentError, FileError, GPT2Config, Parameters, write_checkpoint
 from npgpt.data.descriptions import write_tokenizer
+from npgpt.data.token_files import write_tokens
 from npgpt.data.tokenizer import BytesTokenizer, GPT2Tokenizer
 from npgpt.formats import models
 from npgpt.formats.huggingface import write_huggingface
@@ -168,7 +169,9 @@ def test_pytorchs_files_are_told_with_what_converts_them(tmp_path):
     (tmp_path / "ckpt.pt").write_bytes(b"PK\x03\x04" + bytes(100))
     (tmp_path / "old.pt").write_bytes(pickle.dumps({"model": [1] * 20}, protocol=2))
     for name in ("ckpt.pt", "old.pt"):
-        with pytest.raises(FileError, match=f"{name}: a PyTorch file.*scripts/convert_nanogpt.py"):
+        with pytest.raises(
+            FileError, match=f"{name}: not a model but a PyTorch file.*scripts/convert_nanogpt.py"
+        ):
             load_model(tmp_path / name)
 
 
@@ -191,7 +194,7 @@ def test_what_is_no_model_is_one_sentence_with_what_would_be(where, tmp_path, mo
 
 def test_a_damaged_tokenizer_or_file_is_one_sentence(params, tmp_path):
     (tmp_path / "m.bin").write_bytes(b"x" * 2000)
-    with pytest.raises(FileError, match="m.bin: not a GPT-2 checkpoint"):
+    with pytest.raises(FileError, match="m.bin: not a model but text"):
         load_model(tmp_path / "m.bin")
     write_checkpoint(tmp_path / "m.bin", params)
     (tmp_path / "m.tokenizer.json").write_text("{")
@@ -204,3 +207,9 @@ def test_a_missing_extra_is_told_before_a_download(monkeypatch):
     monkeypatch.setattr(models, "fetch", lambda name: pytest.fail("it downloads"))
     with pytest.raises(ArgumentError, match=r"pip install 'npgpt\[hf\]'"):
         load_model("gpt2")
+
+
+def test_a_token_file_is_no_model(tmp_path):
+    write_tokens(tmp_path / "t.bin", [1, 2, 3])
+    with pytest.raises(FileError, match="t.bin: not a model but a token file$"):
+        load_model(tmp_path / "t.bin")

@@ -13,10 +13,12 @@ import pytest
 from runs import SETTINGS, content
 
 import npgpt
-from npgpt.errors import FileError, TrainingError
+from npgpt.errors import ArgumentError, FileError, TrainingError
 from npgpt.formats import run_checkpoint
 from npgpt.formats.run_checkpoint import checkpoint_steps
 from npgpt.training import loop
+from npgpt.training.run import Run
+from npgpt.training.settings import make_settings
 from npgpt.training.train import train
 from npgpt.training.trainer import Trainer
 
@@ -271,3 +273,28 @@ def test_a_full_disk_loses_nothing(tmp_path, tokens, monkeypatch):
     assert os.listdir(tmp_path / "run" / "checkpoints") == ["step_00000005"]
     whole = train(run=str(tmp_path / "whole"), **tokens, **SETTINGS)
     assert content(train(resume=tmp_path / "run").folder) == content(whole.folder)
+
+
+def test_a_run_without_a_checkpoint_goes_on_with_other_steps(tmp_path, tokens):
+    settings = {**SETTINGS, **tokens, "run": str(tmp_path / "run"), "warmup": 0}
+    run = Run.create(make_settings(settings))
+    run.close()  # as a kill before the first checkpoint leaves it
+    assert train(resume=tmp_path / "run", steps=4).step == 4
+
+
+def test_a_folder_of_others_is_not_taken_for_a_run(tmp_path, tokens):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "main.log").write_text("mine")
+    with pytest.raises(ArgumentError, match="holds main.log and is no run's folder"):
+        train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
+    with pytest.raises(ArgumentError, match="run must name a folder"):
+        train(run="", **tokens, **SETTINGS)
+    assert os.listdir(tmp_path / "run") == ["main.log"]
+
+
+def test_a_finished_run_says_how_it_goes_on(tmp_path, tokens, capsys):
+    train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
+    capsys.readouterr()
+    train(resume=tmp_path / "run")
+    said = "has done all its 20 steps; for more of them: npgpt train --resume"
+    assert said in capsys.readouterr().out
