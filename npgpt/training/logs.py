@@ -12,11 +12,23 @@ from npgpt.files import atomic_write, open_for_reading
 class RunLogs:
     """The logs in the folder of a run."""
 
-    def __init__(self, folder, step, tensorboard=False):
-        """Continue the logs from a step; later entries are dropped."""
+    def __init__(self, folder, step, tensorboard=False, validated=True):
+        """Continue the logs from a step; later entries are dropped.
+
+        So is the validation after this step unless it was validated: then it is done once more, as
+        a process that is killed between its log and its checkpoint leaves it.
+        """
         self.folder, self.board, self.warned = folder, None, set()
-        self._filter_log("log.jsonl", lambda line: step > 0 and json.loads(line)["step"] <= step)
-        self._filter_log("main.log", lambda line: step > 0 and main_log_step(line) <= step)
+
+        def is_kept(at, is_validation):
+            return 0 < step >= at and (validated or at < step or not is_validation)
+
+        def is_kept_in_log(line):
+            entry = json.loads(line)
+            return is_kept(entry["step"], "val_loss" in entry)
+
+        self._filter_log("log.jsonl", is_kept_in_log)
+        self._filter_log("main.log", lambda line: is_kept(main_log_step(line), " tel:" in line))
         if tensorboard:
             self.board = summary_writer_class()(str(folder / "tensorboard"), purge_step=step + 1)
 

@@ -87,11 +87,14 @@ class Run:
         run.settings_before = before
         return run
 
-    def start_from(self, step):
-        """Continue from `step`: write the settings, and drop later entries from the logs."""
+    def start_from(self, step, validated=True):
+        """Continue from `step`: write the settings, and drop later entries from the logs.
+
+        validated: whether the validation loss after this step is known.
+        """
         self._write_settings()
         self._record_changes(step)
-        self.logs = RunLogs(self.folder, step, self.settings.tensorboard)
+        self.logs = RunLogs(self.folder, step, self.settings.tensorboard, validated)
 
     def close(self):
         """Close the logs and release the lock."""

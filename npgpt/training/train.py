@@ -53,7 +53,7 @@ def train(resume: str | Path | None = None, *, quiet: bool = False, **settings: 
     with closing(run):
         if resume is not None:
             trainer = resumed_trainer(run, quiet)
-        run.start_from(trainer.step)
+        run.start_from(trainer.step, trainer.val_loss is not None)
         s = run.settings
         if s.threads:
             set_threads(s.threads)

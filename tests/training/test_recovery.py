@@ -298,3 +298,21 @@ def test_a_finished_run_says_how_it_goes_on(tmp_path, tokens, capsys):
     train(resume=tmp_path / "run")
     said = "has done all its 20 steps; for more of them: npgpt train --resume"
     assert said in capsys.readouterr().out
+
+
+def test_a_kill_between_a_validations_log_and_its_checkpoint(tmp_path, tokens, compiled):
+    """It validates again, and the log has it once."""
+    train(run=str(tmp_path / "whole"), **tokens, **{**SETTINGS, "checkpoint_every": 7})
+    at = """
+from npgpt.training.logs import RunLogs
+right = RunLogs.validation
+def validation(self, step, val_loss):
+    right(self, step, val_loss)
+    if step == 14:
+        kill()
+RunLogs.validation = validation
+"""
+    killed({**tokens, "checkpoint_every": 7}, tmp_path / "run", at)
+    assert "s:14 tel:" in (tmp_path / "run" / "main.log").read_text()
+    train(resume=tmp_path / "run")
+    assert content(tmp_path / "run") == content(tmp_path / "whole")
