@@ -10,6 +10,7 @@ from npgpt.errors import FileError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
+GENERATED = tuple(f":(exclude){name}" for name in ("bench/results", "doc", "README.md"))
 REQUIRED = "program", "machine", "commit", "date"
 
 
@@ -51,12 +52,15 @@ def slug(machine):
 
 
 def commit(root=ROOT):
-    """The commit of the checkout, "-dirty" where more than results differs; without git unknown."""
+    """The commit of the checkout, without git unknown.
+
+    "-dirty" where it differs in more than results and the pages that are made of them.
+    """
     if not (root / ".git").exists():
         return "unknown"
     try:
         name = git(root, "rev-parse", "--short", "HEAD")
-        changed = git(root, "status", "--porcelain", "--", ".", ":(exclude)bench/results")
+        changed = git(root, "status", "--porcelain", "--", ".", *GENERATED)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return name + "-dirty" * bool(changed)
