@@ -166,7 +166,7 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
     assert out == "[(2, 16, 30)]\n"
 
 
-@pytest.mark.parametrize("layer", ["workqueue", "omp"])
+@pytest.mark.parametrize("layer", ["workqueue", pytest.param("omp", marks=pytest.mark.slow)])
 def test_models_in_several_python_threads_compute_the_same(layer):
     out = python(
         """

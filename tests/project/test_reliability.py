@@ -30,7 +30,10 @@ def test_damaged_files_are_read_or_refused(name):
     assert count.refused > 0 or name in ("tokens", "text", "merges.txt", "run's main.log")
 
 
-@pytest.mark.parametrize("name", READERS)
+SLOW_READERS = [pytest.param(name, marks=pytest.mark.slow) for name in [*READERS][3:]]
+
+
+@pytest.mark.parametrize("name", [*[*READERS][:3], *SLOW_READERS])
 def test_damage_that_hypothesis_thinks_of_is_read_or_refused(name, tmp_path):
     hypothesis = pytest.importorskip("hypothesis")
     reader = READERS[name]

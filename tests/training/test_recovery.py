@@ -300,6 +300,7 @@ def test_a_finished_run_says_how_it_goes_on(tmp_path, tokens, capsys):
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_kill_between_a_validations_log_and_its_checkpoint(tmp_path, tokens, compiled):
     """It validates again, and the log has it once."""
     train(run=str(tmp_path / "whole"), **tokens, **{**SETTINGS, "checkpoint_every": 7})
