@@ -66,7 +66,7 @@ def find_eot(folder, content, eot):
         options = read_json(folder / CONFIG) if os.path.exists(folder / CONFIG) else {}
         name = options.get("eos_token")
         name = name.get("content") if isinstance(name, dict) else name
-        return ids.get(name, ids.get(END_OF_TEXT, [*added.values(), None][-1]))
+        return ids.get(name, ids.get(END_OF_TEXT, [None, *added.values()][-1]))
     except (AttributeError, KeyError, TypeError):  # JSONTokenizer says what is wrong
         return None
 

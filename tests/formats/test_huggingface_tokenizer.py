@@ -205,3 +205,9 @@ def test_the_package_reads_what_is_written_for_it(kind):
 def test_the_end_of_text_is_found(eos, options, found, tmp_path):
     put(tmp_path, tokenizer=OWN, tokenizer_config=options)
     assert read_folder_tokenizer(tmp_path, eos)["eot"] == found
+
+
+def test_without_its_names_the_last_added_token_is_the_end_of_text(tmp_path):
+    own = bpe_content({LETTERS[i]: i for i in range(256)}, [], {"<s>": 256, "</s>": 257})
+    put(tmp_path, tokenizer=own)
+    assert read_folder_tokenizer(tmp_path, None)["eot"] == 257
