@@ -1,5 +1,6 @@
 """scripts/train_gpt2.py, the PyTorch reference, and npgpt against what it writes."""
 
+import runpy
 import subprocess
 import sys
 
@@ -17,11 +18,23 @@ SCRIPT = ROOT / "scripts" / "train_gpt2.py"
 ODD = "--n-layer 3 --n-head 3 --n-embd 21 --vocab-size 133 --block-size 11 -B 3 -T 7".split()
 
 
-def reference(folder, *args, status=0, cwd=None):
-    command = [sys.executable, str(SCRIPT), "--out", str(folder), "--name", "m", *args]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
-    assert done.returncode == status, done.stderr
-    return done
+@pytest.fixture
+def reference(monkeypatch, capsys):
+    """Runs the script, in this process -> what it printed, on stdout or, if it fails, on stderr."""
+
+    def run(folder, *args, status=0):
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--out", str(folder), "--name", "m", *args])
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        except SystemExit as stopped:
+            assert stopped.code == status
+        else:
+            assert status == 0
+        printed = capsys.readouterr()
+        return printed.err if status else printed.out
+
+    return run
 
 
 def test_without_pytorch_it_says_what_to_install(tmp_path):
@@ -40,21 +53,21 @@ class TestWithPyTorch:
 
     @pytest.mark.parametrize("version", [1, 3, 5])
     @pytest.mark.parametrize("init", [[], ["--spread", "0.3", "--weight-decay", "0.1"]])
-    def test_npgpt_agrees_in_every_version(self, version, init, tmp_path, capsys):
-        done = reference(tmp_path, *ODD, *init, "--version", str(version), "--lr", "1e-3")
-        assert "16 tokens: [" in done.stdout
+    def test_npgpt_agrees_in_every_version(self, version, init, reference, tmp_path, capsys):
+        out = reference(tmp_path, *ODD, *init, "--version", str(version), "--lr", "1e-3")
+        assert "16 tokens: [" in out
         tight = ["logits=1e-4", "loss=1e-5", "grads=1e-5", "losses=1e-4"]
         assert main(["--model", str(tmp_path / "m.bin"), "--tolerance", *tight]) == 0
         out = capsys.readouterr().out
         assert sum(line.startswith("step") and "  OK" in line for line in out.splitlines()) == 10
 
     @pytest.mark.parametrize("size", ["--n-embd 1 --n-head 1", "--vocab-size 1", "-T 1", "-B 1"])
-    def test_npgpt_agrees_at_the_smallest_sizes(self, size, tmp_path):
+    def test_npgpt_agrees_at_the_smallest_sizes(self, size, reference, tmp_path):
         reference(tmp_path, *ODD, *size.split())
         assert main(["--model", str(tmp_path / "m.bin")]) == 0
 
     @pytest.mark.parametrize("version", [1, 3, 5])
-    def test_npgpt_writes_what_it_writes_byte_for_byte(self, version, tmp_path):
+    def test_npgpt_writes_what_it_writes_byte_for_byte(self, version, reference, tmp_path):
         reference(tmp_path, *ODD, "--version", str(version))
         model, state = tmp_path / "m.bin", tmp_path / "m_debug_state.bin"
         params = read_checkpoint(model)
@@ -65,7 +78,7 @@ class TestWithPyTorch:
         )
         assert (tmp_path / "copy.bin").read_bytes() == state.read_bytes()
 
-    def test_it_takes_tokens_from_a_file(self, tmp_path):
+    def test_it_takes_tokens_from_a_file(self, reference, tmp_path):
         from npgpt.data.token_files import write_tokens
 
         tokens = np.arange(22) * 6
@@ -78,7 +91,9 @@ class TestWithPyTorch:
             np.testing.assert_array_equal(state.x.reshape(-1), tokens[:-1])
             np.testing.assert_array_equal(state.y.reshape(-1), tokens[1:])
 
-    def test_transformers_weights_give_transformers_logits_and_gradients(self, torch, tmp_path):
+    def test_transformers_weights_give_transformers_logits_and_gradients(
+        self, torch, reference, tmp_path
+    ):
         transformers = pytest.importorskip("transformers", reason="needs the extra `reference`")
         config = transformers.GPT2Config(
             vocab_size=133, n_positions=11, n_embd=24, n_layer=2, n_head=3,
@@ -88,8 +103,8 @@ class TestWithPyTorch:
         theirs = transformers.GPT2LMHeadModel(config)
         theirs.save_pretrained(tmp_path / "folder")
         weights = ["--model", str(tmp_path / "folder"), "-B", "2"]
-        done = reference(tmp_path, *weights, "-T", "12", status=2)
-        assert done.stderr.endswith("error: T 12 must be at most the block_size, 11\n")
+        said = reference(tmp_path, *weights, "-T", "12", status=2)
+        assert said.endswith("error: T 12 must be at most the block_size, 11\n")
         reference(tmp_path, *weights, "-T", "9")
         assert main(["--model", str(tmp_path / "m.bin")]) == 0
 
@@ -135,15 +150,15 @@ class TestWithPyTorch:
             (["--model", "/none"], "/none: cannot be had"),
         ],
     )
-    def test_bad_usage_is_one_sentence(self, args, message, tmp_path):
+    def test_bad_usage_is_one_sentence(self, args, message, reference, tmp_path, monkeypatch):
         pytest.importorskip("transformers", reason="needs the extra `reference`")
         files = tmp_path / "files"
         files.mkdir()
         (files / "odd").write_bytes(b"odd")
         (files / "beyond").write_bytes(np.array([-5] + [1] * 21, "<i4").tobytes())
-        done = reference(tmp_path / "out", *ODD, *args, status=2, cwd=files)
-        assert done.stderr.startswith("error: ") and message in done.stderr
-        assert done.stderr.count("\n") == 1
+        monkeypatch.chdir(files)
+        said = reference(tmp_path / "out", *ODD, *args, status=2)
+        assert said.startswith("error: ") and message in said and said.count("\n") == 1
         assert not (tmp_path / "out").exists()
 
 
@@ -152,7 +167,8 @@ class TestWithPyTorch:
 def test_gpt2_124M_agrees(tmp_path):
     """The real size: each element of the gradients within 1e-5, and the peak memory."""
     pytest.importorskip("torch", reason="needs the extra `reference`")
-    reference(tmp_path)
+    command = [sys.executable, str(SCRIPT), "--out", str(tmp_path), "--name", "m"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     code = (
         "import resource, sys; from npgpt.test_gpt2 import main; status = main(sys.argv[1:]);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(status)"

@@ -15,6 +15,15 @@ from npgpt.kernels.codegen.jit import jit
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Compiled kernels are kept in a folder of the test's own.
+
+    Those of this module could not be loaded again, since they name it and it is on no path.
+    """
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+
+
 def test_without_a_place_for_the_cache_a_kernel_is_compiled_all_the_same(monkeypatch):
     jit(lambda x: x)(1)  # what Numba itself compiles with a cache, at its first use, is there
     njit = numba.njit
