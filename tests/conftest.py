@@ -20,6 +20,11 @@ def pytest_addoption(parser):
     parser.addoption("--full-size", action="store_true", help="also run GPT-2 124M (some minutes)")
 
 
+def pytest_configure():
+    # The tests' processes share the cores: one's threads that wait must not keep them from another.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def pytest_collection_modifyitems(config, items):
     if not config.getoption("--full-size"):
         skip = pytest.mark.skip(reason="GPT-2 124M runs with --full-size only")

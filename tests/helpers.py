@@ -1,8 +1,11 @@
 """What several test files share and is no fixture: paths, damaged and made files, scripts run."""
 
+import io
 import os
+import runpy
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from importlib.resources import files
 from pathlib import Path
 
@@ -66,6 +69,21 @@ def run(script, *arguments, options=(), path=(), **env):
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": path, "NUMBA_DISABLE_JIT": "0", **env},
     )
+
+
+def run_here(script, *arguments, status=0):
+    """Run a script in this process, to import PyTorch once -> what it printed, of both streams."""
+    before, printed, code = sys.argv, io.StringIO(), 0
+    sys.argv = [str(script), *map(str, arguments)]
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed):
+            runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as stopped:
+        code = stopped.code
+    finally:
+        sys.argv = before
+    assert code == status, printed.getvalue()
+    return printed.getvalue()
 
 
 def blocks_as_script(text):

@@ -2,12 +2,10 @@
 
 import math
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, run_here
 
 from npgpt import GPT2
 from npgpt.formats.models import load_model
@@ -65,13 +63,6 @@ def logits(torch, tensors, tokens):
     return norm(x, "ln_f") @ tensors["lm_head.weight"].T
 
 
-def convert(*args, status=0):
-    command = [sys.executable, str(SCRIPT), *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == status, done.stderr
-    return done.stdout or done.stderr
-
-
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_model_says_the_same(bias, torch, tmp_path):
     tensors = state_dict(torch, bias)
@@ -80,7 +71,7 @@ def test_the_model_says_the_same(bias, torch, tmp_path):
     torch.save({"model": model, "model_args": {**ARGS, "bias": bias}}, tmp_path / "ckpt.pt")
     letters = {"vocab_size": 5, "itos": dict(enumerate("abcde")), "stoi": {}}
     (tmp_path / "meta.pkl").write_bytes(pickle.dumps(letters))
-    convert(tmp_path / "ckpt.pt", tmp_path / "m.bin", "--meta", tmp_path / "meta.pkl")
+    run_here(SCRIPT, tmp_path / "ckpt.pt", tmp_path / "m.bin", "--meta", tmp_path / "meta.pkl")
     params, description = load_model(tmp_path / "m.bin")
     assert description == {"name": "chars", "characters": "abcde"}
     tokens = np.array([[0, 1, 2, 3, 4, 0], [4, 4, 1, 0, 2, 3]])
@@ -99,10 +90,12 @@ def test_what_it_cannot_take_is_one_sentence(torch, tmp_path):
         ({"weights": 1}, "not nanoGPT's ckpt.pt"),
     ):
         torch.save(content, tmp_path / "ckpt.pt")
-        message = convert(tmp_path / "ckpt.pt", target, status=2)
+        message = run_here(SCRIPT, tmp_path / "ckpt.pt", target, status=2)
         assert said in message and message.count("\n") == 1, message
         assert not target.exists()
-    assert "No such file" in convert(tmp_path / "none.pt", target, status=2)
+    assert "No such file" in run_here(SCRIPT, tmp_path / "none.pt", target, status=2)
     for name in ("other.pkl", "meta.pkl"):
-        message = convert(tmp_path / "ckpt.pt", target, "--meta", tmp_path / name, status=2)
+        message = run_here(
+            SCRIPT, tmp_path / "ckpt.pt", target, "--meta", tmp_path / name, status=2
+        )
         assert name in message and message.count("\n") == 1

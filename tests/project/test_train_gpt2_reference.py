@@ -1,12 +1,11 @@
 """scripts/train_gpt2.py, the PyTorch reference, and npgpt against what it writes."""
 
-import runpy
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, run_here
 
 from npgpt import GPT2, layers, read_checkpoint, read_debug_state, write_checkpoint
 from npgpt.formats.debug_state import write_debug_state
@@ -18,23 +17,8 @@ SCRIPT = ROOT / "scripts" / "train_gpt2.py"
 ODD = "--n-layer 3 --n-head 3 --n-embd 21 --vocab-size 133 --block-size 11 -B 3 -T 7".split()
 
 
-@pytest.fixture
-def reference(monkeypatch, capsys):
-    """Runs the script, in this process -> what it printed, on stdout or, if it fails, on stderr."""
-
-    def run(folder, *args, status=0):
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--out", str(folder), "--name", "m", *args])
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        except SystemExit as stopped:
-            assert stopped.code == status
-        else:
-            assert status == 0
-        printed = capsys.readouterr()
-        return printed.err if status else printed.out
-
-    return run
+def reference(folder, *args, status=0):
+    return run_here(SCRIPT, "--out", folder, "--name", "m", *args, status=status)
 
 
 def test_without_pytorch_it_says_what_to_install(tmp_path):
@@ -53,7 +37,7 @@ class TestWithPyTorch:
 
     @pytest.mark.parametrize("version", [1, 3, 5])
     @pytest.mark.parametrize("init", [[], ["--spread", "0.3", "--weight-decay", "0.1"]])
-    def test_npgpt_agrees_in_every_version(self, version, init, reference, tmp_path, capsys):
+    def test_npgpt_agrees_in_every_version(self, version, init, tmp_path, capsys):
         out = reference(tmp_path, *ODD, *init, "--version", str(version), "--lr", "1e-3")
         assert "16 tokens: [" in out
         tight = ["logits=1e-4", "loss=1e-5", "grads=1e-5", "losses=1e-4"]
@@ -62,12 +46,12 @@ class TestWithPyTorch:
         assert sum(line.startswith("step") and "  OK" in line for line in out.splitlines()) == 10
 
     @pytest.mark.parametrize("size", ["--n-embd 1 --n-head 1", "--vocab-size 1", "-T 1", "-B 1"])
-    def test_npgpt_agrees_at_the_smallest_sizes(self, size, reference, tmp_path):
+    def test_npgpt_agrees_at_the_smallest_sizes(self, size, tmp_path):
         reference(tmp_path, *ODD, *size.split())
         assert main(["--model", str(tmp_path / "m.bin")]) == 0
 
     @pytest.mark.parametrize("version", [1, 3, 5])
-    def test_npgpt_writes_what_it_writes_byte_for_byte(self, version, reference, tmp_path):
+    def test_npgpt_writes_what_it_writes_byte_for_byte(self, version, tmp_path):
         reference(tmp_path, *ODD, "--version", str(version))
         model, state = tmp_path / "m.bin", tmp_path / "m_debug_state.bin"
         params = read_checkpoint(model)
@@ -78,7 +62,7 @@ class TestWithPyTorch:
         )
         assert (tmp_path / "copy.bin").read_bytes() == state.read_bytes()
 
-    def test_it_takes_tokens_from_a_file(self, reference, tmp_path):
+    def test_it_takes_tokens_from_a_file(self, tmp_path):
         from npgpt.data.token_files import write_tokens
 
         tokens = np.arange(22) * 6
@@ -91,9 +75,7 @@ class TestWithPyTorch:
             np.testing.assert_array_equal(state.x.reshape(-1), tokens[:-1])
             np.testing.assert_array_equal(state.y.reshape(-1), tokens[1:])
 
-    def test_transformers_weights_give_transformers_logits_and_gradients(
-        self, torch, reference, tmp_path
-    ):
+    def test_transformers_weights_give_transformers_logits_and_gradients(self, torch, tmp_path):
         transformers = pytest.importorskip("transformers", reason="needs the extra `reference`")
         config = transformers.GPT2Config(
             vocab_size=133, n_positions=11, n_embd=24, n_layer=2, n_head=3,
@@ -150,7 +132,7 @@ class TestWithPyTorch:
             (["--model", "/none"], "/none: cannot be had"),
         ],
     )
-    def test_bad_usage_is_one_sentence(self, args, message, reference, tmp_path, monkeypatch):
+    def test_bad_usage_is_one_sentence(self, args, message, tmp_path, monkeypatch):
         pytest.importorskip("transformers", reason="needs the extra `reference`")
         files = tmp_path / "files"
         files.mkdir()
