@@ -14,7 +14,11 @@ import numpy as np
 
 from npgpt.core.config import GPT2Config
 from npgpt.core.parameters import Parameters
-from npgpt.data.descriptions import read_tokenizer, write_tokenizer
+from npgpt.data.descriptions import (
+    read_tokenizer,
+    tokenizer_from_description,
+    write_tokenizer,
+)
 from npgpt.data.documents import DOCUMENTS, read_pieces
 from npgpt.data.json_tokenizer import LETTERS
 from npgpt.data.nanogpt import META, read_meta
@@ -24,7 +28,11 @@ from npgpt.evaluation.hellaswag import read_hellaswag
 from npgpt.files import pack_header
 from npgpt.formats.debug_state import DebugState, read_debug_state, write_debug_state
 from npgpt.formats.huggingface import write_huggingface
-from npgpt.formats.huggingface_tokenizer import bpe_content, read_folder_tokenizer
+from npgpt.formats.huggingface_tokenizer import (
+    bpe_content,
+    read_folder_tokenizer,
+    tokenizer_files,
+)
 from npgpt.formats.llmc import VERSIONS, read_checkpoint, write_checkpoint
 from npgpt.formats.models import load_model
 from npgpt.formats.reference_losses import read_losses
@@ -141,6 +149,52 @@ def older_tokenizer(folder):
     text("tokenizer_config.json", json.dumps(options).encode(), folder)
 
 
+def added_tokens(folder):
+    older_tokenizer(folder)
+    text("tokenizer_config.json", b"{}", folder)
+    text("added_tokens.json", b'{"<x>": 257, "<y>": 258}', folder)
+
+
+def use_tokenizer(path):
+    """Read a folder's tokenizer, encode and decode with it, and write it for transformers."""
+    description = read_folder_tokenizer(path.parent, 256)
+    tokenizer = tokenizer_from_description(description)
+    tokens = tokenizer.encode("some t\u00e9xt <|endoftext|>\n")
+    return tokenizer.decode(tokens), tokenizer_files(path.parent, description, CONFIG)
+
+
+def two_shards(folder):
+    """A Hugging Face folder whose weights are in two files that an index names."""
+    from safetensors.numpy import load_file, save_file
+
+    hugging_face(folder)
+    whole = folder / "model.safetensors"
+    tensors = load_file(whole)
+    weight_map = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(tensors)}
+    for shard in sorted(set(weight_map.values())):
+        save_file(
+            {name: tensors[name] for name in tensors if weight_map[name] == shard}, folder / shard
+        )
+    whole.unlink()
+    text("model.safetensors.index.json", json.dumps({"weight_map": weight_map}).encode(), folder)
+
+
+def half_as_wide(folder):
+    """A Hugging Face folder with weights in bfloat16, of which NumPy has none: made by hand."""
+    hugging_face(folder)
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
+    for name, entry in header.items():
+        if name != "__metadata__":
+            entry["dtype"] = "BF16"
+            entry["data_offsets"] = [offset // 2 for offset in entry["data_offsets"]]
+    halves = np.frombuffer(data, "<u2")[1::2]  # the upper halves of its float32
+    packed = json.dumps(header).encode()
+    path.write_bytes(len(packed).to_bytes(8, "little") + packed + halves.tobytes())
+
+
 def described(description, folder):
     write_tokenizer(folder / "t.bin", description)
 
@@ -234,12 +288,22 @@ READERS = {
         [older_tokenizer],
         lambda path: read_folder_tokenizer(path.parent, 256),
     ),
+    "added_tokens.json": Reader(
+        "added_tokens.json", [added_tokens], lambda path: read_folder_tokenizer(path.parent, 256)
+    ),
 }
+if find_spec("tokenizers"):
+    READERS["tokenizer.json in use"] = Reader("tokenizer.json", [own_tokenizer], use_tokenizer)
 if find_spec("safetensors"):
     READERS |= {
         "config.json": Reader("config.json", [hugging_face], lambda path: load_model(path.parent)),
         "safetensors": Reader(
-            "model.safetensors", [hugging_face], lambda path: load_model(path.parent)
+            "model.safetensors",
+            [hugging_face, half_as_wide],
+            lambda path: load_model(path.parent),
+        ),
+        "index of safetensors": Reader(
+            "model.safetensors.index.json", [two_shards], lambda path: load_model(path.parent)
         ),
     }
 if find_spec("zstandard"):
