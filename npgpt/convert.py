@@ -14,6 +14,7 @@ from npgpt.errors import ArgumentError
 from npgpt.formats.llmc import DEFAULT_VERSION, VERSIONS
 from npgpt.formats.models import load_model
 from npgpt.formats.registry import MODEL_FORMATS, target_format, write_model
+from npgpt.wording import counted, size_text
 
 
 def convert(source, target, version=None):
@@ -53,7 +54,8 @@ def main(argv=None, prog=None):
     config, path = convert(args.source, args.target, args.version)
     version = args.version or DEFAULT_VERSION
     kind = f"{name}, version {version} ({versions[version]})" if versions else f"{name} (float32)"
-    print(f"{path}: {kind}, {count_parameters(config):,} parameters, {path.stat().st_size:,} bytes")
+    numbers = counted(count_parameters(config), "parameter"), size_text(path.stat().st_size)
+    print(f"{path}: {kind}, {', '.join(numbers)}")
     return 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from npgpt.cli import Parser, program
 from npgpt.formats.hub import FILES, fetch
+from npgpt.wording import size_text
 
 
 @program
@@ -29,7 +30,7 @@ def main(argv=None, prog=None):
     where = fetch(args.name, args.dir, args.offline or None)
     for path, *_ in FILES[args.name]:
         file = where / Path(path).name if where.is_dir() else where
-        print(f"{file}: {file.stat().st_size:,} bytes, its sha256 is right")
+        print(f"{file}: {size_text(file.stat().st_size)}, its sha256 is right")
     return 0
 
 

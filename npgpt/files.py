@@ -4,6 +4,7 @@ import glob
 import itertools
 import json
 import os
+import re
 import shutil
 import stat
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,10 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from npgpt.errors import FileError
+from npgpt.wording import counted
 
 HEADER_WORDS = 256
 HEADER_BYTES = 4 * HEADER_WORDS
 LARGEST_JSON = 1 << 24  # bytes
+URL = re.compile(r"(https?|ftp|s3|gs|hf):/+(.*)", re.DOTALL | re.IGNORECASE)
 PARTIAL = ".partial"  # ends the name of what is not complete yet
 OLD = f".old{PARTIAL}"  # ends the name of what is being replaced
 ATTEMPTS = itertools.count()  # to write, in this process
@@ -41,20 +44,24 @@ def check_regular(mode, path):
 
 
 def check_path(path):
-    """Raise FileError for a path that no file can have: with a NUL or half a character in it."""
+    """Raise FileError for a URL, and for a path with a NUL or half a character in it."""
     try:
         encoded = os.fsencode(path)
     except UnicodeEncodeError:
         encoded = b"\0"
     if b"\0" in encoded:
         raise FileError(f"{os.fspath(path)!r}: not a path that a file can have")
+    if url := URL.match(os.fsdecode(path)):  # Path makes one slash of two
+        raise FileError(
+            f"{url[1]}://{url[2]}: is a URL, not a file: download it first, and name the file"
+        )
 
 
 def read_json(path, largest=LARGEST_JSON):
     """Read a JSON file of up to `largest` bytes, an object -> a dict."""
     with open_for_reading(path) as (file, size):
         if size > largest:
-            raise FileError(f"{path}: {size} bytes, but {largest} are the most")
+            raise FileError(f"{path}: {counted(size, 'byte')}, but {largest:,} are the most")
         try:
             content = json.loads(file.read())
         except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
@@ -70,7 +77,9 @@ def read_text(path):
         try:
             return file.read().decode("utf-8")
         except UnicodeDecodeError as error:
-            raise FileError(f"{path}: not UTF-8 text (byte {error.start})") from error
+            raise FileError(
+                f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8"
+            ) from error
 
 
 @contextmanager
@@ -230,7 +239,9 @@ def read_header(file, size, path, kind, magic, n_used):
     The first must be the magic, and all the others must be 0.
     """
     if size < HEADER_BYTES:
-        raise FileError(f"{path}: not a {kind} ({size} bytes, the header alone is {HEADER_BYTES})")
+        raise FileError(
+            f"{path}: not a {kind} ({counted(size, 'byte')}, the header alone is {HEADER_BYTES:,})"
+        )
     words = np.frombuffer(file.read(HEADER_BYTES), "<i4").tolist()
     if words[0] != magic:
         raise FileError(f"{path}: not a {kind} (magic {words[0]}, expected {magic})")
@@ -255,7 +266,7 @@ def check_size(path, size, expected, what):
     """Raise FileError unless the file has the size that its header implies."""
     if size != expected:
         fault = "truncated" if size < expected else "too long"
-        raise FileError(f"{path}: {fault} ({size} bytes, {what} takes {expected})")
+        raise FileError(f"{path}: {fault} ({counted(size, 'byte')}, {what} takes {expected:,})")
 
 
 def cache_folder():

@@ -11,6 +11,7 @@ from pathlib import Path
 from npgpt.cli import Parser, program
 from npgpt.errors import ArgumentError
 from npgpt.training.curves import AXES, draw
+from npgpt.wording import counted
 
 
 @program
@@ -30,7 +31,7 @@ def main(argv=None, prog=None):
     if args.smooth is not None and args.smooth < 0:
         raise ArgumentError(f"--smooth must be at least 0, not {args.smooth}")
     draw(args.runs, args.out, args.x, args.smooth)
-    print(f"{args.out}: {len(args.runs)} run{'s' * (len(args.runs) > 1)}")
+    print(f"{args.out}: {counted(len(args.runs), 'run')}")
     return 0
 
 

@@ -20,6 +20,7 @@ from npgpt.formats.debug_state import read_debug_state
 from npgpt.formats.reference_losses import ReferenceLosses, find_losses
 from npgpt.model.backend import BACKENDS
 from npgpt.model.gpt2 import GPT2
+from npgpt.wording import counted
 
 REAL_MODEL, REAL_STATE = Path("gpt2_124M.bin"), Path("gpt2_124M_debug_state.bin")
 HOW_TO_GET_IT = f"""\
@@ -39,7 +40,7 @@ def main(argv=None, prog=None):
     c, (B, T) = model.config, state.x.shape
     print(
         f"block_size {c.block_size}, vocab_size {c.vocab_size}, n_layer {c.n_layer},"
-        f" n_head {c.n_head}, n_embd {c.n_embd}: {model.params.flat.size:,} parameters"
+        f" n_head {c.n_head}, n_embd {c.n_embd}: {counted(model.params.flat.size, 'parameter')}"
     )
     precision = "" if args.precision == "fp32" else f", precision {args.precision}"
     print(f"B {B}, T {T}, backend {args.backend}{precision}")
@@ -158,9 +159,7 @@ def check_losses(model, x, y, loss, seconds, expected, args):
         print(f"step {step}  loss {loss:.6f}  {verdict}  ({1000 * seconds:.0f} ms)")
     unchecked = args.steps - len(expected.losses)
     if unchecked > 0:
-        print(
-            f"{unchecked} of {args.steps} losses were NOT checked: none are known for these steps"
-        )
+        print(f"NOT checked: the last {counted(unchecked, 'step')}, for which no losses are known")
     return ok
 
 

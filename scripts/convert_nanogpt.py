@@ -23,6 +23,7 @@ from npgpt.errors import ArgumentError, FileError
 from npgpt.files import check_regular
 from npgpt.formats.huggingface import NAMES, PREFIX
 from npgpt.formats.registry import target_format, write_model
+from npgpt.wording import install_extra
 
 COMPILED = "_orig_mod."  # torch.compile puts it in front of each name
 HEAD = "lm_head.weight"  # the same tensor as wte
@@ -34,7 +35,7 @@ def load(path):
     try:
         import torch
     except ImportError as error:
-        raise ArgumentError("torch is missing: pip install 'npgpt[reference]'") from error
+        raise ArgumentError(f"torch is missing: {install_extra('reference')}") from error
     try:
         check_regular(path.stat().st_mode, path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)

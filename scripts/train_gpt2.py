@@ -28,7 +28,7 @@ try:
     from torch import nn
     from torch.nn import functional as F
 except ImportError as error:
-    fail(f'{error.name} is missing: pip install "npgpt[reference]"')
+    fail(f"{error.name} is missing: {sys.executable} -m pip install {error.name}")
 
 SIZES = {  # n_layer, n_head, n_embd
     "124M": (12, 12, 768),
@@ -177,7 +177,7 @@ def load_pretrained(name):
     try:
         from transformers import GPT2LMHeadModel
     except ImportError:
-        fail('transformers is missing: pip install "npgpt[reference]"')
+        fail(f"transformers is missing: {sys.executable} -m pip install transformers")
     try:
         return GPT2LMHeadModel.from_pretrained(name)
     except (OSError, ValueError) as error:

@@ -9,6 +9,7 @@ from npgpt.convert import main
 from npgpt.data.descriptions import read_tokenizer, write_tokenizer
 from npgpt.data.tokenizer import BytesTokenizer
 from npgpt.formats.models import load_model
+from npgpt.wording import size_text
 
 pytest.importorskip("safetensors")
 
@@ -30,15 +31,13 @@ def content(folder):
 def test_to_hugging_face_and_back_is_the_same_file(source, tmp_path, capsys):
     folder, back = tmp_path / "folder", tmp_path / "back.bin"
     assert main([str(source), str(folder)]) == 0
-    size = (folder / "model.safetensors").stat().st_size
     assert capsys.readouterr().out == (
-        f"{folder / 'model.safetensors'}: Hugging Face (float32), 70,608 parameters,"
-        f" {size:,} bytes\n"
+        f"{folder / 'model.safetensors'}: Hugging Face (float32), 70,608 parameters, 285 kB\n"
     )
     assert main([str(folder), str(back)]) == 0
     assert capsys.readouterr().out == (
         f"{back}: llm.c, version 3 (float32, padded), 70,608 parameters,"
-        f" {TINY_MODEL.stat().st_size:,} bytes\n"
+        f" {size_text(TINY_MODEL.stat().st_size)}\n"
     )
     assert back.read_bytes() == TINY_MODEL.read_bytes()
     assert load_model(folder)[1] == read_tokenizer(back) == BYTES
@@ -105,7 +104,7 @@ def test_a_new_file_within_source_is_no_overwriting(source, tmp_path):
             ["SOURCE", "out", "--version", "5"],
             "--version applies only to a TARGET that ends in .bin",
         ),
-        (["SOURCE", "out.bin", "--version", "2"], "argument --version: invalid choice: 2"),
+        (["SOURCE", "out.bin", "--version", "2"], "--version: must be one of 1, 3, 5, not 2"),
         (["SOURCE", "out.safetensors"], "out.safetensors: must end in .bin or be a folder"),
         (["SOURCE", "file"], "file: cannot be created: File exists"),
         (["SOURCE", "folder.bin"], "folder.bin: is a folder"),

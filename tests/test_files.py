@@ -4,11 +4,21 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
 from npgpt import FileError
-from npgpt.files import atomic_write, open_for_reading, partial_folder, read_json
+from npgpt.data.token_files import open_tokens
+from npgpt.files import (
+    atomic_write,
+    check_path,
+    open_for_reading,
+    partial_folder,
+    read_json,
+    read_text,
+)
+from npgpt.formats.models import load_model
 
 
 def read(path):
@@ -247,3 +257,21 @@ for thread in threads: thread.join()
     assert [process.communicate()[1] for process in processes] == [b"", b""]
     assert (tmp_path / "f").read_bytes() == (tmp_path / "g").read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["f", "g"]
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("https://a.b/c.txt?d=*", "https://a.b/c.txt?d=*"),
+        (Path("https://a.b/c.txt"), "https://a.b/c.txt"),
+        ("HTTP://a.b", "HTTP://a.b"),
+    ],
+)
+def test_a_url_is_no_path(path, shown):
+    for reads in (read_text, read_json, open_tokens, load_model):
+        with pytest.raises(FileError) as caught:
+            reads(path)
+        said = f"{shown}: is a URL, not a file: download it first, and name the file"
+        assert str(caught.value) == said
+    for name in ("https", "https_a/b", "a/https://b"):
+        check_path(name)

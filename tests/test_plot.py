@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from npgpt import ArgumentError, FileError
 from npgpt.inside.figure import COLOURS
 from npgpt.plot import main
 from npgpt.training.curves import AXES, LINES, curves, draw, draw_run, picture, smoothed
+from npgpt.wording import install_extra
 
 pytest.importorskip("matplotlib")
 
@@ -122,7 +124,7 @@ def test_another_malformed_line_is_one_sentence(line, run, tmp_path, capsys):
 
 
 def test_a_folder_without_losses_is_one_sentence(run, tmp_path):
-    with pytest.raises(FileError, match="log.jsonl: No such file or directory"):
+    with pytest.raises(FileError, match="not a run: it has no log.jsonl"):
         curves([tmp_path])
     with pytest.raises(FileError, match="log.jsonl: there are no losses in it yet"):
         curves([run("empty")])
@@ -237,9 +239,9 @@ def test_a_run_gets_its_own_picture(short):
     ("options", "message"),
     [
         ([], "the following arguments are required: RUN"),
-        (["short", "none"], "none/log.jsonl: No such file or directory"),
+        (["short", "none"], "none: not a run: it has no log.jsonl"),
         (["short", "--smooth", "-1"], "--smooth must be at least 0, not -1"),
-        (["short", "--x", "hours"], "argument --x: invalid choice: 'hours'"),
+        (["short", "--x", "hours"], "--x: must be one of step, tokens, seconds, not 'hours'"),
         (["short", "--out", "out.svg"], "a picture's name must end in .png, not out.svg"),
         (["short", "--out", "no/out.png"], "no/out.png: cannot be written: No such file"),
     ],
@@ -256,7 +258,9 @@ def test_bad_input_is_one_sentence(options, message, short, tmp_path, monkeypatc
 
 def test_a_missing_matplotlib_is_one_sentence(short, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ArgumentError, match=r"needs matplotlib: pip install 'npgpt\[plot\]'"):
+    with pytest.raises(
+        ArgumentError, match=re.escape(f"needs matplotlib: {install_extra('plot')}")
+    ):
         draw_run(short)
     assert not (short / "loss.png").exists()
 

@@ -202,12 +202,12 @@ def test_a_state_without_losses_is_checked_in_its_first_step_and_says_so(pair, c
     assert check(pair) == 0
     out = capsys.readouterr().out
     assert sum("not checked" in line for line in out.splitlines()) == 9
-    assert "9 of 10 losses were NOT checked" in out
+    assert "NOT checked: the last 9 steps, for which no losses are known" in out
 
 
 def test_more_steps_than_known_losses_are_not_checked_and_fewer_are_fewer(pair, capsys):
     assert check(pair, "--steps", "12") == 0
-    assert "2 of 12 losses were NOT checked" in capsys.readouterr().out
+    assert "NOT checked: the last 2 steps" in capsys.readouterr().out
     assert check(pair, "--steps", "1") == 0
     assert "step 1" not in capsys.readouterr().out
 
@@ -264,20 +264,20 @@ def test_one_element_among_millions_is_found(rng, capsys):
     ("args", "message"),
     [
         (["--steps", "0"], "--steps must be at least 1, not 0"),
-        (["--steps", "x"], "argument --steps: invalid int value: 'x'"),
+        (["--steps", "x"], "--steps: must be a whole number, not 'x'"),
         (["--weight-decay", "-1"], "--weight-decay must be finite and at least 0, not -1.0"),
         (["--weight-decay", "nan"], "--weight-decay must be finite and at least 0, not nan"),
         (["--tolerance", "x"], "--tolerance must be X or NAME=X, X at least 0"),
         (["--tolerance", "nan"], "--tolerance must be X or NAME=X, X at least 0"),
         (["--tolerance", "weights=1"], "NAME one of logits, loss, grads, losses, not weights=1"),
-        (["--backend", "cuda"], "argument --backend: invalid choice: 'cuda'"),
+        (["--backend", "cuda"], "--backend: must be one of numpy, numba, not 'cuda'"),
         (["--state", "s.bin"], "--state needs --model"),
         (["--model", "none.bin"], "none.bin: No such file or directory"),
         (["--model", "."], "is a folder"),
         (["--model", str(TINY_STATE)], "not a GPT-2 checkpoint"),
         (["--model", str(TINY_MODEL), "--state", str(TINY_MODEL)], "not a GPT-2 debug state"),
         (["--losses", "none.json"], "none.json: No such file or directory"),
-        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--nonsense"], "there is no option --nonsense"),
     ],
 )
 def test_bad_usage_is_one_sentence(args, message, tmp_path, monkeypatch, capsys):

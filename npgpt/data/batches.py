@@ -9,6 +9,7 @@ from npgpt.core.config import is_integer
 from npgpt.data.descriptions import tokenizer_from_description
 from npgpt.errors import ArgumentError, StateError
 from npgpt.layers.crossentropy import IGNORED
+from npgpt.wording import counted
 
 CHUNK = 1 << 20  # tokens
 
@@ -24,6 +25,7 @@ class Batches:
     help = ""
     is_padded = False  # whether its rows differ in length; validation then goes row by row, too
     pad_token = 0  # fills x where a row has fewer than T + 1 tokens
+    remedy = "make T smaller, or bring more text"  # for too few tokens
 
     def __init__(self, tokens, B, T, seed=0, eot=None):
         for name, value, lowest in (("B", B, 1), ("T", T, 1), ("seed", seed, 0)):
@@ -34,8 +36,8 @@ class Batches:
         self.tokens, self.B, self.T, self.seed = tokens, int(B), int(T), int(seed)
         if len(tokens) < self.min_tokens:
             raise ArgumentError(
-                f"order {self.name} needs at least {self.min_tokens} tokens at B={B}, T={T},"
-                f" not {len(tokens)}"
+                f"too few tokens: {len(tokens):,}, but order {self.name} needs"
+                f" {self.min_tokens:,} at B={B}, T={T}: {self.remedy}"
             )
 
     @property
@@ -75,6 +77,7 @@ class SequenceBatches(Batches):
 
     name = "sequence"
     help = "consecutive windows, as in llm.c, starting over at the end"
+    remedy = "make B or T smaller, or bring more text"
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
@@ -241,7 +244,7 @@ def find_documents(tokens, eot, T):
     has_targets = counts > 1  # an end-of-text at the very end has nothing to predict
     if not has_targets.any():
         raise ArgumentError(
-            f"order documents needs end-of-text ({eot}) before each document, but none of the"
-            f" {len(tokens)} tokens starts one"
+            f"order documents needs end-of-text ({eot}) before each document, but none starts"
+            f" in the {counted(len(tokens), 'token')}"
         )
     return starts[has_targets], counts[has_targets]

@@ -17,6 +17,7 @@ from npgpt.data.sniff import HEAD, what_it_is
 from npgpt.data.tokenizer import END_OF_TEXT
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import open_for_reading
+from npgpt.wording import install_extra
 
 PIECE = 1 << 20  # characters
 LONGEST = 16 * PIECE
@@ -128,13 +129,18 @@ def last_cut(buffer, start):
 
 def remedy(path):
     """What to do with a file that is not UTF-8 text, by what it is."""
-    kind = None
+    kind, head = None, b""
     if path != STDIN:
         with open_for_reading(path) as (file, size):
-            kind = what_it_is(file.read(HEAD), size)
+            head = file.read(HEAD)
+            kind = what_it_is(head, size)
     if kind is not None:
         return f" but {kind}: save it as plain text"
-    return ": save it as UTF-8, for example by iconv -f latin1 -t utf-8"
+    is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if b"\0" in head and not is_utf16:
+        return " but binary data: save it as plain text"
+    encoding = "utf-16" if is_utf16 else "latin1"
+    return f": save it as UTF-8, for example by iconv -f {encoding} -t utf-8"
 
 
 def with_last(items):
@@ -226,7 +232,7 @@ def zstandard():
     try:
         import zstandard
     except ImportError as error:
-        raise ArgumentError("reading .zst needs zstandard: pip install 'npgpt[zst]'") from error
+        raise ArgumentError(f"reading .zst needs zstandard: {install_extra('zst')}") from error
     return zstandard
 
 

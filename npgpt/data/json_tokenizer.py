@@ -11,6 +11,7 @@ from typing import Any
 from npgpt.core.config import is_integer
 from npgpt.data.tokenizer import Tokenizer
 from npgpt.errors import ArgumentError
+from npgpt.wording import install_extra
 
 
 class JSONTokenizer(Tokenizer):
@@ -54,7 +55,7 @@ class JSONTokenizer(Tokenizer):
             import tokenizers
         except ImportError as error:
             raise ArgumentError(
-                "this model's tokenizer needs the package tokenizers: pip install 'npgpt[hf]'"
+                f"this model's tokenizer needs the package tokenizers: {install_extra('hf')}"
             ) from error
         try:
             model = {**self.content["model"], "dropout": None}

@@ -9,6 +9,7 @@ import pickletools
 
 from npgpt.errors import FileError
 from npgpt.files import open_for_reading
+from npgpt.wording import counted
 
 META = "meta.pkl"
 LARGEST = 1 << 24  # bytes
@@ -32,7 +33,7 @@ def read_meta(path):
         return None
     with open_for_reading(path) as (file, size):
         if size > LARGEST:
-            raise FileError(f"{path}: {size} bytes, but {LARGEST} are the most")
+            raise FileError(f"{path}: {counted(size, 'byte')}, but {LARGEST:,} are the most")
         content = file.read()
     try:
         meta = plain_dict(content)

@@ -8,6 +8,8 @@ import pickletools
 
 import numpy as np
 
+from npgpt.wording import command
+
 HEAD = 1 << 16  # bytes that are looked at
 FEWEST = 8  # numbers that are enough to tell their type
 ZIP = b"PK\x03\x04"
@@ -41,7 +43,7 @@ def what_it_is(head, size):
         return "a Python pickle"
     if is_text(head):
         json = head.lstrip()[:1] in (b"{", b"[")
-        return "JSON" if json else "text: npgpt prepare text makes token files of it"
+        return "JSON" if json else f"text: {command('prepare', 'text')} makes token files of it"
     for name, dtype in WRONG_TYPES.items():
         if holds_whole_numbers(head, size, np.dtype(dtype)):
             return f"{name} numbers: token files hold uint16 or int32"

@@ -51,8 +51,8 @@ def read_shards(path):
             raise
         except (EOFError, ValueError, gzip.BadGzipFile, tarfile.TarError, zlib.error) as error:
             raise FileError(
-                f"{path}: damaged, or not TinyStories' archive ({error}): delete it and"
-                " download it again"
+                f"{path}: damaged, or not TinyStories' archive ({error}): if it is a download,"
+                " delete it and download it again"
             ) from error
 
 

@@ -20,12 +20,14 @@ from npgpt.files import (
     HEADER_BYTES,
     PARTIAL,
     atomic_write,
+    check_path,
     check_size,
     open_for_reading,
     pack_header,
     read_header,
     read_into,
 )
+from npgpt.wording import counted
 
 MAGIC = 20240520
 TOKEN_FORMATS = {
@@ -105,7 +107,8 @@ class TokenFile:
                 raise FileError(f"{self.path}: was replaced while in use")
             if size != end:
                 raise FileError(
-                    f"{self.path}: was changed while in use: it has {size} bytes, no longer {end}"
+                    f"{self.path}: was changed while in use: it has {counted(size, 'byte')}, no"
+                    f" longer {end:,}"
                 )
             out = np.empty(count, self.dtype)
             file.seek(self.offset + start * self.dtype.itemsize)
@@ -185,12 +188,13 @@ def open_tokens(patterns):
 
 def expand_pattern(pattern):
     """The path itself, or the token files that a pattern matches, sorted."""
+    check_path(pattern)
     if os.path.exists(pattern) or not glob.has_magic(pattern):
         return [pattern]
     paths = sorted(glob.glob(pattern, recursive=True))
     paths = [path for path in paths if not path.endswith((".tokenizer.json", PARTIAL))]
     if not paths:
-        raise FileError(f"{pattern}: no such file")
+        raise FileError(f"{pattern}: no file matches this pattern")
     return paths
 
 
@@ -209,7 +213,7 @@ def open_token_file(path):
             if count < 0:
                 raise FileError(f"{path}: the header is damaged: its token count is {count}")
             offset = HEADER_BYTES
-            check_size(path, size, offset + 2 * count, f"a token file of {count} tokens")
+            check_size(path, size, offset + 2 * count, f"a token file of {counted(count, 'token')}")
         if size == offset:
             raise FileError(f"{path}: contains no tokens")
         if offset == 0:
@@ -218,7 +222,7 @@ def open_token_file(path):
             if kind is not None:
                 raise FileError(f"{path}: not a token file but {kind}")
         if size % 2:
-            raise FileError(f"{path}: not a token file ({size} bytes, which is odd)")
+            raise FileError(f"{path}: not a token file ({counted(size, 'byte')}, which is odd)")
     words = TokenFile(path, offset, "<u2", (size - offset) // 2)
     if magic != MAGIC and looks_like_int32(words):
         return TokenFile(path, 0, "<i4", size // 4)

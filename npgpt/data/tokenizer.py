@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from npgpt.errors import ArgumentError, FileError
+from npgpt.wording import counted
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -145,8 +146,8 @@ class CharsTokenizer(Tokenizer):
             return [self._ids[character] for character in text]
         except KeyError as error:
             raise ArgumentError(
-                f"the text has {error.args[0]!r}, which is not among the {self.eot} characters"
-                " of the tokenizer"
+                f"the text has {error.args[0]!r}, which is not among the tokenizer's"
+                f" {counted(self.eot, 'character')}"
             ) from error
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:

@@ -12,6 +12,7 @@ import numpy as np
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import HEADER_BYTES, open_for_reading, read_header, read_into
 from npgpt.layers.crossentropy import IGNORED
+from npgpt.wording import counted
 
 MAGIC = 20240522
 START = 65535
@@ -41,13 +42,14 @@ def read_hellaswag(path, vocab_size):
             raise FileError(f"{path}: a HellaSwag file of version {version}, but 1 is known")
         if count < 1 or not 2 * FEWEST_WORDS <= longest < START:
             raise FileError(
-                f"{path}: the header is damaged: {count} examples, the longest of {longest} bytes"
+                f"{path}: the header is damaged: {counted(count, 'example')}, the longest of"
+                f" {counted(longest, 'byte')}"
             )
         fewest, most = HEADER_BYTES + 2 * FEWEST_WORDS * count, HEADER_BYTES + longest * count
         if not fewest <= size <= most or size % 2:
             raise FileError(
-                f"{path}: damaged ({size} bytes, but {count} examples of up to {longest} bytes take"
-                f" an even number from {fewest} to {most})"
+                f"{path}: damaged ({counted(size, 'byte')}, but {counted(count, 'example')} of up"
+                f" to {longest:,} take an even number from {fewest:,} to {most:,})"
             )
         words = np.empty((size - HEADER_BYTES) // 2, "<u2")
         read_into(file, words, path)
@@ -56,18 +58,18 @@ def read_hellaswag(path, vocab_size):
         where = f"{path}: example {i} of {count}"
         stop = start + example_words(words[start : start + 2], where)
         if stop > len(words):
-            raise FileError(f"{where}: truncated ({2 * (stop - len(words))} bytes are missing)")
+            raise FileError(f"{where}: truncated (by {counted(2 * (stop - len(words)), 'byte')})")
         examples.append(parse_example(words[start:stop].astype(np.int64), i, vocab_size, where))
         longest_read = max(longest_read, 2 * (stop - start))
         start = stop
     if start != len(words):
         raise FileError(
-            f"{path}: too long ({2 * (len(words) - start)} bytes after the last example)"
+            f"{path}: too long ({counted(2 * (len(words) - start), 'byte')} after the last example)"
         )
     if longest_read != longest:
         raise FileError(
-            f"{path}: damaged: the longest example has {longest_read} bytes, not the header's"
-            f" {longest}"
+            f"{path}: damaged: the longest example has {counted(longest_read, 'byte')}, not the"
+            f" header's {longest:,}"
         )
     return examples
 

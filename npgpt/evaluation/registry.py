@@ -105,7 +105,10 @@ def evaluate_answers(subject, patterns, options):
     tokens = open_data(subject, patterns)
     tokenizer = subject.known_tokenizer(tokens.tokenizer_description)
     after = ANSWER_SEPARATOR if options.after is None else options.after
-    ids = tokenizer.encode(after)
+    try:
+        ids = tokenizer.encode(after)
+    except ArgumentError as error:
+        raise ArgumentError(f"--after {after!r}: {error}") from error
     if len(ids) != 1:
         raise ArgumentError(
             f"--after must encode to one token, but {after!r} encodes to {len(ids)}"

@@ -20,6 +20,7 @@ from npgpt.data.tokenizer import GPT2Tokenizer
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import PARTIAL, atomic_write, cache_folder, is_offline, open_for_reading
 from npgpt.formats.huggingface import CONFIG, config_json
+from npgpt.wording import size_text
 
 HUB = "https://huggingface.co"
 WEIGHTS = "/openai-community/{}/resolve/main/model.safetensors"
@@ -134,7 +135,9 @@ def download(url, target, size, sha256):
                 file.truncate(0)
             missing, free = size - file.seek(0, os.SEEK_END), shutil.disk_usage(partial.parent).free
             if missing > free:
-                raise FileError(f"{target}: needs {missing} more bytes, but only {free} are free")
+                raise FileError(
+                    f"{target}: needs {size_text(missing)}, but only {size_text(free)} is free"
+                )
             transfer_with_retries(url, file, size, target.name)
             file.flush()
             os.fsync(file.fileno())
@@ -206,7 +209,7 @@ def first_byte(url, response, start, size):
     else:
         raise FileError(f"{url}: {status_line(response)}")
     if total != str(size):
-        raise FileError(f"{url}: the server's file has {total} bytes, but {size} are expected")
+        raise FileError(f"{url}: the server's file is {total} bytes long, not {size}")
     return offset
 
 

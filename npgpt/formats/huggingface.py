@@ -29,6 +29,7 @@ from npgpt.formats.huggingface_tokenizer import (
     tokenizer_files,
 )
 from npgpt.formats.llmc import check_finite, read_bfloat16
+from npgpt.wording import install_extra
 
 CONFIG, MODEL, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 SIZES = {
@@ -172,7 +173,7 @@ def library():
         import safetensors
     except ImportError as error:
         raise ArgumentError(
-            "reading Hugging Face's files needs safetensors: pip install 'npgpt[hf]'"
+            f"reading Hugging Face's files needs safetensors: {install_extra('hf')}"
         ) from error
     return safetensors
 

@@ -8,7 +8,7 @@ from npgpt.data.token_files import MAGIC as TOKENS_MAGIC
 from npgpt.data.token_files import OTHER_MAGICS
 from npgpt.data.tokenizer import GPT2Tokenizer
 from npgpt.errors import FileError
-from npgpt.files import open_for_reading
+from npgpt.files import check_path, open_for_reading
 from npgpt.formats.hub import MODELS, fetch
 from npgpt.formats.huggingface import library
 from npgpt.formats.llmc import MAGIC as MODEL_MAGIC
@@ -34,6 +34,7 @@ def load_model(where):
     """
     if where in MODELS:
         library()  # raises, before the download, if it is missing
+    check_path(where)
     path = Path(fetch(where) if where in MODELS else where)
     if not os.path.exists(path):
         raise FileError(f"{where}: not found; {ACCEPTED}")
@@ -42,6 +43,8 @@ def load_model(where):
     name = detect_format(path)
     if name is None:
         what = "no model in this folder" if os.path.isdir(path) else "not a regular file"
+        if os.path.exists(path / "model.bin"):
+            what = "a checkpoint's folder: name the model.bin in it, or the run"
         raise FileError(f"{where}: {what}; {ACCEPTED}")
     kind = what_else(path)
     if kind is not None:

@@ -68,6 +68,8 @@ def read_curve(folder, name, x):
 def read_log(folder):
     """Read log.jsonl -> {step: (loss, seconds, tokens a second)}, {step: (validation loss,)}."""
     path = Path(folder) / "log.jsonl"
+    if not os.path.exists(path):
+        raise FileError(f"{folder}: not a run: it has no {path.name}")
     with open_for_reading(path) as (file, _):
         *lines, _ = file.read().split(b"\n")  # what has no end yet is being written, or never was
     train, val = {}, {}

@@ -209,10 +209,18 @@ def test_a_damaged_state_is_refused_and_changes_nothing(order, state, message, n
 @pytest.mark.parametrize(
     ("order", "enough", "message"),
     [
-        ("sequence", 13, "order sequence needs at least 13 tokens at B=3, T=4, not 12"),
-        ("random", 5, "order random needs at least 5 tokens at B=3, T=4, not 4"),
-        ("shuffle", 5, "order shuffle needs at least 5 tokens at B=3, T=4, not 4"),
-        ("documents", 2, r"needs end-of-text \(99\) before each document, but none of"),
+        (
+            "sequence",
+            13,
+            "too few tokens: 12, but order sequence needs 13 at B=3, T=4: make B or T smaller",
+        ),
+        ("random", 5, "too few tokens: 4, but order random needs 5 at B=3, T=4: make T smaller"),
+        ("shuffle", 5, "too few tokens: 4, but order shuffle needs 5 at B=3, T=4: make T smaller"),
+        (
+            "documents",
+            2,
+            r"needs end-of-text \(99\) before each document, but none starts in the 1 token$",
+        ),
     ],
 )
 def test_too_few_tokens_are_refused(order, enough, message, tmp_path):
@@ -227,7 +235,7 @@ def test_too_few_tokens_are_refused(order, enough, message, tmp_path):
 def test_documents_without_end_of_text_are_refused(numbers):
     with pytest.raises(ArgumentError, match="order documents needs eot: these token files come"):
         make_batches(numbers, 1, 4, "documents")
-    with pytest.raises(ArgumentError, match="none of the 30 tokens starts one"):
+    with pytest.raises(ArgumentError, match="none starts in the 30 tokens"):
         make_batches(numbers, 1, 4, "documents", eot=EOT)
     for eot in (-1, 1.5, "x"):
         with pytest.raises(ArgumentError, match="eot must be an integer of at least 0"):

@@ -119,6 +119,9 @@ def test_json_lines_are_documents(tmp_path):
         ("t", b"ab" * (1 << 19) + b"a\xffb", {}, r"t: not UTF-8 text \(byte 1048577\)"),
         ("t", b"a" * ((1 << 20) - 1) + b"\xe4\xbc", {}, r"t: not UTF-8 text \(byte 1048575\)"),
         ("t", bz2.compress(b"x" * 99), {}, "t: not UTF-8 text"),
+        ("t", "né".encode("utf-16"), {}, r"t: not UTF-8 .*: save it .* iconv -f utf-16 -t utf-8$"),
+        ("t", "né".encode("latin1"), {}, r"t: not UTF-8 .*: save it .* iconv -f latin1 -t utf-8$"),
+        ("t", b"\xfa\x00\x01", {}, "t: not UTF-8 text .byte 0. but binary data: save it as plain"),
         (
             "t",
             b'{"a": "b"}\n{"a": 5}',

@@ -1,6 +1,7 @@
 """Byte-level BPE by the content of a tokenizer.json: tokens, bytes, and what it refuses."""
 
 import copy
+import re
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ from npgpt import ArgumentError
 from npgpt.data.descriptions import tokenizer_from_description
 from npgpt.data.json_tokenizer import BYTES, LETTERS, JSONTokenizer, from_letters, to_letters
 from npgpt.formats.huggingface_tokenizer import bpe_content
+from npgpt.wording import install_extra
 
 VOCAB = {LETTERS[i]: i for i in range(256)} | {"he": 256, "l" + "l": 257, "he" + "ll": 258}
 CONTENT = bpe_content(VOCAB, ["h e", "l l", "he ll"], {"<|user|>": 259, "<|end|>": 262})
@@ -48,7 +50,7 @@ def test_text_becomes_tokens_and_added_tokens_count(tokenizer):
 
 def test_without_the_package_it_says_what_to_install(tokenizer, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ArgumentError, match=r"tokenizers: pip install 'npgpt\[hf\]'"):
+    with pytest.raises(ArgumentError, match=re.escape(f"tokenizers: {install_extra('hf')}")):
         tokenizer.encode("a")
 
 

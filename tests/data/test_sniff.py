@@ -12,6 +12,7 @@ import pytest
 from npgpt.data.sniff import HEAD, what_it_is
 from npgpt.data.token_files import open_tokens, write_tokens
 from npgpt.errors import FileError
+from npgpt.wording import command
 
 TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n" * 30
 IDS = np.array([5962, 22307, 25, 198, 8421, 356, 5120, 597, 2252, 11, 3285, 502, 2740, 13] * 20)
@@ -36,7 +37,7 @@ def safetensors():
 
 
 OTHERS = {
-    "text": (TEXT.encode(), "text: npgpt prepare text"),
+    "text": (TEXT.encode(), f"text: {command('prepare', 'text')} makes"),
     "text in other letters": ("Æsop – 伊索, Эзоп\n".encode() * 9, "text"),
     "text cut in a character": ("伊索寓言".encode()[:-1] * 1 + b"", "text"),
     "JSON": (json.dumps({"a": [1, 2]}).encode(), "JSON"),

@@ -85,7 +85,7 @@ def test_a_file_that_was_changed_since_is_a_sentence(size, tmp_path):
     write_tokens(path, range(400))
     tokens = open_tokens(path)
     os.truncate(path, size)
-    with pytest.raises(FileError, match=f"t.bin: was changed while in use: it has {size} bytes"):
+    with pytest.raises(FileError, match=f"t.bin: was changed while in use: it has {size:,} bytes"):
         tokens.read(350, 10)
 
 
@@ -182,8 +182,14 @@ def llmc(*words, tail=b""):
         (b"", "t.bin: contains no tokens"),
         (b"\x00\xffc", r"t.bin: not a token file \(3 bytes, which is odd\)"),
         (llmc(20240520, 1, 0), "t.bin: contains no tokens"),
-        (llmc(20240520, 1, 3, tail=b"1234"), r"truncated \(1028 bytes, a token file of 3 tokens"),
-        (llmc(20240520, 1, 1, tail=b"1234"), r"too long \(1028 bytes, a token file of 1 tokens"),
+        (
+            llmc(20240520, 1, 3, tail=b"1234"),
+            r"truncated \(1,028 bytes, a token file of 3 tokens takes 1,030",
+        ),
+        (
+            llmc(20240520, 1, 1, tail=b"1234"),
+            r"too long \(1,028 bytes, a token file of 1 token takes 1,026",
+        ),
         (llmc(20240520, 1, 2**31 - 1), "truncated"),
         (llmc(20240520, 1, -1), "header is damaged: its token count is -1"),
         (llmc(20240520, 2, 2, tail=b"1234"), "of version 2, but only 1 is known"),
@@ -205,8 +211,8 @@ def test_files_that_are_not_there_and_folders_are_refused(tmp_path):
     (tmp_path / "x.tokenizer.json").write_text("{}")
     for pattern, message in (
         ("none.bin", "none.bin: No such file"),
-        ("none*.bin", r"none\*.bin: no such file"),
-        ("x*", r"x\*: no such file"),
+        ("none*.bin", r"none\*.bin: no file matches this pattern"),
+        ("x*", r"x\*: no file matches this pattern"),
         ("folder.bin", "folder.bin: is a folder"),
         ("fold*", "folder.bin: is a folder"),
     ):

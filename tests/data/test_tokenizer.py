@@ -99,7 +99,9 @@ def test_characters_come_back():
 
 
 def test_an_unknown_character_is_named():
-    with pytest.raises(ArgumentError, match="the text has 'é', which is not among the 2 char"):
+    with pytest.raises(
+        ArgumentError, match="the text has 'é', which is not among the tokenizer's 2 char"
+    ):
         CharsTokenizer("ab").encode("abé")
 
 
@@ -185,7 +187,7 @@ def test_a_damaged_description_is_one_sentence(content, tmp_path):
 def test_a_huge_description_is_not_read(tmp_path):
     with open(tmp_path / "a.tokenizer.json", "wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(FileError, match="1099511627776 bytes, but 16777216 are the most"):
+    with pytest.raises(FileError, match="1,099,511,627,776 bytes, but 16,777,216 are the most"):
         read_tokenizer(tmp_path / "a.bin")
 
 

@@ -87,7 +87,7 @@ def test_bytes_after_the_last_example_are_one_sentence(examples, tmp_path):
         (0, 65534, "must begin with 65535, not 65534"),
         (1, 0, "its bytes must be an even number of at least 30, not 0"),
         (1, 33, "its bytes must be an even number of at least 30, not 33"),
-        (1, 65534, "truncated (65402 bytes are missing)"),
+        (1, 65534, "truncated (by 65,402 bytes)"),
         (1, 42, "completion 3 must have at least one token and has 3, with 2 left"),
         (1, 32, "completion 2 must have at least one token and has 0, with 0 left"),
         (1, 46, "its bytes must be 44, not 46"),

@@ -52,7 +52,7 @@ def test_the_124M_sizes_are_llm_cs(version, size, tmp_path):
     """The size that is asked of the real file, without making one."""
     path = tmp_path / "s.bin"
     path.write_bytes(np.array([20240327, version, 4, 64] + [0] * 252, "<i4").tobytes())
-    with pytest.raises(FileError, match=f"truncated .1024 bytes, .* takes {size}"):
+    with pytest.raises(FileError, match=f"truncated .1,024 bytes, .* takes {size:,}"):
         read_debug_state(path, Parameters(PUBLISHED["124M"]))
 
 

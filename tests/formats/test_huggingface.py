@@ -1,6 +1,7 @@
 """Hugging Face's files: the same logits as transformers', and one sentence for what is no GPT-2."""
 
 import json
+import re
 import shutil
 import sys
 import tracemalloc
@@ -14,6 +15,7 @@ from npgpt.data.descriptions import read_tokenizer
 from npgpt.data.tokenizer import BytesTokenizer
 from npgpt.formats import huggingface
 from npgpt.formats.huggingface import read_huggingface, write_huggingface
+from npgpt.wording import install_extra
 
 safetensors = pytest.importorskip("safetensors")
 safetensors_numpy = pytest.importorskip("safetensors.numpy")
@@ -228,7 +230,7 @@ def test_a_config_that_is_no_json_object_is_one_sentence(content, folder):
 def test_a_huge_config_is_not_read(folder):
     with open(folder / "config.json", "wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(FileError, match="config.json: 1099511627776 bytes, but"):
+    with pytest.raises(FileError, match="config.json: 1,099,511,627,776 bytes, but"):
         read_huggingface(folder)
 
 
@@ -313,7 +315,7 @@ def test_what_cannot_be_written_leaves_the_old_folder(rng, folder):
 
 def test_a_missing_library_is_one_sentence(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(ArgumentError, match=r"needs safetensors: pip install 'npgpt\[hf\]'"):
+    with pytest.raises(ArgumentError, match=re.escape(f"needs safetensors: {install_extra('hf')}")):
         read_huggingface(folder)
 
 

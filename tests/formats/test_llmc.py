@@ -63,7 +63,7 @@ def test_the_124M_sizes_are_llm_cs(version, size, tmp_path):
     path = tmp_path / "m.bin"
     words[7] = 0 if version == 1 else 50304
     path.write_bytes(np.array(words + [0] * 248, "<i4").tobytes())
-    with pytest.raises(FileError, match=f"truncated .1024 bytes, .* takes {size}"):
+    with pytest.raises(FileError, match=f"truncated .1,024 bytes, .* takes {size:,}"):
         read_checkpoint(path)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 
@@ -18,6 +19,7 @@ from npgpt.formats import models
 from npgpt.formats.huggingface import write_huggingface
 from npgpt.formats.models import load_model
 from npgpt.formats.registry import MODEL_FORMATS, write_model
+from npgpt.wording import install_extra
 
 BYTES = BytesTokenizer().description
 GPT2 = GPT2Tokenizer().description
@@ -205,8 +207,14 @@ def test_a_damaged_tokenizer_or_file_is_one_sentence(params, tmp_path):
 def test_a_missing_extra_is_told_before_a_download(monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setattr(models, "fetch", lambda name: pytest.fail("it downloads"))
-    with pytest.raises(ArgumentError, match=r"pip install 'npgpt\[hf\]'"):
+    with pytest.raises(ArgumentError, match=re.escape(install_extra("hf"))):
         load_model("gpt2")
+
+
+def test_a_checkpoint_s_folder_is_refused_with_what_to_name(params, tmp_path):
+    write_checkpoint(tmp_path / "model.bin", params)
+    with pytest.raises(FileError, match="a checkpoint's folder: name the model.bin in it, or the"):
+        load_model(tmp_path)
 
 
 def test_a_token_file_is_no_model(tmp_path):

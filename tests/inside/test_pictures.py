@@ -1,6 +1,7 @@
 """The pictures of what is inside a model: what stands where, and in which colours."""
 
 import io
+import re
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from npgpt.inside.pictures import (
     residual_norms,
     tensor_norms,
 )
+from npgpt.wording import install_extra
 
 pytest.importorskip("matplotlib")
 
@@ -211,7 +213,7 @@ def test_a_missing_matplotlib_is_one_sentence(name, monkeypatch):
     DRAWINGS[name]()
     for module in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ArgumentError, match=r"needs matplotlib: pip install 'npgpt\[plot\]'"):
+    with pytest.raises(ArgumentError, match=re.escape(install_extra("plot"))):
         DRAWINGS[name]()
 
 
