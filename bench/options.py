@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bench.results import RESULTS
 from npgpt.cli import Parser
+from npgpt.wording import install_extra
 
 COUNTS = {
     "B": (("-B", "--B", "--batch-size"), "sequences in a batch"),
@@ -48,4 +49,4 @@ def require(parser, *packages):
 
     for package in packages:
         if find_spec(package) is None:
-            parser.error(f"{package} is missing: pip install -e '.[bench]' (see CONTRIBUTING.md)")
+            parser.error(f"{package} is missing: {install_extra('bench')} (see CONTRIBUTING.md)")

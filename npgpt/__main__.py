@@ -51,7 +51,8 @@ def main(argv=None, prog=None):
     )
     hint = f"did you mean npgpt {near[0]}?" if near else f"it is one of {', '.join(PROGRAMS)}"
     if given[0] == "prepare":
-        hint = f"a text of your own takes npgpt prepare text FILE; {hint}"
+        others = ", ".join(name for name in PROGRAMS if name.startswith("prepare "))
+        hint = f"for a text of yours it is npgpt prepare text FILE; there are {others}"
     parser.error(f"there is no program {' '.join(given)}: {hint}")
 
 

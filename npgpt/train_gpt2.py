@@ -7,29 +7,33 @@ Settings come from a TOML file (--config), overridden by options, or from a run 
 import argparse
 import sys
 
-from npgpt.cli import Parser, add_batch_size, add_seq_len, program
+from npgpt.cli import PATTERN, Parser, add_batch_size, add_seq_len, program
 from npgpt.errors import TrainingError
 from npgpt.training.settings import (
     FIELDS,
     ON_RESUME,
     make_settings,
+    option_of,
+    other_name_message,
     read_toml,
-    unknown_setting_message,
 )
 from npgpt.training.train import train
+from npgpt.wording import command, counted
 
 
 def parse(argv, prog):
     """The command line -> the arguments of train()."""
-    parser = Parser(prog=prog, description=__doc__)
+    parser = Parser(prog=prog, description=__doc__, other_name=other_name)
     parser.add_argument("--config", metavar="FILE", help="TOML file of the settings below")
     parser.add_argument(
         "--resume",
         metavar="RUN",
-        help=f"continue this run; of the settings, only these may change: {', '.join(ON_RESUME)}",
+        help="continue this run; of the options, only these may change: "
+        + ", ".join(map(option_of, ON_RESUME)),
     )
     for name, field in FIELDS.items():
-        kind = {"type": field.type, "metavar": field.type.__name__.upper()}
+        metavar = PATTERN if name in ("train", "val") else field.type.__name__.upper()
+        kind = {"type": field.type, "metavar": metavar}
         if field.type is bool:
             kind = {"action": argparse.BooleanOptionalAction}
         elif field.metadata["choices"]:
@@ -41,12 +45,8 @@ def parse(argv, prog):
         elif name == "T":
             add_seq_len(parser, text)
         else:
-            option = f"--{name.replace('_', '-')}"
-            parser.add_argument(option, dest=name, default=None, help=text, **kind)
-    args, others = parser.parse_known_args(argv)
-    if others:
-        name = others[0].lstrip("-").split("=")[0].replace("-", "_")
-        parser.error(unknown_setting_message(name, FIELDS))
+            parser.add_argument(option_of(name), dest=name, default=None, help=text, **kind)
+    args = parser.parse_args(argv)
     values = {name: value for name, value in vars(args).items() if value is not None}
     config = values.pop("config", None)
     if config is None:
@@ -54,6 +54,12 @@ def parse(argv, prog):
     settings = read_toml(config)
     make_settings(settings, f"{config}: ")  # so that errors in the file name it
     return {**settings, **values}
+
+
+def other_name(option):
+    """What an option of nanoGPT or of an earlier version is called here, a sentence, or None."""
+    said = other_name_message(option.lstrip("-").replace("-", "_"), option_of)
+    return said and f"there is no option {said}"
 
 
 @program
@@ -65,12 +71,12 @@ def main(argv=None, prog=None):
         print(f"error: {error}", file=sys.stderr)
         return 1
     if trained.signal:
-        command = f"npgpt train --resume {trained.folder}"
-        print(f"stopped after step {trained.step}; continue with: {command}")
+        again = command("train", "--resume", trained.folder)
+        print(f"stopped after step {trained.step}; continue with: {again}")
         return 128 + trained.signal
     early = " (the validation loss stopped improving)" if trained.early else ""
-    print(f"done: {trained.step} steps{early}, in {trained.folder}")
-    print(f"sample from it: npgpt sample --model {trained.folder}")
+    print(f"done: {counted(trained.step, 'step')}{early}, in {trained.folder}")
+    print(f"sample from it: {command('sample', '--model', trained.folder)}")
     return 0
 
 

@@ -1,5 +1,6 @@
 """How options are spelled in all programs: hyphens shown, underscores accepted, values kept."""
 
+import fnmatch
 import re
 from importlib import import_module
 
@@ -9,7 +10,7 @@ from helpers import TINY_MODEL
 
 from npgpt import evaluate, prepro_text, sample, train_gpt2
 from npgpt.__main__ import PROGRAMS, main
-from npgpt.cli import Parser, add_batch_size, add_seq_len, hyphenated
+from npgpt.cli import PATTERN, Parser, add_batch_size, add_seq_len, hyphenated, like
 from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import open_tokens, write_tokens
 from npgpt.training.settings import read_toml
@@ -51,7 +52,85 @@ def test_underscores_of_an_option_are_hyphens_and_those_of_a_value_stay(given, t
 def test_an_abbreviation_is_refused(capsys):
     with pytest.raises(SystemExit):
         parser().parse_args(["--some-n=a"])
-    assert "unrecognized arguments: --some-n=a" in capsys.readouterr().err
+    said = "there is no option --some-n; did you mean --some-name?"
+    assert capsys.readouterr().err == f"error: {said} (see p --help)\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--some-nmae", "a"], "there is no option --some-nmae; did you mean --some-name?"),
+        (["--some_nmae=a"], "there is no option --some-nmae; did you mean --some-name?"),
+        (["-some-name", "a"], "there is no option -some-name; did you mean --some-name?"),
+        (["--nothing-like-it"], "there is no option --nothing-like-it"),
+        (["--hepl"], "there is no option --hepl"),
+        (["--old-name", "a"], "there is no option --old-name; it is called --some-name"),
+        (["--patern", "a"], "there is no option --patern; did you mean --pattern?"),
+        (["-T", "x"], "-T/--T/--seq-len: must be a whole number, not 'x'"),
+        (["--share", "x"], "--share: must be a number, not 'x'"),
+        (["--choice", "c"], "--choice: must be one of a, b, not 'c'"),
+        (["--pattern"], "--pattern: expected one argument"),
+        ([], "the following arguments are required: --pattern"),
+        (["word"], "word must follow the option that it belongs to"),
+        (["-B3", "word"], "word must follow the option that it belongs to"),
+        (["--on-it", "word"], "--on-it takes no argument, but word follows it"),
+        (
+            ["--some-name", "two", "words", "-T", "3"],
+            "--some-name takes one argument, but 2 words follow it: quote what has spaces:"
+            " --some-name 'two words'",
+        ),
+        (
+            ["--some_name=two", "words"],
+            "--some-name takes one argument, but 2 words follow it: quote what has spaces:"
+            " --some-name 'two words'",
+        ),
+        (
+            ["--pattern", "a_1.bin", "a_2.bin", "a_30.bin"],
+            "--pattern takes one argument, but 3 words follow it: quote a pattern, or the shell"
+            " puts its files there: --pattern 'a_*.bin'",
+        ),
+        (
+            ["--some-name", "a_1.bin", "a_2.bin"],
+            "--some-name takes one argument, but 2 words follow it",
+        ),
+    ],
+)
+def test_what_is_mistyped_is_one_sentence_with_what_may_be_meant(
+    words, said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a_1.bin", "a_2.bin", "a_30.bin"):
+        (tmp_path / name).touch()
+    others = {"--old-name": "there is no option --old-name; it is called --some-name"}
+    parser = Parser(prog="p", other_name=others.get)
+    parser.add_argument("--some-name")
+    parser.add_argument("--on-it", action="store_true")
+    parser.add_argument("--share", type=float)
+    parser.add_argument("--choice", choices=["a", "b"])
+    parser.add_argument("--pattern", metavar=PATTERN, required="--pattern" in said)
+    add_batch_size(parser, "")
+    add_seq_len(parser, "")
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(words)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"error: {said} (see p --help)\n"
+
+
+def test_a_word_too_many_after_positional_ones(capsys):
+    parser = Parser(prog="p")
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("--version", type=int)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["a", "--version", "3", "b"])
+    assert capsys.readouterr().err == (
+        "error: b is one argument too many after SOURCE (see p --help)\n"
+    )
+
+
+def test_a_pattern_that_names_are_like():
+    for names in (["a.bin", "ab.bin"], ["d/x_1.bin", "d/x_12.bin"], ["aa", "aaa"], ["a", "b"]):
+        assert all(fnmatch.fnmatch(name, like(names)) for name in names)
+    assert like(["d/x_1.bin", "d/x_12.bin"]) == "d/x_1*.bin"
 
 
 def parser():
@@ -125,7 +204,11 @@ def test_final_lr_is_refused_with_the_two_that_it_may_mean(option, capsys):
     with pytest.raises(SystemExit) as stopped:
         train_gpt2.main([option, "0.1"])
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.startswith(f"error: {SENTENCE} (see ")
+    said = (
+        "there is no option --final-lr: --final-lr-fraction is a fraction of --lr, such as 0.1, and"
+        " --min-lr a learning rate, such as 6e-5"
+    )
+    assert capsys.readouterr().err.startswith(f"error: {said} (see ")
 
 
 def test_final_lr_is_refused_in_a_settings_file(tmp_path, capsys):
@@ -170,7 +253,7 @@ def test_help_shows_hyphens_alone_and_each_option_is_known_with_underscores(prog
         spelled = "--" + option[2:].replace("-", "_")
         with pytest.raises(SystemExit):  # an option that is known lets --help come to its turn
             module.main([f"{spelled}=1", "--help"], f"npgpt {program}")
-        assert "unrecognized" not in capsys.readouterr().err, option
+        assert "no option" not in capsys.readouterr().err, option
     with pytest.raises(SystemExit) as stopped:
         module.main(["--no_such_option"], f"npgpt {program}")
     assert stopped.value.code == 2 and capsys.readouterr().err.startswith("error: ")

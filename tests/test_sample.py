@@ -343,7 +343,9 @@ def test_what_the_output_cannot_hold_is_replaced(folder, monkeypatch):
     [
         (["--tokens", "0"], "--tokens must be at least 1, not 0"),
         (["--samples", "0"], "--samples must be at least 1, not 0"),
-        (["--tokens", "many"], "argument --tokens/--max-new-tokens: invalid int value"),
+        (["--promt", "a"], "there is no option --promt; did you mean --prompt?"),
+        (["--prompt", "a", "b"], "2 words follow it: quote what has spaces: --prompt 'a b'"),
+        (["--tokens", "many"], "--tokens/--max-new-tokens: must be a whole number, not 'many'"),
         (["--temperature", "-1"], "temperature must be finite and at least 0, not -1.0"),
         (["--top-k", "0"], "top_k must be an integer of at least 1, not 0"),
         (["--top-p", "1.5"], "top_p must be above 0 and at most 1, not 1.5"),
@@ -353,7 +355,7 @@ def test_what_the_output_cannot_hold_is_replaced(folder, monkeypatch):
         (["--stop", ""], "--stop must not be empty"),
         (["--prompt", "a", "--interactive"], "not allowed with argument --prompt"),
         (["--greedy", "--temperature", "1"], "not allowed with argument"),
-        (["--tokenizer", "words"], "invalid choice: 'words'"),
+        (["--tokenizer", "words"], "--tokenizer: must be one of gpt2, bytes, not 'words'"),
         (["--prompt-file", "missing.txt"], "missing.txt: No such file or directory"),
     ],
 )

@@ -21,6 +21,7 @@ from npgpt.train_gpt2 import main, parse
 from npgpt.training.run import Run
 from npgpt.training.settings import FIELDS, Settings, make_settings, read_toml
 from npgpt.training.train import Trained, train
+from npgpt.wording import command
 
 
 @pytest.fixture
@@ -166,21 +167,32 @@ def test_a_settings_file_and_options_that_win(tmp_path, tokens, capsys):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["--batch-siz", "3"], "there is no setting batch_siz"),
-        (["--decay", "all"], "there is no setting decay; it is called decayed_params"),
-        (["--learning-rate", "1"], "there is no setting learning_rate; it is called lr"),
-        (["--stps", "3"], "there is no setting stps; did you mean steps?"),
-        (["--chekpoint-every", "3"], "did you mean checkpoint_every?"),
+        (["--batch-siz", "3"], "there is no option --batch-siz; did you mean --batch-size?"),
+        (["--decay", "all"], "there is no option --decay; it is called --decayed-params"),
+        (["--learning-rate", "1"], "there is no option --learning-rate; it is called --lr"),
+        (["--stps", "3"], "there is no option --stps; did you mean --steps?"),
+        (["--chekpoint-every", "3"], "did you mean --checkpoint-every?"),
         (["--run", "a\udce9"], "run must be valid Unicode, not 'a\\udce9'"),
-        (["--steps", "many"], "argument --steps: invalid int value: 'many'"),
-        (["--schedule", "cos"], "argument --schedule: invalid choice: 'cos'"),
-        (["word"], "there is no setting word"),
+        (["--steps", "many"], "--steps: must be a whole number, not 'many'"),
+        (
+            ["--schedule", "cos"],
+            "--schedule: must be one of cosine, linear, constant, wsd, not 'cos'",
+        ),
+        (["word"], "word must follow the option that it belongs to"),
+        (
+            ["--val", "https://a.b/c*.bin"],
+            "--val https://a.b/c*.bin: is a URL, not a file: download",
+        ),
         (["--config", "{tmp}/none.toml"], "none.toml: No such file or directory"),
         (["--config", "{tmp}/bad.toml"], "bad.toml: there is no setting learnrate"),
         (["--resume", "{tmp}"], "not a run: it has no settings.toml"),
         (["--steps", "0"], "steps must be at least 1, not 0"),
-        ([], "model must name what to start from (gpt2, d12, a file, ...), or n_layer"),
+        ([], "--model must name what to start from (gpt2, d12, a file, ...), or --n-layer"),
         (["--train", "{tmp}/none.bin"], "none.bin: No such file or directory"),
+        (
+            ["--train", "{tmp}"],
+            "{tmp}: is a folder: name its files by a pattern: --train '{tmp}/*.bin'",
+        ),
         (["--model", "d7"], "model must be one of d6, d12, d24, d36, d48, not d7"),
         (["--model", "d12", "--n_layer", "3"], "model d12 sets n_layer, n_head and n_embd"),
         (["--model", "{tmp}/none"], "none"),
@@ -190,7 +202,10 @@ def test_a_settings_file_and_options_that_win(tmp_path, tokens, capsys):
             "T must be at most the model's block_size of 32, not 64",
         ),
         (["--model", "d6", "--vocab_size", "9"], "vocab_size must be at least 257"),
-        (["--model", "d6", "--T", "400"], "needs at least 401 tokens"),
+        (
+            ["--model", "d6", "--T", "400"],
+            "too few tokens: 400, but order shuffle needs 401 at B=4, T=400: make T smaller",
+        ),
         (
             ["--model", "d6", "--sample_every", "1", "--sample_prompt", "\udcff"],
             "must be valid Unicode",
@@ -212,6 +227,7 @@ def test_a_bad_setting_is_one_sentence_and_leaves_nothing(
         status = error.code
     shown = capsys.readouterr().err
     assert status == 2
+    words = words.replace("{tmp}", str(tmp_path))
     assert shown.startswith("error: ") and words in shown and shown.count("\n") == 1
     assert sorted(os.listdir(tmp_path)) == before
 
@@ -289,5 +305,5 @@ def test_the_exit_status_of_a_run_that_was_stopped_is_its_signal_s(tmp_path, mon
     stopped = Trained(tmp_path, None, 9, None, None, 15, False)
     monkeypatch.setattr(train_gpt2, "train", lambda **settings: stopped)
     assert main([]) == 143
-    expected = f"stopped after step 9; continue with: npgpt train --resume {tmp_path}\n"
-    assert capsys.readouterr().out == expected
+    again = command("train", "--resume", tmp_path)
+    assert capsys.readouterr().out == f"stopped after step 9; continue with: {again}\n"

@@ -15,6 +15,7 @@ from npgpt.errors import ArgumentError, FileError
 from npgpt.files import open_for_reading
 from npgpt.model.optimizer import DECAYED_PARAMS, OPTIMIZERS
 from npgpt.training.schedules import SCHEDULES, learning_rate
+from npgpt.wording import counted
 
 # old name -> new name, for the runs of earlier versions
 RENAMED = {"final_lr": "final_lr_fraction", "decay": "decayed_params"}
@@ -144,9 +145,7 @@ class Settings:
     threads: int = setting(
         0, "threads; 0: OMP_NUM_THREADS, or the number of physical cores", lowest=0
     )
-    tensorboard: bool = setting(
-        False, "also write TensorBoard logs (pip install 'npgpt[tensorboard]')"
-    )
+    tensorboard: bool = setting(False, "also write TensorBoard logs (needs the extra tensorboard)")
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -231,32 +230,44 @@ def make_settings(values, where=""):
     """
     for key in values:
         if key not in FIELDS:
-            raise ArgumentError(f"{where}{unknown_setting_message(key, FIELDS)}")
+            raise ArgumentError(f"{where}{unknown_setting_message(key)}")
     try:
         return Settings(**values)
     except ArgumentError as error:
         raise ArgumentError(f"{where}{error}") from error
 
 
-def unknown_setting_message(key, known):
+def unknown_setting_message(key):
     """The error message for an unknown key."""
+    if (said := other_name_message(key)) is not None:
+        return f"there is no setting {said}"
+    near = difflib.get_close_matches(key, FIELDS, 1, 0.5)
+    hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(FIELDS)}"
+    return f"there is no setting {key}; {hint}"
+
+
+def other_name_message(key, spelled=str):
+    """What a key that has another name is called, each spelled by a function; None for others."""
     if key == "final_lr":
         return (
-            "there is no setting final_lr: final_lr_fraction is a fraction of lr, such as 0.1, and"
-            " min_lr a learning rate, such as 6e-5"
+            f"{spelled(key)}: {spelled('final_lr_fraction')} is a fraction of {spelled('lr')},"
+            f" such as 0.1, and {spelled('min_lr')} a learning rate, such as 6e-5"
         )
     if key in (names := RENAMED | SYNONYMS):
-        return f"there is no setting {key}; it is called {names[key]}"
-    near = difflib.get_close_matches(key, known, 1, 0.5)
-    hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(known)}"
-    return f"there is no setting {key}; {hint}"
+        return f"{spelled(key)}; it is called {spelled(names[key])}"
+    return None
+
+
+def option_of(name):
+    """The command line's option of a setting."""
+    return f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
 
 
 def read_toml(path):
     """Read a TOML file of settings -> a dict; its keys are checked by make_settings."""
     with open_for_reading(path) as (file, size):
         if size > LARGEST_TOML:
-            raise FileError(f"{path}: {size} bytes, but {LARGEST_TOML} are the most")
+            raise FileError(f"{path}: {counted(size, 'byte')}, but {LARGEST_TOML:,} are the most")
         content = file.read()
     if MANY_PARTS.search(content):  # tomllib's time and memory grow with their square
         raise FileError(f"{path}: a key of more than 50 parts, but settings have one")

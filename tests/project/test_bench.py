@@ -10,6 +10,7 @@ from bench import lengths, step, turns
 from bench.machine import cpu_name, operands, products
 from bench.profile import Clock
 from npgpt import NpgptError
+from npgpt.wording import install_extra
 
 
 def test_the_products_of_a_step_are_six_flops_a_weight_and_position():
@@ -93,11 +94,11 @@ def test_a_step_is_measured_and_written(children, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["-T", "0"], "argument -T/--T/--seq-len: must be at least 1, not 0"),
-        (["--batch-size", "four"], "argument -B/--B/--batch-size: invalid count value: 'four'"),
+        (["-T", "0"], "-T/--T/--seq-len: must be at least 1, not 0"),
+        (["--batch-size", "four"], "-B/--B/--batch-size: invalid count value: 'four'"),
         (["--systems", "npgpt, recompute"], "--systems must have npgpt among them"),
-        (["--systems", "TensorFlow"], "invalid choice"),
-        ([], "torch is missing: pip install -e '.[bench]'"),
+        (["--systems", "TensorFlow"], "must be one of "),
+        ([], f"torch is missing: {install_extra('bench')}"),
     ],
 )
 def test_bad_settings_are_refused(words, message, children, capsys, tmp_path):

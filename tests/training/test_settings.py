@@ -89,7 +89,7 @@ def test_a_file_that_is_no_toml_is_one_sentence(tmp_path, content):
         ("[" + '"a" . ' * 20_000 + "b]", "a key of more than 50 parts"),
         ('"a b".' * 20_000 + "c = 1", "a key of more than 50 parts"),
         ("x = {y = 1, " + "a." * 20_000 + "b = 1}", "a key of more than 50 parts"),
-        ("# " + "x" * 2_000_000, "2000002 bytes, but 1000000 are the most"),
+        ("# " + "x" * 2_000_000, "2,000,002 bytes, but 1,000,000 are the most"),
     ],
 )
 def test_a_file_that_would_take_long_or_overflow_is_one_sentence(tmp_path, text, words):
