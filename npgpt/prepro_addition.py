@@ -16,6 +16,10 @@ CHARACTERS = "\n+=0123456789"
 COUNT = 50_000
 MOST = 10_000_000
 MOST_DIGITS = 9
+SETTINGS = (  # of a model that learns sums of two digits
+    "--order documents --n-layer 2 --n-head 4 --n-embd 64 -B 128 --steps 1500 --lr 3e-3"
+    " --warmup 50 --val-every 250"
+)
 
 
 def make_sums(digits, count, seed):
@@ -68,7 +72,9 @@ def main(argv=None, prog=None):
         name: prepare.encode([sum_text(a, b, args.digits) for a, b in sums], tokenizer)
         for name, sums in split(make_sums(args.digits, count, args.seed), args.val_fraction).items()
     }
-    prepare.write_splits(args.out, "addition", splits, tokenizer)
+    counts = prepare.write_splits(args.out, "addition", splits, tokenizer)
+    T = 1 + len(sum_text(0, 0, args.digits))  # end-of-text and a sum
+    prepare.print_next(args.out, "addition", counts, T, SETTINGS)
     return 0
 
 

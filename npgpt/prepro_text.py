@@ -77,7 +77,10 @@ def main(argv=None, prog=None):
     with tqdm(total=total_size(paths), unit="B", unit_scale=True, leave=False, disable=None) as bar:
         pieces = read_pieces(paths, args.documents, args.field, bar.update)
         what = ", ".join(map(str, args.files))
-        write_stream(pieces, name, args.tokenizer, args.out, args.val_fraction, args.format, what)
+        counts = write_stream(
+            pieces, name, args.tokenizer, args.out, args.val_fraction, args.format, what
+        )
+    prepare.print_next(args.out, name, counts)
     return 0
 
 

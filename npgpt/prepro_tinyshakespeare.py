@@ -11,6 +11,7 @@ from npgpt.cli import Parser, program
 from npgpt.data import prepare
 from npgpt.errors import FileError
 from npgpt.files import read_text
+from npgpt.wording import command, counted
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -42,11 +43,13 @@ def main(argv=None, prog=None):
     tokens = tokenize(text, tokenizer)
     if len(tokens) <= VALIDATION_TOKENS:
         raise FileError(
-            f"{path}: {len(tokens)} tokens, but validation needs {VALIDATION_TOKENS} and training"
-            " the rest"
+            f"{path}: has {counted(len(tokens), 'token')}, but validation takes"
+            f" {VALIDATION_TOKENS:,} and training the rest; {command('prepare', 'text')} takes"
+            " shorter texts"
         )
     splits = {"val": tokens[:VALIDATION_TOKENS], "train": tokens[VALIDATION_TOKENS:]}
-    prepare.write_splits(args.out, "tiny_shakespeare", splits, tokenizer, args.format)
+    counts = prepare.write_splits(args.out, "tiny_shakespeare", splits, tokenizer, args.format)
+    prepare.print_next(args.out, "tiny_shakespeare", counts)
     return 0
 
 

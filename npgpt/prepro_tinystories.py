@@ -14,6 +14,7 @@ from npgpt.data.tinystories import ALL, join, tokenize_shards
 from npgpt.data.tokenizer import TOKENIZERS, get_tokenizer
 from npgpt.errors import ArgumentError
 from npgpt.files import open_for_reading, partial_folder
+from npgpt.wording import counted
 
 URL = (
     "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/"
@@ -64,12 +65,15 @@ def main(argv=None, prog=None):
         prepare.make_folder(args.out)
     with partial_folder(args.out / "tiny_stories") as folder:
         counts = tokenize_shards(archive, args.tokenizer, folder, args.shards, args.workers)
+        totals = {}
         for part, numbers in (("val", range(1)), ("train", range(1, len(counts)))):
             path = args.out / f"tiny_stories_{part}.bin"
             count = sum(counts[number] for number in numbers)
             shards = [folder / f"{number:02}" for number in numbers]
             join(path, shards, count, description_file(path, tokenizer.description))
-            print(f"{path}: {count:,} tokens")
+            print(f"{path}: {counted(count, 'token')}")
+            totals[part] = count
+    prepare.print_next(args.out, "tiny_stories", totals)
     return 0
 
 

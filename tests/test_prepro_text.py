@@ -1,13 +1,17 @@
 """Token files of any text: what a document is, which ones are for validation, and bad input."""
 
+import os
 import re
+import shlex
 
 import pytest
 
+from npgpt import train_gpt2
 from npgpt.data.descriptions import tokenizer_from_description
 from npgpt.data.documents import split_documents
 from npgpt.data.token_files import open_tokens
 from npgpt.prepro_text import main
+from npgpt.wording import command
 
 
 def documents(path):
@@ -53,9 +57,34 @@ def test_a_document_is_a_file(folder, tmp_path, tokenizer, capsys):
     assert run(folder, "--tokenizer", tokenizer, "--out", tmp_path / "out") == 0
     assert documents(tmp_path / "out" / "texts_train.bin") == ["one\ntwo\n\nthree\n", "zwei\n"]
     assert documents(tmp_path / "out" / "texts_val.bin") == ["dreißig"]  # the mark is no text
-    val, train = capsys.readouterr().out.splitlines()
+    val, train, following = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r".*texts_val.bin: \d tokens", val)
     assert re.fullmatch(r".*texts_train.bin: 22 tokens", train)
+    assert following.startswith(f"train on it: {command('train', '--run', 'texts_run', '--train')}")
+
+
+@pytest.mark.parametrize(
+    ("text", "T", "splits"),
+    [
+        ("she sells sea shells " * 9, 64, ["train", "val"]),
+        ("she sells sea shells", 18, ["train", "val"]),
+        ("she sell", 7, ["train"]),  # 1 token is left for validation
+        ("s", None, []),
+    ],
+)
+def test_the_command_that_it_prints_trains(text, T, splits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my text.txt").write_text(text)
+    assert main(["my text.txt", "--tokenizer", "bytes"]) == 0
+    found = re.findall("^train on it: (.*)$", capsys.readouterr().out, re.MULTILINE)
+    if not splits:
+        assert not found
+        return
+    words = shlex.split(found[0].removeprefix(command()))
+    given = train_gpt2.parse(words[1:], "npgpt train")
+    assert given["T"] == T and [name for name in ("train", "val") if name in given] == splits
+    assert given["train"] == os.path.join("data", "my text_train.bin")
+    assert train_gpt2.main([*words[1:], "--steps", "1", "--sample-every", "0"]) == 0
 
 
 def test_characters_are_those_of_both_parts(folder, tmp_path):

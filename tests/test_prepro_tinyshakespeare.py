@@ -93,8 +93,8 @@ def test_bytes_need_no_download(text, tmp_path):
     ("content", "message"),
     [
         (None, "text.txt: No such file or directory"),
-        (b"short", "text.txt: 6 tokens, but validation needs 32768 and training the rest"),
-        (b"", "text.txt: 1 tokens, but validation needs 32768"),
+        (b"short", "text.txt: has 6 tokens, but validation takes 32,768 and training the rest"),
+        (b"", "text.txt: has 1 token, but validation takes 32,768"),
         (b"abc\xff", "text.txt: not UTF-8 text (byte 3)"),
     ],
 )

@@ -78,7 +78,9 @@ def test_shard_0_is_for_validation_and_the_others_follow_in_their_order(archive,
     assert run(archive, tmp_path / "out") == 0
     assert written_stories(tmp_path / "out") == [stories(0), stories(1) + stories(2) + stories(3)]
     counts = [sum(len(story.encode()) + 1 for story in stories(n)) for n in range(4)]
-    assert capsys.readouterr().out.splitlines() == [
+    *said, following = capsys.readouterr().out.splitlines()
+    assert following.startswith("train on it: ") and " --run tiny_stories_run " in following
+    assert said == [
         f"{tmp_path}/out/tiny_stories_val.bin: {counts[0]:,} tokens",
         f"{tmp_path}/out/tiny_stories_train.bin: {sum(counts[1:]):,} tokens",
     ]

@@ -11,6 +11,10 @@ from npgpt.data.token_files import TOKEN_FORMATS, write_tokens
 from npgpt.data.tokenizer import TOKENIZERS, CharsTokenizer, get_tokenizer
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import cache_folder, is_offline
+from npgpt.wording import command, counted
+
+# of a small model on a text
+SETTINGS = "--n-layer 4 --n-head 4 --n-embd 128 -B 12 --steps 2000 --lr 1e-3 --sample-every 500"
 
 
 def add_out(parser):
@@ -105,9 +109,28 @@ def make_folder(path):
 
 
 def write_splits(folder, name, splits, tokenizer, format="llmc"):
-    """Write NAME_SPLIT.bin and NAME_SPLIT.tokenizer.json; splits: {split: tokens (N,)}."""
+    """Write NAME_SPLIT.bin and NAME_SPLIT.tokenizer.json; splits: {split: tokens (N,)}.
+
+    -> their counts, {split: N}.
+    """
     make_folder(folder)
     for split, tokens in splits.items():
         path = folder / f"{name}_{split}.bin"
         write_tokens(path, tokens, format, description_file(path, tokenizer.description))
-        print(f"{path}: {len(tokens):,} tokens")
+        print(f"{path}: {counted(len(tokens), 'token')}")
+    return {split: len(tokens) for split, tokens in splits.items()}
+
+
+def print_next(folder, name, counts, T=64, settings=SETTINGS):
+    """Print the command that trains a small model on the files, whose counts are {split: N}.
+
+    A split of a single token is of no use, and nothing is printed where that is for training.
+    """
+    if counts["train"] < 2:
+        return
+    words = ["train", "--run", f"{name}_run"]
+    for split in ("train", "val"):
+        if counts[split] > 1:
+            words += [f"--{split}", folder / f"{name}_{split}.bin"]
+    words += ["-T", min(T, counts["train"] - 1), *settings.split()]
+    print(f"train on it: {command(*words)}")

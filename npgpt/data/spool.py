@@ -16,6 +16,7 @@ from npgpt.data.prepare import make_folder, validation_count
 from npgpt.data.token_files import open_writer
 from npgpt.data.tokenizer import CharsTokenizer, GPT2Tokenizer, get_tokenizer
 from npgpt.errors import FileError
+from npgpt.wording import counted
 
 BATCH = 1 << 22  # characters that are encoded at once
 CHUNK = 1 << 20  # tokens
@@ -110,7 +111,8 @@ class Spool:
 def write_stream(pieces, name, tokenizer, folder, fraction, format, what):
     """Write NAME_val.bin and NAME_train.bin of pieces, with the tokenizer's description.
 
-    Raises FileError, which begins with `what`, where there is no text.
+    -> their counts of tokens, {split: N}. Raises FileError, which begins with `what`, where there
+    is no text.
     """
     make_folder(folder)
     validation_count(2, fraction)  # raises for a bad one before all the work
@@ -122,10 +124,13 @@ def write_stream(pieces, name, tokenizer, folder, fraction, format, what):
         spool.take(pieces)
         if not spool.n_tokens:
             raise FileError(f"{what}: contains no text")
+        counts = {}
         for split, (start, stop) in spool.split(fraction).items():
             path = folder / f"{name}_{split}.bin"
             spool.write(path, start, stop, format)
-            print(f"{path}: {stop - start:,} tokens")
+            counts[split] = stop - start
+            print(f"{path}: {counted(counts[split], 'token')}")
+        return counts
     except OSError as error:  # of the temporary files
         raise FileError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:
