@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import atomic_write, open_for_reading
+from npgpt.wording import install_extra
 
 
 class RunLogs:
@@ -50,9 +51,16 @@ class RunLogs:
         """Log the validation loss after a step."""
         self._log({"step": step, "val_loss": val_loss}, f"s:{step} tel:{val_loss:.4f}")
 
+    def has_sample(self, step):
+        """Whether a step's sample has been written."""
+        return os.path.exists(self._sample_path(step))
+
+    def _sample_path(self, step):
+        return self.folder / "samples" / f"step_{step:08d}.txt"
+
     def sample(self, step, text):
         """Write a step's sample to a file of its own."""
-        path = self.folder / "samples" / f"step_{step:08d}.txt"
+        path = self._sample_path(step)
         with self._warning(path), atomic_write(path) as file:
             file.write(text.encode("utf-8", "replace"))
 
@@ -108,7 +116,7 @@ def summary_writer_class():
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise ArgumentError(
-            "tensorboard needs the extra: pip install 'npgpt[tensorboard]'"
+            f"tensorboard needs the package tensorboardX: {install_extra('tensorboard')}"
         ) from error
     return SummaryWriter
 

@@ -29,7 +29,8 @@ def train_loop(run, trainer, quiet=False):
     progress = Progress(trainer.step, s.steps, s.tokens_per_step, s.log_every, quiet)
     with closing(progress), stop_on_signal() as stopped:
         try:
-            validate_and_sample(run, trainer, progress)  # of a resumed run what was still due
+            # of a resumed run what was still due
+            validate_and_sample(run, trainer, progress, not run.logs.has_sample(trainer.step))
             if trainer.step:
                 run.save(trainer)
             while not (trainer.done or stopped):
@@ -55,15 +56,15 @@ def train_loop(run, trainer, quiet=False):
     return update, stopped[0] if stopped and not trainer.done else 0
 
 
-def validate_and_sample(run, trainer, progress):
-    """Validate and sample if due -> whether the validation loss is the best so far."""
+def validate_and_sample(run, trainer, progress, may_sample=True):
+    """Validate and, if it may, sample if due -> whether the validation loss is the best so far."""
     s, step, is_best = run.settings, trainer.step, False
     if trainer.data.val and trainer.val_loss is None and is_due(s.val_every, step, s.steps):
         val_loss = trainer.validate()
         is_best = trainer.validations_since_best == 0 and step > 0
         run.logs.validation(step, val_loss)
         progress.say(f"step {step}: validation loss {val_loss:.4f}")
-    if is_due(s.sample_every, step, s.steps):
+    if may_sample and is_due(s.sample_every, step, s.steps):
         text = trainer.sample()
         run.logs.sample(step, text)
         progress.say(f"sample at step {step}:\n{text}")

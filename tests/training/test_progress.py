@@ -8,8 +8,8 @@ from npgpt.training.progress import Progress, format_duration
 from npgpt.training.trainer import Update
 
 
-def update(step, skipped=False):
-    return Update(step, 2.5, 1e-3, 0.5, seconds=0.5, skipped=skipped)
+def update(step, skipped=False, seconds=0.5):
+    return Update(step, 2.5, 1e-3, 0.5, seconds=seconds, skipped=skipped)
 
 
 def test_without_a_terminal_there_are_about_100_lines(capsys):
@@ -19,8 +19,24 @@ def test_without_a_terminal_there_are_about_100_lines(capsys):
     progress.close()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 101
-    assert lines[0] == ("step 1/1000: loss 2.5000, lr 1.00e-03, norm 0.50, 100 tok/s, 0:08:20 left")
+    assert lines[0] == "step 1/1000: loss 2.5000, lr 1.00e-03, norm 0.50"
+    assert lines[1] == f"step 10/1000{lines[0][11:]}, 100 tok/s, 0:08:15 left"
     assert lines[-1].startswith("step 1000/1000: ") and lines[-1].endswith("0:00:00 left")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_first_step_which_compiles_does_not_count_in_the_time_left(
+    terminal, capsys, monkeypatch
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    progress = Progress(6, 1000, tokens_per_step=50, log_every=1)  # of a resumed run
+    progress.update(update(7, seconds=60))
+    progress.update(update(8, seconds=0.5))
+    progress.close()
+    shown = capsys.readouterr()
+    first, second = shown.out.splitlines()
+    assert "left" not in first and second.endswith("norm 0.50, 100 tok/s, 0:08:16 left")
+    assert not terminal or "0:08:16 left]" in shown.err
 
 
 @pytest.mark.parametrize("terminal", [False, True])
