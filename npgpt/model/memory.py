@@ -1,6 +1,7 @@
 """Estimate the memory of a training step before it runs."""
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,12 +10,13 @@ from npgpt.core.parameters import count_parameters
 from npgpt.errors import ArgumentError
 from npgpt.model.optimizer import OPTIMIZERS
 from npgpt.model.passes import activation_bytes, logit_bytes
+from npgpt.wording import size_text
 
 BASE_BYTES = 170_000_000  # Python, NumPy, Numba and the compiled kernels
 
 
 class Estimate(NamedTuple):
-    """Peak bytes of a training step by category; str() gives one line in GB."""
+    """Peak bytes of a training step by category; str() gives one line."""
 
     parameters: int
     gradients: int
@@ -29,10 +31,8 @@ class Estimate(NamedTuple):
         return sum(self)
 
     def __str__(self) -> str:
-        parts = ", ".join(
-            f"{name} {size / 1e9:.2f}" for name, size in zip(self._fields, self, strict=True)
-        )
-        return f"{self.total / 1e9:.2f} GB: {parts}"
+        parts = (f"{name} {size_text(size)}" for name, size in self._asdict().items())
+        return f"{size_text(self.total)}: {', '.join(parts)}"
 
 
 def estimate(
@@ -61,22 +61,60 @@ def estimate(
     )
 
 
-def check_memory(config, B, T, recompute, optimizer, loaded=0, quiet=False):
+def check_memory(config, B, T, recompute, optimizer, loaded=0, quiet=False, resumed=False):
     """Print a step's memory, unless quiet -> Estimate.
 
     `loaded` bytes of it are allocated already. Raises ArgumentError where the rest is not
-    available.
+    available, with what would take less: a resumed run can only change recompute.
     """
     need, free = estimate(config, B, T, recompute, optimizer), available_memory()
     if not quiet:
-        print(f"memory of a step: {need}" + (f" (available {free / 1e9:.2f} GB)" if free else ""))
+        print(f"memory of a step: {need}" + (f" (available {size_text(free)})" if free else ""))
     if free is not None and need.total > free + loaded:
-        advice = "" if recompute else " (recompute, or a smaller B or T, takes less)"
+        if resumed:
+            ways = [[] if recompute else [("--recompute", config, B, T, True)]]
+        else:
+            ways = ways_to_take_less(config, B, T, recompute, from_scratch=not loaded)
+        fitting = [first_fitting(way, optimizer, free + loaded) for way in ways]
+        larger = "a machine with more memory"
+        advice = " or ".join(filter(None, fitting)) or (
+            larger if resumed else f"a smaller model, or {larger}"
+        )
         raise ArgumentError(
-            f"a step takes {need.total / 1e9:.2f} GB of memory, but {free / 1e9:.2f} GB are"
-            f" available{advice}"
+            f"a step takes {size_text(need.total)} of memory, but {size_text(free)} is available:"
+            f" take {advice}"
         )
     return need
+
+
+def ways_to_take_less(config, B, T, recompute, from_scratch):
+    """Lists of (options, GPT2Config, B, T, recompute), each from larger to smaller steps."""
+    ways = [
+        [] if recompute else [("--recompute", config, B, T, True)],
+        [(f"-B {b}", config, b, T, recompute) for b in halves(B)],
+        [(f"-T {t}", config, B, t, recompute) for t in halves(T)],
+    ]
+    if from_scratch:
+        layers = [replace(config, n_layer=n) for n in halves(config.n_layer)]
+        n_head = config.n_head
+        narrow = [replace(config, n_embd=n_head * n) for n in halves(config.n_embd // n_head)]
+        ways.append([(f"--n-layer {c.n_layer}", c, B, T, recompute) for c in layers])
+        ways.append([(f"--n-embd {c.n_embd}", c, B, T, recompute) for c in narrow])
+    return ways
+
+
+def first_fitting(ways, optimizer, most):
+    """The first of ways_to_take_less that takes at most so many bytes, with its size, or None."""
+    for options, *sizes in ways:
+        size = estimate(*sizes, optimizer).total
+        if size <= most:
+            return f"{options} ({size_text(size)})"
+    return None
+
+
+def halves(number):
+    """number // 2, number // 4, ..., 1."""
+    return [number >> shift for shift in range(1, number.bit_length())]
 
 
 def available_memory():

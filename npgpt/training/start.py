@@ -69,8 +69,8 @@ def config_from_scratch(s, depth_match, description):
         sizes = {"n_layer": layers, "n_head": CHANNELS[layers] // 64, "n_embd": CHANNELS[layers]}
     elif not all(sizes.values()):
         raise ArgumentError(
-            "model must name what to start from (gpt2, d12, a file, ...), or n_layer, n_head and"
-            " n_embd must be given, all three"
+            "--model must name what to start from (gpt2, d12, a file, ...), or --n-layer, --n-head"
+            " and --n-embd the size of a new one, such as --n-layer 4 --n-head 4 --n-embd 128"
         )
     tokenizer = tokenizer_from_description(description) if description else GPT2Tokenizer
     tokenizer_size = tokenizer.vocab_size

@@ -43,7 +43,8 @@ def test_it_is_within_a_tenth_of_the_real_peak(B, T, recompute):
 def test_it_names_its_parts_and_refuses_what_cannot_be():
     one = npgpt.estimate(npgpt.GPT2Config(), 4, 64)
     assert one.parameters == 4 * 124_439_808
-    assert str(one).startswith(f"{one.total / 1e9:.2f} GB: parameters 0.50, gradients 0.50, ")
+    total = f"{one.total / 1e9:.2f} GB"
+    assert str(one).startswith(f"{total}: parameters 498 MB, gradients 498 MB, moments 996 MB, ")
     for B, T in ((0, 64), (4, 0), (4, 1025)):
         with pytest.raises(npgpt.ArgumentError, match="must be (at least|from) 1"):
             npgpt.estimate(npgpt.GPT2Config(), B, T)

@@ -1,5 +1,6 @@
 """What a run starts from: sizes, tokenizers, and what does not fit."""
 
+import dataclasses
 import itertools
 import re
 from types import SimpleNamespace
@@ -76,7 +77,7 @@ def test_the_seed_makes_the_weights(files):
 
 def test_other_tokenizers_are_refused(files, tmp_path):
     with pytest.raises(
-        ArgumentError, match=r"val: .*abd.bin: the tokenizer is chars, but .*abc.bin"
+        ArgumentError, match=r"--val .*abd.bin: the tokenizer is chars, but .*abc.bin"
     ):
         model({"train": files["abc"], "val": files["abd"], **SIZES})
     own = model({"train": files["abc"], **SIZES})
@@ -84,7 +85,7 @@ def test_other_tokenizers_are_refused(files, tmp_path):
     write_tokenizer(tmp_path / "m.bin", own.tokenizer.description)
     settings = {"model": str(tmp_path / "m.bin"), "T": 8}
     with pytest.raises(
-        ArgumentError, match="train: .*abd.bin: the tokenizer is chars, but .*m.bin has chars"
+        ArgumentError, match="--train .*abd.bin: the tokenizer is chars, but .*m.bin has chars"
     ):
         model({"train": files["abd"], **settings})
     assert model({"train": files["abc"], **settings}).tokenizer.characters == "abc"
@@ -102,20 +103,55 @@ def test_each_file_is_checked_for_tokens_beyond_the_vocabulary(files, tmp_path):
 def test_a_step_that_does_not_fit_into_memory_is_refused(files, monkeypatch, capsys):
     settings = {"train": files["bytes"], **SIZES}
     model(settings)
-    assert capsys.readouterr().out.startswith("memory of a step: 0.17 GB: ")
+    assert capsys.readouterr().out.startswith("memory of a step: 170 MB: ")
     monkeypatch.setattr(memory, "available_memory", lambda: 100_000_000)
     with pytest.raises(ArgumentError) as caught:
         model(settings)
     assert str(caught.value) == (
-        "a step takes 0.17 GB of memory, but 0.10 GB are available"
-        " (recompute, or a smaller B or T, takes less)"
+        "a step takes 170 MB of memory, but 100 MB is available: take a smaller model, or a machine"
+        " with more memory"
     )
+
+
+def memory_refused(monkeypatch, available, **options):
+    """What check_memory says of a step of GPT-2 at B=8, T=1024 where there is less memory."""
+    monkeypatch.setattr(memory, "available_memory", lambda: available)
+    settings = {"B": 8, "T": 1024, "recompute": False, "optimizer": "adamw", "quiet": True}
+    with pytest.raises(ArgumentError) as caught:
+        memory.check_memory(npgpt.GPT2Config(), **{**settings, **options})
+    return str(caught.value)
+
+
+def test_what_takes_less_memory_is_named_with_its_size(monkeypatch):
+    said = memory_refused(monkeypatch, 5_000_000_000)
+    whole = npgpt.estimate(npgpt.GPT2Config(), 8, 1024).total
+    assert said.startswith(f"a step takes {whole / 1e9:.2f} GB of memory, but 5.00 GB is available")
+    by = {"-B 2": (2, 1024), "-T 256": (8, 256)}
+    for option, (B, T) in by.items():
+        need = npgpt.estimate(npgpt.GPT2Config(), B, T).total
+        assert need <= 5e9 and f"{option} ({need / 1e9:.2f} GB)" in said
+    for name, value in (("n_layer", 6), ("n_embd", 384)):
+        config = dataclasses.replace(npgpt.GPT2Config(), **{name: value})
+        need = npgpt.estimate(config, 8, 1024).total
+        assert need <= 5e9 and f"--{name.replace('_', '-')} {value} ({need / 1e9:.2f} GB)" in said
+
+
+def test_what_cannot_be_changed_is_not_named(monkeypatch):
+    recompute = npgpt.estimate(npgpt.GPT2Config(), 8, 1024, recompute=True).total
+    resumed = memory_refused(monkeypatch, recompute, resumed=True)
+    assert resumed.endswith(f"is available: take --recompute ({recompute / 1e9:.2f} GB)")
+    again = memory_refused(monkeypatch, recompute - 1, resumed=True, recompute=True)
+    assert again.endswith("take a machine with more memory")
+    of_a_file = memory_refused(monkeypatch, 3_000_000_000, loaded=500_000_000)
+    assert "-B 1 (" in of_a_file and "--n-layer" not in of_a_file
 
 
 def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(files, monkeypatch, tmp_path):
     settings = {"train": files["bytes"], **SIZES, "run": str(tmp_path / "deep" / "run")}
     monkeypatch.setattr(run.shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
-    with pytest.raises(ArgumentError, match=r"4 checkpoints of 0\.00 GB .* do not fit into"):
+    with pytest.raises(
+        ArgumentError, match=r"4 checkpoints of \d+ kB .* do not fit into the 100 kB"
+    ):
         model(settings)
     assert not (tmp_path / "deep").exists()
 
