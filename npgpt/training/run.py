@@ -23,7 +23,15 @@ from npgpt.formats.run_checkpoint import (
     update_checkpoint,
 )
 from npgpt.training.logs import RunLogs, summary_writer_class
-from npgpt.training.settings import ON_RESUME, RENAMED, as_toml, make_settings, read_toml
+from npgpt.training.settings import (
+    ON_RESUME,
+    RENAMED,
+    as_toml,
+    make_settings,
+    option_of,
+    read_toml,
+)
+from npgpt.wording import command, counted, size_text
 
 SETTINGS = "settings.toml"
 
@@ -53,13 +61,13 @@ class Run:
         """Create a run with these Settings; ArgumentError where its folder holds one already."""
         if os.path.exists(Path(settings.run) / SETTINGS):
             raise ArgumentError(
-                f"run: {settings.run} already holds a run: continue it with"
-                f" --resume {settings.run}, or choose another folder"
+                f"--run {settings.run}: there is a run in this folder: continue it by"
+                f" {command('train', '--resume', settings.run)}, or name another folder"
             )
         others = entries_of_others(Path(settings.run))
         if others:
             raise ArgumentError(
-                f"run: {settings.run} holds {others[0]} and is no run's folder: choose a new one"
+                f"--run {settings.run}: this folder holds {others[0]} and no run: name a new folder"
             )
         run = cls(with_absolute_paths(settings))
         try:
@@ -74,11 +82,15 @@ class Run:
         """Open the run in the folder, with changes to those of its settings that are ON_RESUME."""
         path = Path(folder) / SETTINGS
         if not os.path.exists(path):
-            raise FileError(f"{folder}: not a run: it has no {SETTINGS}")
-        if changes.keys() - set(ON_RESUME):
-            others = ", ".join(sorted(changes.keys() - set(ON_RESUME)))
+            what = (
+                f"not a run: it has no {SETTINGS}" if os.path.exists(folder) else "no such folder"
+            )
+            raise FileError(f"--resume {folder}: {what}")
+        if fixed := ", ".join(map(option_of, sorted(changes.keys() - set(ON_RESUME)))):
             raise ArgumentError(
-                f"with resume only {', '.join(ON_RESUME)} can be given, not {others}"
+                f"--resume {folder}: {fixed} cannot change once a run has begun: leave out {fixed},"
+                " or start a new run with --run; what can change is"
+                f" {', '.join(map(option_of, ON_RESUME))}"
             )
         values = {RENAMED.get(key, key): value for key, value in read_toml(path).items()}
         values["run"] = str(folder)  # it may have been moved
@@ -197,8 +209,9 @@ def check_disk(s, need):
     n_more = max(1, s.keep + 2 - len(checkpoint_steps(s.run)))
     if checkpoint * n_more > free:
         raise ArgumentError(
-            f"run: {n_more} checkpoints of {checkpoint / 1e9:.2f} GB (those to keep, the best and"
-            f" the one being written) do not fit into the {free / 1e9:.2f} GB free in {s.run}"
+            f"--run {s.run}: {counted(n_more, 'checkpoint')} of {size_text(checkpoint)} (those to"
+            f" keep, the best and the one being written) do not fit into the {size_text(free)} that"
+            " are free there: name a folder on another disk, or take a smaller --keep"
         )
 
 

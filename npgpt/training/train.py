@@ -1,13 +1,13 @@
 """Training from Python: start a run, or resume one."""
 
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from npgpt.core.threads import set_threads
 from npgpt.data.descriptions import read_tokenizer
 from npgpt.data.training_data import TrainingData
-from npgpt.errors import ArgumentError, FileError, StateError
+from npgpt.errors import ArgumentError, FileError, NpgptError, StateError
 from npgpt.formats.run_checkpoint import load_checkpoint, way_back
 from npgpt.model.gpt2 import GPT2
 from npgpt.model.memory import check_memory
@@ -18,6 +18,7 @@ from npgpt.training.run import SETTINGS, Run, check_disk
 from npgpt.training.settings import as_toml, make_settings
 from npgpt.training.start import build_model, estimate_step_seconds, make_model
 from npgpt.training.trainer import Trainer
+from npgpt.wording import command, counted
 
 
 class Trained(NamedTuple):
@@ -73,19 +74,20 @@ def announce(run, trainer):
     print(f"{as_toml(s, changed=True)}the other settings: {run.folder / SETTINGS}")
     if s.steps != before.steps and trainer.step > 0:
         print(
-            f"note: with {s.steps} steps in all, the learning rate goes on at"
+            f"note: with {counted(s.steps, 'step')} in all, the learning rate goes on at"
             f" {s.learning_rate(trainer.step):.2e}; it was"
             f" {before.learning_rate(trainer.step - 1):.2e} in the last of {before.steps}"
         )
     if trainer.step == s.steps:
         print(
-            f"{run.folder} has done all its {s.steps} steps; for more of them:"
-            f" npgpt train --resume {run.folder} --steps N"
+            f"{run.folder} has done its {counted(s.steps, 'step')}; for more of them:"
+            f" {command('train', '--resume', run.folder, '--steps', 'N')}"
         )
         return
     seconds = estimate_step_seconds(trainer.model, s.B, s.T, s.grad_accum_steps)
     left = format_duration((s.steps - trainer.step) * seconds)
-    print(f"about {seconds:.2g} s a step, {left} for {s.steps - trainer.step} steps")
+    n_left = counted(s.steps - trainer.step, "step")
+    print(f"about {seconds:.2g} s a step, {left} for {n_left}")
 
 
 def new_trainer(s, quiet):
@@ -100,19 +102,39 @@ def resumed_trainer(run, quiet):
     steps = run.checkpoint_steps()
     if not steps:
         return new_trainer(s, quiet)
-    data, folder = TrainingData(s.train, s.val), run.checkpoint_folder(steps[-1])
+    folder = run.checkpoint_folder(steps[-1])
+    with saying_what_to_do(run):
+        data = TrainingData(s.train, s.val)
     params, state = load_checkpoint(folder, OPTIMIZERS[s.optimizer].MOMENTS)
-    config = params.config
-    data.check_fits(config, s.T)
+    config, description = params.config, read_tokenizer(folder / "model.bin")
+    with saying_what_to_do(run):
+        tokenizer = data.reconcile_tokenizers(run.folder, description)
+        data.check_fits(config, s.T)
+        data.check_unchanged(state.get("tokens"), state.get("data"))
     loaded = params.flat.nbytes + OPTIMIZERS[s.optimizer].state_bytes(config)
-    check_disk(s, check_memory(config, s.B, s.T, s.recompute, s.optimizer, loaded, quiet))
+    check_disk(s, check_memory(config, s.B, s.T, s.recompute, s.optimizer, loaded, quiet, True))
     if s.steps < state["step"]:
-        raise ArgumentError(f"steps must be at least the {state['step']} done, not {s.steps}")
-    description = read_tokenizer(folder / "model.bin")
-    model = build_model(s, config, params, data.reconcile_tokenizers(folder, description))
-    trainer = Trainer(model, s, data)
+        raise ArgumentError(
+            f"--steps must be at least the {state['step']:,} that the run has done, not {s.steps:,}"
+        )
+    trainer = Trainer(build_model(s, config, params, tokenizer), s, data)
     try:
         trainer.restore(state)
     except (KeyError, TypeError, StateError) as error:
         raise FileError(f"{folder}: the state is damaged: {error}; {way_back(folder)}") from error
     return trainer
+
+
+@contextmanager
+def saying_what_to_do(run):
+    """Context whose errors, about the data of a resumed run, end with what to do."""
+    try:
+        yield
+    except NpgptError as error:
+        val = ["--val", "FILE"] if run.settings.val else []
+        again = command("train", "--resume", run.folder, "--train", "FILE", *val)
+        raise type(error)(
+            f"{error}; a run goes on with the data that it began with: say where that is now by"
+            f" {again}, or start a new run on other data (--model {run.folder} starts it from the"
+            " weights of this one)"
+        ) from error

@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from npgpt.layers.crossentropy import IGNORED
 from npgpt.model.optimizer import OPTIMIZERS, clip_scale
 from npgpt.model.text import encode_prompt, generate_text
 from npgpt.training.outliers import Outliers
+from npgpt.wording import counted
 
 
 class Update(NamedTuple):
@@ -26,6 +28,15 @@ class Update(NamedTuple):
     skipped: bool
 
 
+@contextmanager
+def naming(option):
+    """Context whose ArgumentErrors begin with the option, and its value, that they are about."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise ArgumentError(f"{option}: {error}") from error
+
+
 class Trainer:
     """A model, its optimizer and batches, and the progress; `step` counts the updates done."""
 
@@ -36,16 +47,22 @@ class Trainer:
         self.optimizer = OPTIMIZERS[s.optimizer].from_settings(model.backend, s)
         model.optimizer = self.optimizer  # model.update() continues with its moments
         eot = model.tokenizer and model.tokenizer.eot
-        self.batches = make_batches(data.train, s.B, s.T, s.order, s.seed, eot)
+        with naming(f"--train {s.train}"):
+            self.batches = make_batches(data.train, s.B, s.T, s.order, s.seed, eot)
         if data.val and self.batches.is_padded:
-            self.val_batches = make_batches(data.val, s.B, s.T, s.order, eot=eot)
+            with naming(f"--val {s.val}"):
+                self.val_batches = make_batches(data.val, s.B, s.T, s.order, eot=eot)
             self.val_start = self.val_batches.state()
         elif data.val and len(data.val) < 2:
-            raise ArgumentError(f"val: {s.val} must have at least 2 tokens, to predict one")
+            raise ArgumentError(
+                f"--val {s.val}: has {counted(len(data.val), 'token')}, but predicting one needs 2:"
+                " bring more text, or leave out --val"
+            )
         if s.sample_every:
             if model.tokenizer is None:
                 raise ArgumentError("sample_every needs a tokenizer, but the token files name none")
-            encode_prompt(s.sample_prompt, model)
+            with naming(f"--sample-prompt {s.sample_prompt!r}"):
+                encode_prompt(s.sample_prompt, model)
         if s.overfit_one_batch:
             self.fixed_batches = self._next_batches()
         self.step = 0
@@ -74,16 +91,8 @@ class Trainer:
         }
 
     def restore(self, state):
-        """Restore what `state` returned."""
-        if state["tokens"] != len(self.data.train):
-            raise ArgumentError(
-                f"train: {self.settings.train} has {len(self.data.train)} tokens, but had"
-                f" {state['tokens']} before"
-            )
-        if state.get("data", self.data.train.fingerprint) != self.data.train.fingerprint:
-            raise ArgumentError(
-                f"train: {self.settings.train} has as many tokens as before, but others"
-            )
+        """Restore what `state` returned, on the same data."""
+        self.data.check_unchanged(state["tokens"], state.get("data"))
         for name in ("losses", "norms"):
             if not all(isinstance(value, float) for value in state[name]):
                 raise TypeError(f"{name} must be numbers")

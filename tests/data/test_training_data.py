@@ -45,9 +45,9 @@ def test_the_tokenizer_is_that_of_the_files_that_have_one(train, val, found, pat
 
 def test_tokenizers_that_differ_are_refused(path):
     a, b = path("a.bin", [1], BYTES), path("b.bin", [1], CHARS)
-    with pytest.raises(ArgumentError, match=r"val: .*b.bin: the tokenizer is chars, but .*a.bin"):
+    with pytest.raises(ArgumentError, match=r"--val .*b.bin: the tokenizer is chars, but .*a.bin"):
         TrainingData(a, b)
-    with pytest.raises(ArgumentError, match=r"train: .*a.bin: the tokenizer is bytes, but m has"):
+    with pytest.raises(ArgumentError, match=r"--train .*a.bin: the tokenizer is bytes, but m has"):
         TrainingData(a).reconcile_tokenizers("m", CHARS)
 
 

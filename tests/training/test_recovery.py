@@ -21,6 +21,7 @@ from npgpt.training.run import Run
 from npgpt.training.settings import make_settings
 from npgpt.training.train import train
 from npgpt.training.trainer import Trainer
+from npgpt.wording import command
 
 
 def killed(tokens, folder, at):
@@ -285,7 +286,9 @@ def test_a_run_without_a_checkpoint_goes_on_with_other_steps(tmp_path, tokens):
 def test_a_folder_of_others_is_not_taken_for_a_run(tmp_path, tokens):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "main.log").write_text("mine")
-    with pytest.raises(ArgumentError, match="holds main.log and is no run's folder"):
+    with pytest.raises(
+        ArgumentError, match="--run .*run: this folder holds main.log and no run: name"
+    ):
         train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
     with pytest.raises(ArgumentError, match="run must name a folder"):
         train(run="", **tokens, **SETTINGS)
@@ -296,8 +299,8 @@ def test_a_finished_run_says_how_it_goes_on(tmp_path, tokens, capsys):
     train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
     capsys.readouterr()
     train(resume=tmp_path / "run")
-    said = "has done all its 20 steps; for more of them: npgpt train --resume"
-    assert said in capsys.readouterr().out
+    more = command("train", "--resume", tmp_path / "run", "--steps", "N")
+    assert f"has done its 20 steps; for more of them: {more}\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """A run's folder: one process at a time, logs that go back, which checkpoints are kept."""
 
 import json
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from npgpt.model.optimizer import AdamW
 from npgpt.training.run import Run
 from npgpt.training.settings import Settings
 from npgpt.training.trainer import Update
+from npgpt.wording import command, install_extra
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def test_what_is_no_other_run_can_be_changed_and_is_recorded(run, settings):
     changed = {"steps": [settings.steps, 20], "lr": [settings.lr, 0.5]}
     (line,) = (longer.folder / "changes.jsonl").read_text().splitlines()
     assert json.loads(line) == {"step": 7, "changed": changed}
-    with pytest.raises(ArgumentError, match="with resume only .* can be given, not seed, warmup"):
+    with pytest.raises(ArgumentError, match="--seed, --warmup cannot change once .* leave out"):
         Run.reopen(settings.run, steps=20, warmup=1, seed=3)
     again = Run.reopen(settings.run)
     assert again.settings.steps == 20
@@ -63,13 +65,16 @@ def test_what_is_no_other_run_can_be_changed_and_is_recorded(run, settings):
 
 
 def test_a_folder_with_a_run_is_not_begun_again(run, settings):
-    with pytest.raises(ArgumentError, match="already holds a run: continue it with --resume"):
+    again = re.escape(command("train", "--resume", settings.run))
+    with pytest.raises(ArgumentError, match=f"there is a run in this folder: .* {again}, or name"):
         Run.create(settings)
 
 
 def test_a_folder_without_a_run_is_nothing_to_go_on_with(tmp_path):
     with pytest.raises(FileError, match="not a run: it has no settings.toml"):
         Run.reopen(tmp_path)
+    with pytest.raises(FileError, match="--resume .*none: no such folder"):
+        Run.reopen(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -182,6 +187,6 @@ def test_tensorboard_gets_what_the_log_gets(tmp_path):
 def test_tensorboard_without_its_extra_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     settings = Settings(run=str(tmp_path / "run"), tensorboard=True)
-    with pytest.raises(ArgumentError, match=r"pip install 'npgpt\[tensorboard\]'"):
+    with pytest.raises(ArgumentError, match=re.escape(install_extra("tensorboard"))):
         Run.create(settings)
     assert not (tmp_path / "run").exists()

@@ -3,6 +3,7 @@
 import itertools
 import os
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from runs import SETTINGS, SIZES, content
 import npgpt
 from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import write_tokens
-from npgpt.errors import ArgumentError, FileError, TrainingError
+from npgpt.errors import ArgumentError, FileError, NpgptError, TrainingError
 from npgpt.formats.run_checkpoint import checkpoint_steps
 from npgpt.training.train import train
 from npgpt.training.trainer import Trainer
+from npgpt.wording import command
 
 
 def test_a_run_leaves_all_of_it_in_its_folder(tmp_path, tokens):
@@ -100,7 +102,7 @@ def test_a_run_can_be_made_longer(tmp_path, tokens):
     longer = train(resume=tmp_path / "run", steps=20)
     whole = train(run=str(tmp_path / "whole"), **tokens, **{**SETTINGS, "schedule": "constant"})
     np.testing.assert_array_equal(longer.model.params.flat, whole.model.params.flat)
-    with pytest.raises(ArgumentError, match="with resume only .* can be given, not seed"):
+    with pytest.raises(ArgumentError, match="--resume .*run: --seed cannot change once a run has"):
         train(resume=tmp_path / "run", seed=1)
 
 
@@ -141,7 +143,9 @@ def test_a_learning_rate_that_rises_again_is_told(tmp_path, tokens, capsys):
 def test_other_tokens_than_the_run_began_with_are_refused(tmp_path, tokens):
     train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
     write_tokens(tokens["train"], np.full(300, 97))
-    with pytest.raises(ArgumentError, match="has 300 tokens, but had 400 before"):
+    with pytest.raises(
+        ArgumentError, match="has 300 tokens, but had 400 when the run stopped; a run"
+    ):
         train(resume=tmp_path / "run", steps=30)
 
 
@@ -184,7 +188,7 @@ def test_patience_ends_a_run(tmp_path, tokens, monkeypatch):
 def test_fewer_steps_than_are_done_are_refused_and_change_nothing(tmp_path, tokens):
     train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
     before = (tmp_path / "run" / "settings.toml").read_bytes()
-    with pytest.raises(ArgumentError, match="steps must be at least the 20 done, not 5"):
+    with pytest.raises(ArgumentError, match="--steps must be at least the 20 that the run has"):
         train(resume=tmp_path / "run", steps=5)
     assert (tmp_path / "run" / "settings.toml").read_bytes() == before
 
@@ -192,8 +196,59 @@ def test_fewer_steps_than_are_done_are_refused_and_change_nothing(tmp_path, toke
 def test_other_data_of_the_same_length_is_refused(tmp_path, tokens):
     train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
     write_tokens(tokens["train"], [98] * 400)
-    with pytest.raises(ArgumentError, match="has as many tokens as before, but others"):
+    with pytest.raises(ArgumentError) as caught:
         train(resume=tmp_path / "run", steps=30)
+    where = command("train", "--resume", tmp_path / "run", "--train", "FILE", "--val", "FILE")
+    assert str(caught.value) == (
+        f"--train {tokens['train']}: has as many tokens as when the run stopped, but others;"
+        f" a run goes on with the data that it began with: say where that is now by {where}, or"
+        f" start a new run on other data (--model {tmp_path / 'run'} starts it from the weights of"
+        " this one)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda train, val: train.unlink(), "--train {train}: No such file or directory; a run"),
+        (lambda train, val: val.unlink(), "--val {val}: No such file or directory; a run"),
+        (lambda train, val: val.write_text("no tokens"), "--val {val}: not a token file but text"),
+        (
+            lambda train, val: write_tokenizer(train, {"name": "chars", "characters": "ab"}),
+            "--val {val}: the tokenizer is bytes, but {train} has chars; a run goes on",
+        ),
+        (
+            lambda train, val: write_tokens(train, [300] * 400),
+            "{train}: token 300 is outside the model's vocabulary of 257; a run goes on",
+        ),
+        (
+            lambda train, val: write_tokens(train, [97]),
+            "--train {train}: has 1 token, but had 400 when the run stopped; a run goes on",
+        ),
+    ],
+)
+def test_data_that_was_moved_or_changed_is_one_sentence_with_what_to_do(
+    change, words, tmp_path, tokens
+):
+    train(run=str(tmp_path / "run"), **tokens, **{**SETTINGS, "steps": 2})
+    change(*map(Path, tokens.values()))
+    with pytest.raises(NpgptError) as caught:
+        train(resume=tmp_path / "run", steps=3)
+    said = str(caught.value)
+    assert words.format(**tokens) in said and "\n" not in said
+    assert f"--resume {tmp_path / 'run'} --train FILE --val FILE, or start a new run on" in said
+
+
+def test_a_sample_is_printed_once_though_the_run_is_resumed(tmp_path, tokens, capsys):
+    settings = {**SETTINGS, "steps": 10, "sample_every": 5, "sample_tokens": 3}
+    train(run=str(tmp_path / "run"), **tokens, **settings)
+    assert capsys.readouterr().out.count("sample at step 10:") == 1
+    train(resume=tmp_path / "run", steps=15)
+    out = capsys.readouterr().out
+    assert "sample at step 10:" not in out and out.count("sample at step 15:") == 1
+    (tmp_path / "run" / "samples" / "step_00000015.txt").unlink()  # killed before it was written
+    train(resume=tmp_path / "run")
+    assert capsys.readouterr().out.count("sample at step 15:") == 1
 
 
 OF_AN_OLD_RUN = {  # how settings.toml said it in 0.1.0, and what it left unsaid
