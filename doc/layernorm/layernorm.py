@@ -5,14 +5,14 @@
 The derivation of every line is in layernorm.md, beside this script. The gradients are checked by
 central differences and, where PyTorch is installed, against its autograd. The exit status is 1 if
 a check fails. If all is OK, FILE (ln.bin beside this script by default) is written: little-endian
-throughout, nothing between the parts, each array with its last index running fastest.
+throughout, no gaps between the arrays, the last index of each running fastest.
 
-    B, T, C             3 numbers   int32: 2, 3, 4
+    B, T, C             3 numbers   int32: 3, 4, 5
     x                   B * T * C   float32 from here on: the input
     w, b                C each      the weight and the bias
     out                 B * T * C   the output
     mean, rstd          B * T each  of each position's C values; rstd = 1 / sqrt(variance + 1e-5)
-    dout                B * T * C   the gradient of the loss by out
+    dout                B * T * C   the gradient of the loss with respect to out
     dx                  B * T * C   the gradients that the backward pass has to find
     dw, db              C each
 
@@ -109,7 +109,7 @@ def main(argv=None, prog=None):
     path = parser.parse_args(argv).file
 
     # What the file holds is float32; what is computed from it here is float64.
-    B, T, C = 2, 3, 4
+    B, T, C = 3, 4, 5
     rng = np.random.default_rng(0)
     x = (rng.standard_normal((B, T, C)) * 2 + 0.5).astype("f4").astype("f8")  # (B, T, C)
     w, b = rng.standard_normal((2, C)).astype("f4").astype("f8")  # each (C,)

@@ -24,7 +24,7 @@ def layernorm_backward(dout, cache, out=None, add=False):
     x, w, mean, rstd = cache
     xhat = (x - mean) * rstd  # (B, T, C)
     dxhat = dout * w  # (B, T, C)
-    # x reaches xhat along three ways: directly, through the mean and through the variance.
+    # x reaches xhat along three paths: directly, through the mean and through the variance.
     dx = dxhat - dxhat.mean(-1, keepdims=True) - xhat * (dxhat * xhat).mean(-1, keepdims=True)
     rows = tuple(range(dout.ndim - 1))
     dw, db = (dout * xhat).sum(rows), dout.sum(rows)
