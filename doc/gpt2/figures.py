@@ -38,32 +38,35 @@ def stream(path):
     left, above = 0.5, 0.4
     note(axes, left, 0.2, "x (B, T, C)", 10)
     for top, names, widths, gradients in (
-        (0.45, ("ln1", "qkv", "attention", "attproj"), ("C", "3C", "C", "C"),
+        (0.45, ("ln1:\nlayernorm", "qkv:\nmatmul", "attention", "attproj:\nmatmul"),
+         ("C", "3C", "C", "C"),
          ("dln1", "dqkv", "datty")),
-        (2.75, ("ln2", "fc", "gelu", "fcproj"), ("C", "4C", "4C", "C"),
+        (2.75, ("ln2:\nlayernorm", "fc:\nmatmul", "gelu", "fcproj:\nmatmul"),
+         ("C", "4C", "4C", "C"),
          ("dln2", "dfch", "dact")),
     ):  # fmt: skip
         middle, join = top + 0.6, top + 1.75
         places = [1.55 + 1.1 * i for i in range(4)]
         for place, name, width in zip(places, names, widths, strict=True):
-            box(axes, place, middle, name, GREEN, 0.84, 0.42, 9.5)
-            note(axes, place, middle - 0.36, width, 9.5)
-        edge(axes, (left + 0.1, middle), (places[0] - 0.44, middle))
+            box(axes, place, middle, name, GREEN, 0.9, 0.46, 9)
+            note(axes, place, middle - 0.38, width, 9.5)
+        edge(axes, (left + 0.1, middle), (places[0] - 0.47, middle))
         for here, there, gradient in zip(places, places[1:], gradients, strict=False):
-            edge(axes, (here + 0.43, middle), (there - 0.43, middle))
+            edge(axes, (here + 0.46, middle), (there - 0.46, middle))
             note(axes, (here + there) / 2, middle + 0.37, gradient, 9, family="monospace")
         x, y = places[-1] + GAP, join + GAP  # where the way from the branch turns
-        axes.plot([x, x], [middle + 0.22, y], color=BLUE, linewidth=1.6)
+        axes.plot([x, x], [middle + 0.24, y], color=BLUE, linewidth=1.6)
         arrow(axes, (x, y), (left + 0.2, y), colour=BLUE)
         x, y = places[-1] - GAP, join - GAP  # and where the way back does
         axes.plot([left + 0.2, x], [y, y], "--", color=ORANGE, linewidth=1.6)
-        arrow(axes, (x, y), (x, middle + 0.22), "dx", ORANGE, line="--")
+        arrow(axes, (x, y), (x, middle + 0.24), "dx", ORANGE, line="--")
         edge(axes, (left, above), (left, join - 0.2), "dx", at=0.72)
         box(axes, left, join, "+", GREY, 0.34, 0.34, 12)
         above = join + 0.18
     edge(axes, (left, above), (left, 5.3))
-    note(axes, 1.2, 5.2, "above a layer: its output's channels", 9.5, ha="left")
-    note(axes, left, 5.42, "x", 10)
+    note(axes, 0.75, 2.63, "the residual stream", 9.5, ha="left")
+    note(axes, 1.2, 5.14, "above each layer: how many\nchannels its output has", 9.5, ha="left")
+    note(axes, 0.2, 5.42, "x (B, T, C), for the next block", 10, ha="left")
     legend(axes, 3.9, 5.0)
     figure.savefig(path, dpi=160, transparent=True)
 
