@@ -90,6 +90,23 @@ def grid(
         note(axes, x, y - 0.08, title, size, family="monospace", ha="left", va="bottom")
 
 
+def stack(axes, x, y, rows, apart, **options):
+    """Grids of one row below each other, each a (label, values, colour); None: a gap of apart."""
+    for row in rows:
+        if row is None:
+            y += apart
+        else:
+            label, values, colour = row
+            grid(axes, x, y, [values], "", colour, labels=[label], **options)
+            y += 0.36
+
+
+def chart(height, panels=1, **options):
+    """A Figure as wide as a page, and the axes of its chart, or of as many below each other."""
+    figure = Figure(figsize=(5.2, height), layout="constrained")
+    return figure, figure.subplots(panels, 1, **options)
+
+
 def plain(axes, **labels):
     """A chart's axes in the grey that can be read on any page, and its labels."""
     axes.set(**labels)

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for drawing
 
@@ -24,10 +23,11 @@ from drawing import (
     arrow,
     box,
     canvas,
-    grid,
+    chart,
     note,
     plain,
     save,
+    stack,
     write_samples,
 )
 
@@ -91,14 +91,7 @@ def example():
         ("dx", gelu_backward(dout, cache), BLUE),
     )
     figure, axes = canvas(5.2, 3.4)
-    y = 0.1
-    for row in rows:
-        if row is None:
-            y += 0.15
-            continue
-        name, values, colour = row
-        grid(axes, 1.3, y, [values], "", colour, labels=[name], cell=(0.63, 0.32), form=".3f")
-        y += 0.36
+    stack(axes, 1.3, 0.1, rows, 0.15, cell=(0.63, 0.32), form=".3f")
     save(figure, HERE / "example.svg")
 
 
@@ -119,8 +112,7 @@ def functions():
     slope = gelu_backward(np.ones_like(x), cache)
     exact, exact_slope = erf_form(x)
 
-    figure = Figure(figsize=(5.2, 3), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = chart(3)
     line(axes, x, np.maximum(x, 0), GREY, ":", "ReLU")
     line(axes, x, out, BLUE, "-", "GELU")
     line(axes, x, slope, ORANGE, "--", "its derivative")
@@ -128,8 +120,7 @@ def functions():
     plain(axes, xlabel="x", ylim=(-0.4, 2.6))
     save(figure, HERE / "curve.svg")
 
-    figure = Figure(figsize=(5.2, 3), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = chart(3)
     line(axes, x, 1e4 * (out - exact), BLUE, "-", "of the functions")
     line(axes, x, 1e4 * (slope - exact_slope), ORANGE, "--", "of the derivatives")
     axes.legend(frameon=False, loc="lower center")
@@ -141,12 +132,11 @@ def error_of_exp():
     x = np.linspace(-87, 88, 175 * 20_000, endpoint=False).astype(np.float32)
     out = np.empty_like(x)
     exponentials(x, out)
-    error = np.abs(out / np.exp(x.astype(np.float64)) - 1).reshape(-1, 10_000)  # a half each
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
-    axes = figure.subplots()
+    error = np.abs(out / np.exp(x.astype(np.float64)) - 1).reshape(-1, 10_000)  # each 0.5 of x
+    figure, axes = chart(3.2)
     at = -87 + (np.arange(len(error)) + 0.5) / 2
-    line(axes, at, 1e7 * error.max(1), BLUE, "-", "largest within 0.5")
-    line(axes, at, 1e7 * error.mean(1), ORANGE, "--", "mean")
+    line(axes, at, 1e7 * error.max(1), BLUE, "-", "largest in each interval of length 0.5")
+    line(axes, at, 1e7 * error.mean(1), ORANGE, "--", "mean in each such interval")
     axes.legend(frameon=False)
     plain(axes, xlabel="x", ylabel="relative error, in 1e-7", ylim=(0, 3.5))
     save(figure, HERE / "exp.svg")

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for drawing
 
@@ -23,10 +22,11 @@ from drawing import (
     arrow,
     box,
     canvas,
-    grid,
+    chart,
     note,
     plain,
     save,
+    stack,
     write_samples,
 )
 
@@ -54,12 +54,12 @@ def graph():
     arrow(axes, (4.6, 1.83), (4.6, 1.42))
 
     note(axes, 0.1, 2.75, "backward", 12, ha="left")
-    ways = (
+    paths = (
         ("directly", "rstd * dxhat", BLUE),
         ("through the mean", "-rstd * mean(dxhat)", ORANGE),
         ("through the variance", "-rstd * xhat *\nmean(dxhat * xhat)", GREEN),
     )
-    for i, (name, term, colour) in enumerate(ways):
+    for i, (name, term, colour) in enumerate(paths):
         y = 3.2 + 0.82 * i
         box(axes, 1.97, y, f"{name}:\n{term}", colour, 1.65, 0.7, 9)
         arrow(axes, (3.0 + 0.05, 4.02 + 0.08 * (i - 1)), (2.82, y), colour=colour)
@@ -104,19 +104,11 @@ def example():
         *terms,
     )
     figure, axes = canvas(5.2, 4.5)
-    y = 0.1
-    for row in rows:
-        if row is None:
-            y += 0.3
-            continue
-        name, values, colour = row
-        grid(axes, 2.5, y, [values], "", colour, labels=[name], cell=(0.64, 0.32), form=".2f")
-        y += 0.36
+    stack(axes, 2.5, 0.1, rows, 0.3, cell=(0.64, 0.32), form=".2f")
     note(axes, 3.78, 2.05, f"mean = {mean:.2f}, rstd = {rstd:.3f}", 10, family="monospace")
     save(figure, HERE / "example.svg")
 
-    figure = Figure(figsize=(5.2, 3), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = chart(3)
     for k, (name, values, colour) in enumerate(terms):
         axes.bar(np.arange(4) + 0.2 * (k - 1.5), values, 0.18, color=colour, label=name)
     axes.axhline(0, color=GREY)

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for drawing
 
-from drawing import BLUE, GREY, ORANGE, PINK, arrow, box, canvas, grid, note, plain, save
+from drawing import BLUE, GREY, ORANGE, PINK, arrow, box, canvas, chart, grid, note, plain, save
 
 from npgpt.layers import matmul_backward, matmul_forward
 
@@ -87,8 +86,7 @@ def steps():
         name: float(speed) for name, speed in re.findall(r"^\| (.+?) \| ([\d.]+) \|", table, re.M)
     }
     limit = speeds.pop(LIMIT)
-    figure = Figure(figsize=(5.2, 4.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = chart(4.4)
     colours = [ORANGE if "BLAS" in name else BLUE for name in speeds]
     bars = axes.barh(list(speeds), speeds.values(), color=colours)
     axes.bar_label(bars, [f"{speed:.3g}" for speed in speeds.values()], padding=3, color=GREY)
