@@ -28,7 +28,9 @@ def draw(path, result):
     names = sorted(seconds, key=seconds.get)
     shares = [100 * seconds[name] / sum(seconds.values()) for name in names]
     right.bar_label(right.barh(names, shares, color="#1f6f8b"), fmt="%.1f %%", padding=3)
-    right.set(title=f"where npgpt's step in {precision} spends it", xlabel="per cent of the step")
+    right.set(
+        title=f"where npgpt's step in {precision} spends its time", xlabel="per cent of the step"
+    )
     for axes in (left, right):
         axes.margins(x=0.15)
         axes.spines[["top", "right"]].set_visible(False)

@@ -1,10 +1,10 @@
-"""Every kernel against its textbook, and against what the machine allows.
+"""Every kernel against its textbook, and against an estimate of what the machine allows.
 
     python -m bench.kernels [-B 4] [-T 64]
 
-The limit of a layer is the bytes that it must read and write at the speed of memory, or its
-floating-point operations at the speed of NumPy's sgemm on large matrices, whichever takes longer.
-What the caches hold is faster than memory, so that a small batch can be above its limit.
+The estimate, limit in the result, is the time that a layer's bytes take at the speed of memory, or
+its floating-point operations at the speed of NumPy's sgemm on large matrices, whichever is longer.
+A kernel can take less where its arrays are in a cache, or where it multiplies faster than NumPy.
 """
 
 import sys

@@ -1,20 +1,15 @@
 """Results as Markdown: a title and a table for each program of bench, with what its columns are."""
 
 import math
-from statistics import median
+from statistics import median, quantiles
 
 from bench.results import slug
 
-PRECISION_OF = {  # of npgpt's systems, against which a speed-up is given
-    "npgpt": "fp32",
-    "npgpt, bf16x3": "bf16x3",
-    "npgpt, bf16": "bf16",
-    "npgpt, int8": "int8",
-}
-SPEED_UPS = (
-    "speed-up, PRECISION: the row's time divided by npgpt's in that precision; above 1, npgpt is"
+SPEED_UP = (
+    "npgpt's speed-up: the row's time divided by npgpt's in the same precision; above 1, npgpt is"
     " faster."
 )
+SPREAD = 4  # the fewest values whose quartiles say something
 PRODUCTS = {  # the speed-ups in a table of products: npgpt's system and the other one
     "fp32, NumPy": ("npgpt", "NumPy"),
     "fp32, PyTorch": ("npgpt", "PyTorch"),
@@ -58,9 +53,12 @@ def number(value):
 
 
 def spread(values, scale=1.0):
-    """The median of some values and, of several, their range."""
-    middle, *ends = (number(scale * f(values)) for f in (median, min, max))
-    return middle if len(values) == 1 else f"{middle} ({' to '.join(ends)})"
+    """The median of some values and, of enough, their lower and upper quartile."""
+    middle = number(scale * median(values))
+    if len(values) < SPREAD:
+        return middle
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return f"{middle} ({number(scale * low)} to {number(scale * high)})"
 
 
 def table(columns, rows):
@@ -69,47 +67,51 @@ def table(columns, rows):
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
-def speed_ups(seconds, own):
-    """The cells of one row: its median time divided by npgpt's, for each precision."""
-    return [f"{median(seconds) / median(its):.2f}" for its in own.values()]
+def own_name(system):
+    """npgpt's system that computes in the same precision as this one."""
+    named = {"bf16x3", "bf16", "int8"}.intersection(system.split(", "))
+    return ", ".join(["npgpt", *named])
+
+
+def speed_up(system, seconds):
+    """The median time divided by that of npgpt in the same precision; empty for the latter."""
+    own = own_name(system)
+    if system == own or own not in seconds:
+        return ""
+    return f"{median(seconds[system]) / median(seconds[own]):.2f}"
 
 
 def step(result):
     systems, tokens = result["systems"], result["B"] * result["T"]
-    own = {
-        PRECISION_OF[name]: run["seconds"] for name, run in systems.items() if name in PRECISION_OF
-    }
+    limits = result["limit"]
+    products = "NumPy's products + AdamW"
+    times = {name: run["seconds"] for name, run in systems.items()}
+    times[products] = [a + b for a, b in zip(limits["sgemm"], limits["adamw"], strict=True)]
     rows = [
         [
             name,
             spread(run["seconds"]),
             f"{tokens / median(run['seconds']):.0f}",
             f"{run['peak'] / 1e9:.2f}",
-            *speed_ups(run["seconds"], own),
+            speed_up(name, times),
         ]
         for name, run in systems.items()
     ]
-    limits = result["limit"]
-    limit = [a + b for a, b in zip(limits["sgemm"], limits["adamw"], strict=True)]
-    rows.append(["NumPy's products + AdamW", spread(limit), "", "", *speed_ups(limit, own)])
+    rows.append([products, spread(times[products]), "", "", speed_up(products, times)])
     seconds = result["breakdown"]["seconds"]
     whole = sum(seconds.values())
     shares = ", ".join(f"{name} {100 * part / whole:.1f} %" for name, part in seconds.items())
     return [
-        *table(["system", "seconds", "tokens/s", "peak memory, GB", *heads(own)], rows),
+        *table(["system", "seconds", "tokens/s", "peak memory, GB", "npgpt's speed-up"], rows),
         "",
-        f"seconds: of a step, the median and the range over {result['rounds']} rounds of"
-        f" {result['steps']} steps; tokens/s: from the median; peak memory: the process's largest"
-        f" resident size. {SPEED_UPS} NumPy's products + AdamW: the step's matrix products by NumPy"
-        " in float32, and AdamW's memory traffic at the speed of memory, one after the other and"
-        " nothing else; faster than that is to multiply faster than NumPy.",
+        f"seconds: of a step, over {result['rounds']} rounds of {result['steps']} steps; tokens/s:"
+        " from the median; peak memory: the largest resident size of the process."
+        f" {SPEED_UP} NumPy's products + AdamW: the time that NumPy takes for the step's matrix"
+        " products in float32, plus the time in which memory delivers the bytes of AdamW, without"
+        " any other layer. A step in float32 that takes less time multiplies faster than NumPy.",
         "",
         f"Where npgpt's step in {result['breakdown']['precision']} spends its time: {shares}.",
     ]
-
-
-def heads(own):
-    return [f"speed-up, {precision}" for precision in own]
 
 
 def lengths(result):
@@ -123,26 +125,24 @@ def lengths(result):
         for T, run in result["lengths"].items()
     ]
     return [
-        *table(["T", "seconds", "ms a token", "peak memory, GB"], rows),
+        *table(["T", "seconds", "ms per token", "peak memory, GB"], rows),
         "",
-        "seconds: of npgpt's step, the median and the range; ms a token: the same, divided by the"
-        " B * T tokens of the step; peak memory: the process's largest resident size.",
+        "seconds: of npgpt's step; ms per token: the same, divided by the B * T tokens of the step;"
+        " peak memory: the largest resident size of the process.",
     ]
 
 
 def sample(result):
     systems = {**result["systems"], "reading float32 weights": result["limit"]}
     seconds = {name: [1 / speed for speed in speeds] for name, speeds in systems.items()}
-    own = {PRECISION_OF[name]: its for name, its in seconds.items() if name in PRECISION_OF}
-    rows = [
-        [name, spread(speeds), *speed_ups(seconds[name], own)] for name, speeds in systems.items()
-    ]
+    rows = [[name, spread(speeds), speed_up(name, seconds)] for name, speeds in systems.items()]
     return [
-        *table(["system", "tokens/s", *heads(own)], rows),
+        *table(["system", "tokens/s", "npgpt's speed-up"], rows),
         "",
-        "tokens/s: one sample, greedy, with a key-value cache, the prompt's pass included; the"
-        f" median and the range. {SPEED_UPS} reading float32 weights: the rate at which memory"
-        " alone can deliver all weights once a token.",
+        "tokens/s: one sample, greedy, with a key-value cache; the pass over the prompt is counted"
+        f" too. {SPEED_UP} reading float32 weights: how many times per second memory can deliver"
+        " all weights, which a token needs once. What keeps its weights in fewer bytes can be"
+        " faster.",
     ]
 
 
@@ -176,14 +176,15 @@ def products(result):
     return [
         *table(["GFLOP/s", *systems], speeds),
         "",
-        "GFLOP/s: of each matrix product of a step but attention's, the median over the rounds; all"
-        " of a step: each product as often as a step of GPT-2 124M has it. npgpt's operands and"
-        " results are always float32; PyTorch's in bf16 are bf16 or, with casts, float32 too.",
+        "GFLOP/s: of each matrix product of a step, except those in attention. all of a step: all"
+        " these products together, each as often as a step of GPT-2 124M computes it. npgpt's"
+        " operands and results are always float32. PyTorch's in bf16 are bf16; with casts they are"
+        " float32, as npgpt's are, and the casts are timed too.",
         "",
-        *table(["speed-up", *PRODUCTS], faster),
+        *table(["npgpt's speed-up", *PRODUCTS], faster),
         "",
-        "speed-up: the other system's time divided by npgpt's in the same precision and round, the"
-        " median and the range over the rounds; above 1, npgpt is faster.",
+        "npgpt's speed-up: the other system's time divided by npgpt's in the same precision and"
+        f" round, over {len(seconds['npgpt'])} rounds; above 1, npgpt is faster.",
     ]
 
 
@@ -199,12 +200,13 @@ def kernels(result):
         for row in result["kernels"]
     ]
     return [
-        *table(["kernel", "textbook, ms", "kernel, ms", "speed-up", "limit, ms"], rows),
+        *table(["kernel", "textbook, ms", "kernel, ms", "speed-up", "estimate, ms"], rows),
         "",
-        "textbook: the NumPy layer; kernel: its compiled twin; both the median and the range of"
-        " seven calls. speed-up: the textbook's time divided by the kernel's. limit: what the bytes"
-        " take at the speed of memory or the flops at the speed of NumPy's sgemm, whichever is"
-        " longer; caches are faster than memory, so that a small layer can be below it.",
+        "textbook: the NumPy layer; kernel: the compiled version of it. speed-up: the textbook's"
+        " time divided by the kernel's. estimate: the time that the layer's bytes take at the"
+        " measured speed of memory, or its flops at the speed of NumPy's sgemm, whichever is"
+        " longer. It is no lower limit: a kernel takes less time where its arrays are in a cache,"
+        " or where it multiplies faster than NumPy.",
     ]
 
 
@@ -217,8 +219,8 @@ def trainer(result):
     return [
         *table(["step", "seconds", "added"], rows),
         "",
-        "seconds: the median and the range. added: what batches, clipping, decay, log and progress"
-        f" add, the median over {len(ratios)} pairs of steps in turn.",
+        "added: what batches, clipping, decay, log and progress add to a step; the median over"
+        f" {len(ratios)} pairs, each of a step without and a step with the trainer.",
     ]
 
 
@@ -238,9 +240,10 @@ def accuracy(result):
         *table(columns, rows),
         "",
         "Differences from PyTorch in float32 on the same weights and batch. logits, gradients: the"
-        " largest absolute difference; L2: the norm of the difference divided by the norm of"
-        " PyTorch's, of the gradients the largest among the sixteen tensors; first loss and losses:"
-        f" the absolute difference before the first update, and the largest of {count} steps.",
+        " largest absolute difference. L2: the norm of the difference divided by the norm of"
+        " PyTorch's values; for the gradients, the largest among the sixteen tensors. first loss:"
+        " the absolute difference before the first update; losses: the largest absolute difference"
+        f" in {count} steps.",
     ]
 
 
