@@ -141,7 +141,7 @@ def sample(result):
         "",
         "tokens/s: one sample, greedy, with a key-value cache; the pass over the prompt is counted"
         f" too. {SPEED_UP} reading float32 weights: how many times per second memory can deliver"
-        " all weights, which a token needs once. What keeps its weights in fewer bytes can be"
+        " all weights; each token needs them once. What keeps its weights in fewer bytes can be"
         " faster.",
     ]
 
