@@ -11,6 +11,7 @@ from npgpt.kernels.encoder import encoder_backward, encoder_forward
 from npgpt.kernels.gelu import gelu_backward, gelu_forward
 from npgpt.kernels.layernorm import layernorm_backward, layernorm_forward
 from npgpt.kernels.matmul import matmul_backward, matmul_forward
+from npgpt.kernels.muon import muon_update
 from npgpt.kernels.residual import residual_add
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "layernorm_forward",
     "matmul_backward",
     "matmul_forward",
+    "muon_update",
     "residual_add",
 ]

@@ -1,7 +1,7 @@
 """The sixteen tensors of a GPT-2 as named views of one flat buffer, in llm.c's file order."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import groupby
 from typing import Any
@@ -40,6 +40,8 @@ TENSOR_NAMES = tuple(parameter_shapes(GPT2Config()))
 BLOCK_NAMES = TENSOR_NAMES[2:-2]
 # Weight-decayed in nanoGPT's recipe: all tensors but biases and layernorms.
 MATRICES = ("wte", "wpe", "qkvw", "attprojw", "fcw", "fcprojw")
+# The matrices of the blocks, which Muon updates.
+HIDDEN_MATRICES = ("qkvw", "attprojw", "fcw", "fcprojw")
 # The weights of matrix products, which can be quantized; wpe is only looked up.
 QUANTIZABLE = tuple(name for name in MATRICES if name != "wpe")
 
@@ -148,12 +150,15 @@ class Parameters(Views):
         """Pickle and copy only the buffer: views copied one by one would not share it."""
         return Parameters, (self.config, self.flat, self.flat.dtype, self.wte_padding)
 
-    def decay_spans(self) -> Iterator[tuple[slice, bool]]:
-        """Yield pairs (slice of flat, whether it holds MATRICES), in order."""
+    def spans(self, kind: Callable[[str], Any]) -> Iterator[tuple[slice, Any]]:
+        """Yield pairs (slice of flat, kind(name) of the tensors in it), in order.
+
+        Neighbours of the same kind are in one slice.
+        """
         start = 0
-        for matrices, names in groupby(TENSOR_NAMES, lambda name: name in MATRICES):
+        for value, names in groupby(TENSOR_NAMES, kind):
             stop = start + sum(getattr(self, name).size for name in names)
-            yield slice(start, stop), matrices
+            yield slice(start, stop), value
             start = stop
 
     def items(self) -> list[tuple[str, NDArray[np.floating]]]:

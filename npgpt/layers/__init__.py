@@ -4,7 +4,7 @@ A layer is two functions: `out, cache = f_forward(*arguments)` and `gradients = 
 cache)`, the gradients in the order of the arguments. They work in the dtype of what they get.
 Attention has a third one, attention_step, which goes on from keys and values that were kept.
 Read them in the order of a batch: encoder, layernorm, matmul, attention, residual, gelu,
-crossentropy, adamw.
+crossentropy, adamw, muon.
 """
 
 from npgpt.layers.adamw import adamw_update, gradient_norm
@@ -14,6 +14,7 @@ from npgpt.layers.encoder import encoder_backward, encoder_forward
 from npgpt.layers.gelu import gelu_backward, gelu_forward
 from npgpt.layers.layernorm import layernorm_backward, layernorm_forward
 from npgpt.layers.matmul import matmul_backward, matmul_forward
+from npgpt.layers.muon import muon_update
 from npgpt.layers.residual import residual_add
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     "layernorm_forward",
     "matmul_backward",
     "matmul_forward",
+    "muon_update",
     "residual_add",
 ]

@@ -212,7 +212,7 @@ class GPT2:
             raise ArgumentError(f"a model in weight_format {self.weight_format} cannot be updated")
         if clip is not None and not clip > 0:
             raise ArgumentError(f"clip must be a number above 0, not {clip!r}")
-        if not isinstance(self.optimizer, AdamW):
+        if type(self.optimizer) is not AdamW:  # not Muon, which is one, too
             self.optimizer = AdamW(self.backend)
         self.optimizer.configure(betas, eps, weight_decay, decayed_params)
         norm, scale = None, 1.0

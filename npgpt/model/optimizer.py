@@ -5,9 +5,16 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from npgpt.core.config import is_integer
-from npgpt.core.parameters import Parameters, count_parameters
+from npgpt.core.parameters import (
+    HIDDEN_MATRICES,
+    MATRICES,
+    TENSOR_NAMES,
+    Parameters,
+    count_parameters,
+)
 from npgpt.core.threads import FLOPS_PER_BYTE
 from npgpt.errors import ArgumentError, StateError
+from npgpt.layers.muon import ITERATIONS
 
 DECAYED_PARAMS = ("matrices", "all")
 # Bytes of memory traffic per parameter, float32: p, g, m and v are read, p, m and v written.
@@ -76,14 +83,19 @@ class AdamW:
         if self.m is None:
             self.m, self.v = params.zeros_like(), params.zeros_like()
         self.updates += 1
+        self.update_tensors(TENSOR_NAMES, params, grads, lr, grad_scale)
+
+    def update_tensors(self, names, params, grads, lr, grad_scale):
+        """The part of `update` that changes the tensors with these names."""
+        decayed = TENSOR_NAMES if self.decayed_params == "all" else MATRICES
         buffers = params.flat, grads.flat, self.m.flat, self.v.flat
-        spans = [(slice(None), True)] if self.decayed_params == "all" else params.decay_spans()
         with self.backend.computing(BYTES_PER_PARAMETER * FLOPS_PER_BYTE * params.flat.size):
-            for span, decayed in spans:
-                self.backend.layers.adamw_update(
-                    *(buffer[span] for buffer in buffers), self.updates, lr, *self.betas,
-                    self.eps, self.weight_decay if decayed else 0.0, grad_scale,
-                )  # fmt: skip
+            for span, (wanted, decays) in params.spans(lambda n: (n in names, n in decayed)):
+                if wanted:
+                    self.backend.layers.adamw_update(
+                        *(buffer[span] for buffer in buffers), self.updates, lr, *self.betas,
+                        self.eps, self.weight_decay if decays else 0.0, grad_scale,
+                    )  # fmt: skip
 
     def state(self, config):
         """The optimizer's state for a checkpoint: the number of updates and the moments.
@@ -114,7 +126,51 @@ class AdamW:
         return 2 * 4 * count_parameters(config)
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW}
+class Muon(AdamW):
+    """Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW for all other tensors.
+
+    Each layer's matrices are orthogonalized one by one, q, k and v as three. Their learning rate is
+    lr_ratio times AdamW's, their weight decay the same. Of v their part stays zero.
+    """
+
+    def __init__(
+        self, backend, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0, decayed_params="matrices",
+        momentum=0.95, lr_ratio=1.0, precision="fp32",
+    ):  # fmt: skip
+        super().__init__(backend, betas, eps, weight_decay, decayed_params)
+        self.momentum, self.lr_ratio, self.precision = momentum, lr_ratio, precision
+
+    @classmethod
+    def from_settings(cls, backend, s):
+        """Create the optimizer that the Settings of a run ask for."""
+        adamw = (s.beta1, s.beta2), s.eps, s.weight_decay, s.decayed_params
+        return cls(backend, *adamw, s.muon_momentum, s.muon_lr / s.lr, s.precision)
+
+    def update_tensors(self, names, params, grads, lr, grad_scale):
+        """As AdamW's, whose learning rate lr is."""
+        others = [name for name in names if name not in HIDDEN_MATRICES]
+        super().update_tensors(others, params, grads, lr, grad_scale)
+        for name in HIDDEN_MATRICES:
+            p, g, m = (matrices(name, getattr(x, name)) for x in (params, grads, self.m))
+            with self.backend.computing(orthogonalize_flops(*p.shape), self.precision):
+                self.backend.layers.muon_update(
+                    p, g, m, lr * self.lr_ratio, self.momentum, self.weight_decay, grad_scale
+                )
+
+
+def matrices(name, stack):
+    """The matrices (N, rows, cols) of a stacked tensor that are orthogonalized one by one."""
+    L, rows, cols = stack.shape
+    return stack.reshape(3 * L, rows // 3, cols) if name == "qkvw" else stack
+
+
+def orthogonalize_flops(N, rows, cols):
+    """The flops of Newton-Schulz's iteration on N matrices, of Muon's update the most."""
+    n, k = sorted((rows, cols))
+    return N * ITERATIONS * (4 * n * n * k + 2 * n**3)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "muon": Muon}
 
 
 def gradient_norm(grads, backend):

@@ -34,9 +34,9 @@ MANY_PARTS = re.compile(
 )
 # what a resumed run may change; all else would make it another run
 ON_RESUME = (
-    "train", "val", "steps", "lr", "patience", "val_every", "val_batches", "sample_every",
-    "sample_tokens", "sample_prompt", "log_every", "checkpoint_every", "keep", "precision",
-    "recompute", "threads", "tensorboard",
+    "train", "val", "steps", "lr", "muon_lr", "patience", "val_every", "val_batches",
+    "sample_every", "sample_tokens", "sample_prompt", "log_every", "checkpoint_every", "keep",
+    "precision", "recompute", "threads", "tensorboard",
 )  # fmt: skip
 ORDER_HELP = "order of batches: " + "; ".join(
     f"{name}: {order.help}" for name, order in ORDERS.items()
@@ -98,7 +98,9 @@ class Settings:
     wsd_decay: float = setting(
         0.2, "wsd: fraction of the steps in the decay phase", above=0, highest=1
     )
-    optimizer: str = setting("adamw", "optimizer", choices=OPTIMIZERS)
+    optimizer: str = setting(
+        "adamw", "optimizer; muon: of the blocks' matrices, AdamW of all else", choices=OPTIMIZERS
+    )
     beta1: float = setting(
         0.9, "AdamW: decay rate of the first moment (gradients)", lowest=0, below=1
     )
@@ -110,6 +112,10 @@ class Settings:
     decayed_params: str = setting(
         "matrices", "parameters that weight decay applies to", choices=DECAYED_PARAMS
     )
+    muon_lr: float = setting(
+        0.02, "Muon: peak learning rate; it follows the schedule of lr, which is AdamW's", above=0
+    )
+    muon_momentum: float = setting(0.95, "Muon: decay rate of the momentum", lowest=0, below=1)
     clip: float = setting(1.0, "clip gradients to this global norm; 0: no clipping", lowest=0)
     skip_loss_z: float = setting(
         0.0, "skip updates whose loss has a z-score above this; 0: never", lowest=0

@@ -48,7 +48,9 @@ def test_it_names_its_parts_and_refuses_what_cannot_be():
     for B, T in ((0, 64), (4, 0), (4, 1025)):
         with pytest.raises(npgpt.ArgumentError, match="must be (at least|from) 1"):
             npgpt.estimate(npgpt.GPT2Config(), B, T)
-    with pytest.raises(npgpt.ArgumentError, match="optimizer must be one of adamw, not 'sgd'"):
+    with pytest.raises(
+        npgpt.ArgumentError, match="optimizer must be one of adamw, muon, not 'sgd'"
+    ):
         npgpt.estimate(npgpt.GPT2Config(), 4, 64, optimizer="sgd")
 
 

@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 
 from npgpt import GPT2, ArgumentError, GPT2Config, Parameters, layers
-from npgpt.core.parameters import MATRICES
+from npgpt.core.parameters import HIDDEN_MATRICES, MATRICES
+from npgpt.layers.muon import orthogonalize
 from npgpt.model.backend import make_backend
-from npgpt.model.optimizer import DECAYED_PARAMS, OPTIMIZERS, AdamW, clip_scale, gradient_norm
+from npgpt.model.optimizer import (
+    DECAYED_PARAMS,
+    OPTIMIZERS,
+    AdamW,
+    Muon,
+    clip_scale,
+    gradient_norm,
+)
+from npgpt.training.settings import make_settings
 
 CONFIG = GPT2Config(block_size=5, vocab_size=11, n_layer=2, n_head=2, n_embd=8)
 
@@ -85,9 +94,10 @@ def test_matrices_alone_are_told_from_all(backend, params, grads):
 
 @pytest.mark.parametrize("before", [0, 1, 3])
 @pytest.mark.parametrize("decayed", DECAYED_PARAMS)
-def test_a_restored_one_goes_on_bit_for_bit(backend, params, grads, before, decayed):
+@pytest.mark.parametrize("kind", [AdamW, Muon])
+def test_a_restored_one_goes_on_bit_for_bit(backend, params, grads, before, decayed, kind):
     def make():
-        return AdamW(backend, (0.9, 0.95), weight_decay=0.1, decayed_params=decayed)
+        return kind(backend, (0.9, 0.95), weight_decay=0.1, decayed_params=decayed)
 
     one = make()
     run(one, params, grads[:before])
@@ -128,6 +138,46 @@ def test_an_unknown_choice_of_what_decays_is_refused_and_changes_nothing(backend
     assert hyper == ((0.8, 0.9), 1e-5, 0.2, "matrices")
     with pytest.raises(ArgumentError, match=message):
         AdamW(backend, decayed_params="biases")
+
+
+def test_muon_orthogonalizes_each_matrix_of_the_blocks_and_leaves_the_rest_to_adamw(
+    backend, params, grads
+):
+    before, adamw = copy.deepcopy(params), copy.deepcopy(params)
+    hyper = {"betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.3, "decayed_params": "matrices"}
+    optimizer = Muon(backend, **hyper, momentum=0.7, lr_ratio=5.0)
+    optimizer.update(params, grads[0], 1e-2, grad_scale=0.5)
+    AdamW(backend, **hyper).update(adamw, grads[0], 1e-2, grad_scale=0.5)
+    C = CONFIG.n_embd
+    for name, view in params.items():
+        if name not in HIDDEN_MATRICES:
+            np.testing.assert_array_equal(view, getattr(adamw, name), err_msg=name)
+            continue
+        assert not getattr(optimizer.v, name).any() and getattr(optimizer.m, name).any()
+        for layer in range(CONFIG.n_layer):
+            w, g, now = (getattr(x, name)[layer] for x in (before, grads[0], params))
+            for rows in np.split(np.arange(len(w)), 3 if name == "qkvw" else 1):  # q, k and v
+                step = orthogonalize(g[rows].astype(np.float64))  # of the momentum the direction
+                expected = (
+                    w[rows] * (1 - 0.05 * 0.3) - 0.05 * max(1, len(rows) / w.shape[1]) ** 0.5 * step
+                )
+                np.testing.assert_allclose(now[rows], expected, atol=2e-5, err_msg=name)
+    assert params.qkvw.shape == (CONFIG.n_layer, 3 * C, C)
+
+
+def test_a_run_with_muon_has_its_own_rate_that_follows_the_schedule():
+    s = make_settings({"optimizer": "muon", "lr": 1e-3, "muon_lr": 0.04, "muon_momentum": 0.8})
+    optimizer = Muon.from_settings(make_backend("numpy"), s)
+    assert (optimizer.lr_ratio, optimizer.momentum) == (pytest.approx(40), 0.8)
+    assert optimizer.betas == (s.beta1, s.beta2) and optimizer.precision == s.precision
+
+
+def test_a_model_trained_by_muon_goes_on_with_adamw(rng):
+    model = GPT2(CONFIG, seed=1, backend="numpy")
+    model.optimizer = muon = Muon(model.backend)
+    model.forward_backward(*rng.integers(0, 11, (2, 2, 5)))
+    model.update(1e-3)
+    assert type(model.optimizer) is AdamW and muon.updates == 0
 
 
 def test_a_model_makes_one_and_goes_on_with_it(rng):

@@ -31,7 +31,7 @@ def test_the_defaults_are_within_their_own_limits():
             {"min_lr": 1e-5, "final_lr_fraction": 0.1},
             "min_lr and final_lr_fraction do not go together: give one",
         ),
-        ({"optimizer": "sgd"}, "optimizer must be one of adamw, not 'sgd'"),
+        ({"optimizer": "sgd"}, "optimizer must be one of adamw, muon, not 'sgd'"),
         ({"decayed_params": "biases"}, "decayed_params must be one of matrices, all, not 'biases'"),
         ({"schedule": "cos"}, "schedule must be one of cosine, linear, constant, wsd, not 'cos'"),
         ({"recompute": 1}, "recompute must be of type bool, not 1"),
