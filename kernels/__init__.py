@@ -7,6 +7,7 @@ used up by its backward pass. Tokens and targets have to be within the vocabular
 from npgpt.kernels.adamw import adamw_update, gradient_norm
 from npgpt.kernels.attention import attention_backward, attention_forward, attention_step
 from npgpt.kernels.crossentropy import crossentropy_backward, crossentropy_forward
+from npgpt.kernels.dropout import dropout_backward, dropout_forward
 from npgpt.kernels.encoder import encoder_backward, encoder_forward
 from npgpt.kernels.gelu import gelu_backward, gelu_forward
 from npgpt.kernels.layernorm import layernorm_backward, layernorm_forward
@@ -21,6 +22,8 @@ __all__ = [
     "attention_step",
     "crossentropy_backward",
     "crossentropy_forward",
+    "dropout_backward",
+    "dropout_forward",
     "encoder_backward",
     "encoder_forward",
     "gelu_backward",

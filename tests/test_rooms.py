@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "model": {"errors", "wording", "layers", "core", "kernels", "data", "formats"},
     "evaluation": {"errors", "wording", "files", "layers", "data", "model"},
     "inside": {"errors", "wording", "layers", "core", "data", "model"},
-    "checks": {"errors", "core", "model"},
+    "checks": {"errors", "layers", "core", "model"},
     "training": {
         "errors", "wording", "files", "layers", "core", "data", "formats", "model", "evaluation",
         "inside",

@@ -13,6 +13,7 @@ import numpy as np
 from npgpt.core.config import GPT2Config
 from npgpt.core.parameters import Parameters
 from npgpt.errors import ArgumentError
+from npgpt.layers.dropout import Drop
 from npgpt.model.gpt2 import GPT2
 from npgpt.model.passes import gpt2_forward_backward, gpt2_loss
 
@@ -151,6 +152,7 @@ def layer_cases(layers, rng):
         "attention": (qkv, NH),
         "gelu": (x,),
         "crossentropy": (x, wte, targets),
+        "dropout": (x, Drop(0.3, 2**63 + 1, 2)),
     }
     for name, values in arguments.items():
         pair = (getattr(layers, f"{name}_{way}") for way in ("forward", "backward"))

@@ -4,12 +4,13 @@ A layer is two functions: `out, cache = f_forward(*arguments)` and `gradients = 
 cache)`, the gradients in the order of the arguments. They work in the dtype of what they get.
 Attention has a third one, attention_step, which goes on from keys and values that were kept.
 Read them in the order of a batch: encoder, layernorm, matmul, attention, residual, gelu,
-crossentropy, adamw, muon.
+crossentropy, adamw; then dropout and muon.
 """
 
 from npgpt.layers.adamw import adamw_update, gradient_norm
 from npgpt.layers.attention import attention_backward, attention_forward, attention_step
 from npgpt.layers.crossentropy import crossentropy_backward, crossentropy_forward
+from npgpt.layers.dropout import dropout_backward, dropout_forward
 from npgpt.layers.encoder import encoder_backward, encoder_forward
 from npgpt.layers.gelu import gelu_backward, gelu_forward
 from npgpt.layers.layernorm import layernorm_backward, layernorm_forward
@@ -24,6 +25,8 @@ __all__ = [
     "attention_step",
     "crossentropy_backward",
     "crossentropy_forward",
+    "dropout_backward",
+    "dropout_forward",
     "encoder_backward",
     "encoder_forward",
     "gelu_backward",

@@ -60,6 +60,21 @@ def test_attention_backward_without_the_mask_is_caught(rng):
     assert failed(gradcheck(forward, unmasked, *arguments)) == ["dqkv"]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda dout, drop: dout,
+        lambda dout, drop: layers.dropout_backward(dout, drop._replace(site=drop.site + 1)),
+        lambda dout, drop: layers.dropout_backward(dout, drop) * (1 - drop.rate),
+    ],
+    ids=["without it", "of another site", "unscaled"],
+)
+def test_dropout_backward_with_other_elements_than_forward_is_caught(wrong):
+    _, forward, backward, arguments = CASES["dropout"]
+    assert failed(gradcheck(forward, wrong, *arguments)) == ["dx"]
+    assert gradcheck(forward, backward, *arguments)
+
+
 def test_a_small_error_in_one_element_is_caught_and_located():
     def nearly(dout, cache):
         dx, dw, db = layers.matmul_backward(dout, cache)

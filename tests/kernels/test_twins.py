@@ -13,9 +13,10 @@ from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.numerics.exponential import exp
 from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
 from npgpt.kernels.products.product import product
+from npgpt.layers.dropout import Drop
 
 ROOT = Path(__file__).parents[2]
-PAIRS = ["encoder", "layernorm", "matmul", "attention", "gelu", "crossentropy"]
+PAIRS = ["encoder", "layernorm", "matmul", "attention", "gelu", "crossentropy", "dropout"]
 SINGLES = ["adamw_update", "attention_step", "gradient_norm", "muon_update", "residual_add"]
 SHAPES = [(1, 1, 1), (2, 5, 7), (3, 67, 48), (1, 145, 33), (1, 300, 64), (4, 64, 768)]  # B, T, C
 DTYPES = [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)]
@@ -47,6 +48,7 @@ def arguments(name, shape, dtype, rng):
         "attention": ((normal(B, T, 3 * C), NH), shape),
         "gelu": ((normal(*shape),), shape),
         "crossentropy": ((normal(*shape), normal(V, C) / C**0.5, targets), ()),
+        "dropout": ((normal(*shape), Drop(0.3, 2**63 + 5, 7)), shape),
     }[name]
 
 
@@ -100,6 +102,15 @@ def test_gradients_of_parameters_go_where_they_are_told(own, name, add):
     for gradient, target in zip(parameters, there, strict=True):
         assert any(target is array for array in written)
         np.testing.assert_allclose(target, gradient + 3.0 * add, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 3, 4, 5, 9)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dropout_is_its_textbook_bit_for_bit(shape, dtype, count, rng):
+    x = rng.standard_normal(shape).astype(dtype)
+    for drop in (Drop(0.2, 0, 0), Drop(0.75, 2**64 - 1, 2**32 - 1), Drop(1 - 2**-32, 3, 1)):
+        out, _ = kernels.dropout_forward(x, drop)
+        np.testing.assert_array_equal(out, layers.dropout_forward(x, drop)[0])
 
 
 def test_a_twin_that_is_wrong_is_found(monkeypatch):
