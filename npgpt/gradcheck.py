@@ -43,6 +43,7 @@ def main(argv=None, prog=None):
         ok &= show(name, gradcheck(forward, backward, *arguments))
     tokens, targets = rng.integers(0, model.config.vocab_size, (2, 2, 5))
     ok &= show("whole GPT-2", gradcheck_gpt2(model, tokens, targets))
+    ok &= show("with dropout", gradcheck_gpt2(model, tokens, targets, dropout=0.3))
     print(f"overall okay: {ok}")
     return 0 if ok else 1
 

@@ -39,7 +39,7 @@ OTHERS = {
     "B": 2, "T": 8, "total_batch": 32, "steps": 7, "overfit_one_batch": True,
     "lr": 0.01, "warmup": 5, "schedule": "linear", "final_lr_fraction": 0.1, "wsd_decay": 0.5,
     "beta1": 0.8, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.0, "decayed_params": "all",
-    "optimizer": "muon", "muon_lr": 0.05, "muon_momentum": 0.9, "clip": 0.0,
+    "optimizer": "muon", "muon_lr": 0.05, "muon_momentum": 0.9, "dropout": 0.2, "clip": 0.0,
     "skip_loss_z": 5.0, "skip_norm_z": 6.0, "val_every": 9, "val_batches": 3,
     "patience": 4, "sample_every": 2, "sample_tokens": 5, "sample_prompt": "ab",
     "log_every": 5, "checkpoint_every": 4, "keep": 3,

@@ -15,7 +15,7 @@ from npgpt.core.parameters import Parameters
 from npgpt.errors import ArgumentError
 from npgpt.layers.dropout import Drop
 from npgpt.model.gpt2 import GPT2
-from npgpt.model.passes import gpt2_forward_backward, gpt2_loss
+from npgpt.model.passes import gpt2_forward_backward, gpt2_loss, make_dropout
 
 
 @dataclass
@@ -159,20 +159,21 @@ def layer_cases(layers, rng):
         yield name, *pair, values
 
 
-def gradcheck_gpt2(model, tokens, targets, **bounds):
+def gradcheck_gpt2(model, tokens, targets, dropout=0.0, **bounds):
     """Compare the sixteen gradients of a tiny GPT2 with central differences of its loss -> Report.
 
-    bounds are gradcheck's eps, rtol, atol and seed.
+    dropout is a rate; bounds are gradcheck's eps, rtol, atol and seed.
     """
+    drops = make_dropout(dropout, seed=0)
 
     def forward(*tensors):
         flat = np.concatenate([tensor.reshape(-1) for tensor in tensors])
         params = Parameters(model.config, flat)
-        return gpt2_loss(tokens, targets, params, model.layers), params
+        return gpt2_loss(tokens, targets, params, model.layers, drops), params
 
     def backward(dloss, params):
         grads = Parameters(model.config, dtype=np.float64)
-        gpt2_forward_backward(tokens, targets, params, grads, model.layers, dloss)
+        gpt2_forward_backward(tokens, targets, params, grads, model.layers, dloss, dropout=drops)
         return [view for _, view in grads.items()]
 
     names, tensors = zip(*model.params.items(), strict=True)

@@ -35,6 +35,11 @@ class Drop(NamedTuple):
         return 2**32 / (2**32 - self.threshold)
 
 
+def key_of(seed):
+    """The key of 64 bits of a seed, an integer of at least 0 or several of them."""
+    return int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+
+
 def philox(counter, key):
     """Four words of 32 bits, a counter, and a key of 64 bits -> four random words, uint64 arrays.
 

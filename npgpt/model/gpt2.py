@@ -23,7 +23,12 @@ from npgpt.model.decoder import Decoder
 from npgpt.model.generation import stream_tokens
 from npgpt.model.inputs import checked_batch, checked_ids
 from npgpt.model.optimizer import AdamW, Optimizer, clip_scale, gradient_norm
-from npgpt.model.passes import body_forward, gpt2_forward_backward, gpt2_loss
+from npgpt.model.passes import (
+    body_forward,
+    gpt2_forward_backward,
+    gpt2_loss,
+    make_dropout,
+)
 from npgpt.model.quantization import quantize_weights
 
 
@@ -166,15 +171,24 @@ class GPT2:
             return gpt2_loss(x, y, self.params, self.layers)
 
     def forward_backward(
-        self, tokens: ArrayLike, targets: ArrayLike, dloss: float = 1.0, add: bool = False
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike,
+        dloss: float = 1.0,
+        add: bool = False,
+        dropout: float = 0.0,
+        seed: int | Sequence[int] = 0,
     ) -> float:
         """Compute the loss, and overwrite `grads` with dloss times its gradients.
 
         With add they are added to `grads` instead: for n micro-batches of equally many targets,
-        call it with dloss=1/n, and with add from the second one on. Raises ArgumentError as loss
-        does, and with add where there are no gradients yet.
+        call it with dloss=1/n, and with add from the second one on. dropout is the fraction of
+        activations to drop out; the same seed, an integer of at least 0 or several, drops the same
+        ones, so pass another one each time. Raises ArgumentError as loss does, with add where there
+        are no gradients yet, and for a dropout that is not from 0 to below 1, or no such seed.
         """
         x, y = checked_batch(tokens, targets, self.config)
+        drops = make_dropout(dropout, seed)
         if self.grads is None:
             if add:
                 raise ArgumentError(
@@ -183,7 +197,7 @@ class GPT2:
             self.grads = self.params.zeros_like()
         with self.computing(6 * x.size):
             return gpt2_forward_backward(
-                x, y, self.params, self.grads, self.layers, dloss, add, self.recompute
+                x, y, self.params, self.grads, self.layers, dloss, add, self.recompute, drops
             )
 
     def gradient_norm(self) -> float:

@@ -9,9 +9,50 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npgpt.core.precision import at_least_bf16x3
+from npgpt.errors import ArgumentError
 from npgpt.layers.crossentropy import IGNORED
+from npgpt.layers.dropout import Drop, key_of
 
 HEAD_ROWS = 1024  # positions whose logits are in memory at once
+
+
+class BlockDrops(NamedTuple):
+    """What is dropped out in a block: a Drop for each place, or None."""
+
+    attproj: Drop | None = None
+    fcproj: Drop | None = None
+
+
+class Dropout(NamedTuple):
+    """The dropout of one pass: a fraction `rate` by a key; 0 is none. Its places are GPT-2's."""
+
+    rate: float = 0.0
+    key: int = 0
+
+    def embedding(self):
+        """What is dropped out of the embedding: a Drop, or None."""
+        return Drop(self.rate, self.key, 0) if self.rate else None
+
+    def block(self, layer):
+        """What is dropped out in this layer's block."""
+        if not self.rate:
+            return NO_DROPS
+        return BlockDrops(*(Drop(self.rate, self.key, 1 + 2 * layer + i) for i in range(2)))
+
+
+NO_DROPS, NO_DROPOUT = BlockDrops(), Dropout()
+
+
+def make_dropout(rate, seed):
+    """The Dropout of a rate and a seed, an integer or several; ArgumentError if one cannot be."""
+    if not 0 <= rate < 1:
+        raise ArgumentError(f"dropout must be at least 0 and below 1, not {rate!r}")
+    try:
+        return Dropout(rate, key_of(seed)) if rate else NO_DROPOUT
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"seed must be an integer of at least 0, or several, not {seed!r}"
+        ) from error
 
 
 class BlockCache(NamedTuple):
@@ -21,36 +62,52 @@ class BlockCache(NamedTuple):
     qkv: Any
     att: Any
     attproj: Any
+    attproj_drop: Any
     ln2: Any
     fc: Any
     gelu: Any
     fcproj: Any
+    fcproj_drop: Any
 
 
 class BodyCache(NamedTuple):
     """What body_forward keeps: the caches of the embedding, of each block and of ln_f."""
 
     encoder: Any
+    encoder_drop: Any
     blocks: list[BlockCache]
     lnf: Any
 
 
-def block_forward(x, p, NH, layers):
+def drop_forward(x, drop, layers):
+    """Dropout of x (B, T, C) -> (B, T, C), cache; without a Drop x itself."""
+    return (x, None) if drop is None else layers.dropout_forward(x, drop)
+
+
+def drop_backward(dout, cache, layers):
+    """dout (B, T, C) -> dx (B, T, C), of drop_forward."""
+    return dout if cache is None else layers.dropout_backward(dout, cache)
+
+
+def block_forward(x, p, NH, layers, drops=NO_DROPS):
     """One block: x (B, T, C) -> (B, T, C), cache; p holds the block's twelve tensors."""
     ln1, ln1_cache = layers.layernorm_forward(x, p.ln1w, p.ln1b)  # (B, T, C)
     with at_least_bf16x3():  # softmax exponentiates q @ k.T, amplifying its rounding errors
         qkv, qkv_cache = layers.matmul_forward(ln1, p.qkvw, p.qkvb)  # (B, T, 3C)
     atty, att_cache = layers.attention_forward(qkv, NH)  # (B, T, C)
     attproj, attproj_cache = layers.matmul_forward(atty, p.attprojw, p.attprojb)  # (B, T, C)
+    attproj, attproj_drop = drop_forward(attproj, drops.attproj, layers)  # (B, T, C)
     x = layers.residual_add(x, attproj)
     ln2, ln2_cache = layers.layernorm_forward(x, p.ln2w, p.ln2b)  # (B, T, C)
     fch, fc_cache = layers.matmul_forward(ln2, p.fcw, p.fcb)  # (B, T, 4C)
     act, gelu_cache = layers.gelu_forward(fch)  # (B, T, 4C)
     fcproj, fcproj_cache = layers.matmul_forward(act, p.fcprojw, p.fcprojb)  # (B, T, C)
+    fcproj, fcproj_drop = drop_forward(fcproj, drops.fcproj, layers)  # (B, T, C)
     x = layers.residual_add(x, fcproj)
     cache = BlockCache(
         ln1=ln1_cache, qkv=qkv_cache, att=att_cache, attproj=attproj_cache,
-        ln2=ln2_cache, fc=fc_cache, gelu=gelu_cache, fcproj=fcproj_cache,
+        attproj_drop=attproj_drop, ln2=ln2_cache, fc=fc_cache, gelu=gelu_cache,
+        fcproj=fcproj_cache, fcproj_drop=fcproj_drop,
     )  # fmt: skip
     return x, cache
 
@@ -60,12 +117,14 @@ def block_backward(dx, cache, g, add, layers):
 
     With add they are added to what is there.
     """
-    dact, *_ = layers.matmul_backward(dx, cache.fcproj, (g.fcprojw, g.fcprojb), add)  # (B, T, 4C)
+    dfcproj = drop_backward(dx, cache.fcproj_drop, layers)  # (B, T, C)
+    dact, *_ = layers.matmul_backward(dfcproj, cache.fcproj, (g.fcprojw, g.fcprojb), add)
     dfch = layers.gelu_backward(dact, cache.gelu)  # (B, T, 4C)
     dln2, *_ = layers.matmul_backward(dfch, cache.fc, (g.fcw, g.fcb), add)  # (B, T, C)
     dln2, *_ = layers.layernorm_backward(dln2, cache.ln2, (g.ln2w, g.ln2b), add)  # (B, T, C)
     dx = layers.residual_add(dx, dln2)
-    datty, *_ = layers.matmul_backward(dx, cache.attproj, (g.attprojw, g.attprojb), add)
+    dattproj = drop_backward(dx, cache.attproj_drop, layers)  # (B, T, C)
+    datty, *_ = layers.matmul_backward(dattproj, cache.attproj, (g.attprojw, g.attprojb), add)
     dqkv = layers.attention_backward(datty, cache.att)  # (B, T, 3C)
     dln1, *_ = layers.matmul_backward(dqkv, cache.qkv, (g.qkvw, g.qkvb), add)  # (B, T, C)
     dln1, *_ = layers.layernorm_backward(dln1, cache.ln1, (g.ln1w, g.ln1b), add)  # (B, T, C)
@@ -90,20 +149,21 @@ def recompute_activations(cache, p, layers):
     )
 
 
-def body_forward(tokens, p, layers, recompute=False, keep=True):
+def body_forward(tokens, p, layers, recompute=False, keep=True, dropout=NO_DROPOUT):
     """All but the lm_head: tokens (B, T) -> lnf (B, T, C), BodyCache.
 
     With keep=False no block's cache is kept, for inference.
     """
     x, encoder_cache = layers.encoder_forward(tokens, p.wte, p.wpe)  # (B, T, C)
+    x, encoder_drop = drop_forward(x, dropout.embedding(), layers)  # (B, T, C)
     block_caches = []
-    for block in p.blocks:
-        x, cache = block_forward(x, block, p.config.n_head, layers)
+    for layer, block in enumerate(p.blocks):
+        x, cache = block_forward(x, block, p.config.n_head, layers, dropout.block(layer))
         if keep:
             block_caches.append(drop_recomputable(cache) if recompute else cache)
         del cache
     lnf, lnf_cache = layers.layernorm_forward(x, p.lnfw, p.lnfb)  # (B, T, C)
-    return lnf, BodyCache(encoder_cache, block_caches, lnf_cache)
+    return lnf, BodyCache(encoder_cache, encoder_drop, block_caches, lnf_cache)
 
 
 def body_backward(dlnf, cache, p, g, add, layers, recompute=False):
@@ -118,6 +178,7 @@ def body_backward(dlnf, cache, p, g, add, layers, recompute=False):
             block_cache = recompute_activations(block_cache, block, layers)
         dx = block_backward(dx, block_cache, dblock, add, layers)
         del block_cache
+    dx = drop_backward(dx, cache.encoder_drop, layers)  # (B, T, C)
     if not add:
         g.wpe[:] = 0
     layers.encoder_backward(dx, cache.encoder, (g.wte, g.wpe), add=True)
@@ -147,19 +208,21 @@ def lm_head_loss(lnf, targets, p, layers, g=None, add=False, dloss=1.0):
     return loss, None if g is None else dlnf.reshape(lnf.shape)
 
 
-def gpt2_loss(tokens, targets, p, layers):
+def gpt2_loss(tokens, targets, p, layers, dropout=NO_DROPOUT):
     """tokens and targets (B, T) -> loss (a float)."""
-    lnf, _ = body_forward(tokens, p, layers, keep=False)  # (B, T, C)
+    lnf, _ = body_forward(tokens, p, layers, keep=False, dropout=dropout)  # (B, T, C)
     loss, _ = lm_head_loss(lnf, targets, p, layers)
     return loss
 
 
-def gpt2_forward_backward(tokens, targets, p, g, layers, dloss=1.0, add=False, recompute=False):
+def gpt2_forward_backward(
+    tokens, targets, p, g, layers, dloss=1.0, add=False, recompute=False, dropout=NO_DROPOUT
+):
     """tokens and targets (B, T) -> loss (a float); dloss times its gradients are written to g.
 
     With add they are added to what is there.
     """
-    lnf, cache = body_forward(tokens, p, layers, recompute)  # (B, T, C)
+    lnf, cache = body_forward(tokens, p, layers, recompute, dropout=dropout)  # (B, T, C)
     loss, dlnf = lm_head_loss(lnf, targets, p, layers, g, add, dloss)
     body_backward(dlnf, cache, p, g, add, layers, recompute)
     return loss

@@ -116,6 +116,9 @@ class Settings:
         0.02, "Muon: peak learning rate; it follows the schedule of lr, which is AdamW's", above=0
     )
     muon_momentum: float = setting(0.95, "Muon: decay rate of the momentum", lowest=0, below=1)
+    dropout: float = setting(
+        0.0, "fraction of activations dropped out in training, such as 0.2", lowest=0, below=1
+    )
     clip: float = setting(1.0, "clip gradients to this global norm; 0: no clipping", lowest=0)
     skip_loss_z: float = setting(
         0.0, "skip updates whose loss has a z-score above this; 0: never", lowest=0

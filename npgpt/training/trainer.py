@@ -134,12 +134,15 @@ class Trainer:
 
     def _forward_backward(self):
         """The loss of the next update's batches, with their gradients -> a float."""
-        batches = self.fixed_batches if self.settings.overfit_one_batch else self._next_batches()
+        s = self.settings
+        batches = self.fixed_batches if s.overfit_one_batch else self._next_batches()
         counts = [np.count_nonzero(y != IGNORED) for _, y in batches]
         loss = 0.0
         for i, ((x, y), count) in enumerate(zip(batches, counts, strict=True)):
             weight = float(count / sum(counts))  # each target of the update counts alike
-            loss += weight * self.model.forward_backward(x, y, dloss=weight, add=i > 0)
+            loss += weight * self.model.forward_backward(
+                x, y, dloss=weight, add=i > 0, dropout=s.dropout, seed=[s.seed, self.step, i]
+            )
         return loss
 
     def _next_batches(self):

@@ -151,6 +151,29 @@ def test_whole_gpt2_is_checked_in_all_sixteen_gradients(rng):
     assert len(report.rows) == 16
 
 
+def test_whole_gpt2_with_dropout_is_checked_in_all_sixteen_gradients(rng):
+    model = tiny_gpt2("numpy", rng)
+    tokens, targets = rng.integers(0, model.config.vocab_size, (2, 2, 5))
+    report = gradcheck_gpt2(model, tokens, targets, dropout=0.3)
+    assert report, report
+    assert len(report.rows) == 16
+
+
+@pytest.mark.parametrize("place", ["encoder_drop", "attproj_drop", "fcproj_drop"])
+def test_whole_gpt2_that_forgets_a_dropout_in_its_backward_pass_is_caught(rng, monkeypatch, place):
+    model = tiny_gpt2("numpy", rng)
+    tokens, targets = rng.integers(0, model.config.vocab_size, (2, 2, 3))
+    kind = passes.BodyCache if place == "encoder_drop" else passes.BlockCache
+
+    class Forgetful(kind):
+        def __getattribute__(self, name):
+            return None if name == place else super().__getattribute__(name)
+
+    monkeypatch.setattr(passes, kind.__name__, Forgetful)
+    assert gradcheck_gpt2(model, tokens, targets)
+    assert "dwpe" in failed(gradcheck_gpt2(model, tokens, targets, dropout=0.3))
+
+
 @pytest.mark.slow
 def test_whole_gpt2_without_a_residual_is_caught(rng, monkeypatch):
     model = tiny_gpt2("numpy", rng)
@@ -193,7 +216,8 @@ def test_the_program_shows_a_row_for_each_layer_and_argument(capsys):
     rows = capsys.readouterr().out.splitlines()
     for name, _, _, _ in layer_cases(layers, np.random.default_rng(0)):
         assert any(row.startswith(name) and row.endswith("OK") for row in rows)
-    assert sum(row.startswith("whole GPT-2") for row in rows) == 16
+    for name in ("whole GPT-2", "with dropout"):
+        assert sum(row.startswith(name) for row in rows) == 16
     assert rows[-1] == "overall okay: True"
 
 

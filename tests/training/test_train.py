@@ -71,6 +71,7 @@ def test_a_run_starts_from_a_model_file(tmp_path, tokens, params):
         {"order": "documents"},
         {"overfit_one_batch": True, "skip_norm_z": 0.0},
         {"optimizer": "muon"},
+        {"dropout": 0.3},
     ],
     ids=str,
 )
@@ -263,7 +264,7 @@ def test_a_sample_is_printed_once_though_the_run_is_resumed(tmp_path, tokens, ca
 OF_AN_OLD_RUN = {  # how settings.toml said it in 0.1.0, and what it left unsaid
     "final_lr_fraction = 0.1\n": "final_lr = 0.1\n", 'decayed_params = "all"\n': 'decay = "all"\n',
     "min_lr = 0.0\n": "", 'optimizer = "adamw"\n': "", "muon_lr = 0.02\n": "",
-    "muon_momentum = 0.95\n": "",
+    "muon_momentum = 0.95\n": "", "dropout = 0.0\n": "",
 }  # fmt: skip
 
 

@@ -174,6 +174,23 @@ def test_documents_are_validated_as_documents_each_once(tokens, B, batches):
     assert one.validate() == pytest.approx(total / count, rel=1e-5)
 
 
+def test_each_micro_batch_drops_out_others_and_a_validation_none(tokens):
+    one = trainer(tokens, dropout=0.3, total_batch=32, overfit_one_batch=True, seed=4)
+    seeds, right = [], one.model.forward_backward
+
+    def forward_backward(x, y, **options):
+        assert options["dropout"] == 0.3
+        seeds.append(options["seed"])
+        return right(x, y, **options)
+
+    one.model.forward_backward = forward_backward
+    weights_after(3, one)
+    assert seeds == [[4, step, i] for step in range(3) for i in range(2)]
+    plain = trainer(tokens)
+    plain.model.params.flat[:] = one.model.params.flat
+    assert one.validate() == plain.validate()
+
+
 def test_a_run_is_done_after_its_steps_or_when_it_gets_no_better(tokens):
     one = trainer(tokens, steps=3)
     weights_after(3, one)
