@@ -14,33 +14,37 @@ from npgpt.kernels.heads.bf16 import backward_bf16, forward_bf16
 from npgpt.kernels.heads.full_precision import backward_full_precision, forward_full_precision
 from npgpt.kernels.heads.step import step_heads
 from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.numerics.philox import drop_words
 from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
 from npgpt.kernels.products.precision import current_n_terms
 from npgpt.layers.attention import split_heads
 
 
-def attention_forward(qkv, NH):
-    """Attend within qkv (B, T, 3C), its matmul's output, in NH heads -> out (B, T, C), cache."""
+def attention_forward(qkv, NH, *drop):
+    """Attend within qkv (B, T, 3C), its matmul's output, in NH heads -> out (B, T, C), cache.
+
+    Given a Drop, it drops out attention's weights.
+    """
     B, T, C3 = qkv.shape
     out = empty((B, T, C3 // 3), qkv.dtype)  # (B, T, C)
     stats = np.empty((B, 2 * NH, T), qkv.dtype)
     n_terms = current_n_terms(qkv.dtype)
     if n_terms:
-        forward_bf16(qkv, out, stats, n_terms)
+        forward_bf16(qkv, out, stats, drop_words(*drop), n_terms)
     else:
-        forward_full_precision(qkv, out, stats)
-    return out, (qkv, stats, out)
+        forward_full_precision(qkv, out, stats, drop_words(*drop))
+    return out, (qkv, stats, out, *drop)
 
 
 def attention_backward(dout, cache):
     """dout (B, T, C) -> dqkv (B, T, 3C)."""
-    qkv, stats, out = cache
+    qkv, stats, out, *drop = cache
     dqkv = empty(qkv.shape, qkv.dtype)  # (B, T, 3C)
     n_terms = current_n_terms(qkv.dtype)
     if n_terms:
-        backward_bf16(dout, out, qkv, stats, dqkv, n_terms)
+        backward_bf16(dout, out, qkv, stats, dqkv, drop_words(*drop), n_terms)
     else:
-        backward_full_precision(dout, out, qkv, stats, dqkv)
+        backward_full_precision(dout, out, qkv, stats, dqkv, drop_words(*drop))
     return dqkv
 
 

@@ -15,6 +15,7 @@ from npgpt.kernels.heads.layout import head, queries_keys_values, transpose_into
 from npgpt.kernels.heads.softmax import causal_softmax, causal_softmax_backward, dot
 from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
+from npgpt.kernels.numerics.philox import drop_row
 from npgpt.kernels.products import amx
 from npgpt.kernels.products.gemm_bf16 import AMX, AVX512, multiply_panels, panel_size
 from npgpt.kernels.products.pack_bf16 import NR, PANEL_TILES, TILE_K, pack
@@ -23,18 +24,21 @@ BLOCK_ROWS = 96  # twice the columns of a panel of b, three times the k of a til
 
 # The types of the kernels' arrays, those for all heads; a single head's have an axis less.
 READ, WRITTEN = (types.Array(types.float32, 3, "A", readonly=read) for read in (True, False))
-FLOATS, PAIRS = types.float32[:, :, ::1], types.uint32[:, :, ::1]
+FLOATS, PAIRS, WORDS = types.float32[:, :, ::1], types.uint32[:, :, ::1], types.uint64[::1]
 FORWARD = READ, WRITTEN, FLOATS, PAIRS, PAIRS, FLOATS, FLOATS
 BACKWARD = READ, READ, READ, FLOATS, WRITTEN, PAIRS, PAIRS, FLOATS, FLOATS, FLOATS
 ONE_FORWARD, ONE_BACKWARD = (
-    types.void(types.intp, types.intp, *(array.copy(ndim=2) for array in arrays))
+    types.void(types.intp, types.intp, WORDS, *(array.copy(ndim=2) for array in arrays))
     for arrays in (FORWARD, BACKWARD)
 )
 forward_at, backward_at = kernel_at(ONE_FORWARD), kernel_at(ONE_BACKWARD)
 
 
-def forward_bf16(qkv, out, stats, n_terms):
-    """Fills out (B, T, C) and stats (B, 2 NH, T), of n_terms bf16 an element of an operand."""
+def forward_bf16(qkv, out, stats, words, n_terms):
+    """Fills out (B, T, C) and stats (B, 2 NH, T), of n_terms bf16 an element of an operand.
+
+    words: what drop_words gives.
+    """
     NH, T = stats.shape[1] // 2, stats.shape[2]
     T_padded, hs_padded = padded(T), padded(out.shape[2] // NH)
     workspace = (
@@ -44,10 +48,10 @@ def forward_bf16(qkv, out, stats, n_terms):
         floats(BLOCK_ROWS, hs_padded),
     )
     forward_heads, one_head = compiled_forward(amx.available())
-    forward_heads(address_of(one_head), n_terms, qkv, out, stats, *workspace)
+    forward_heads(address_of(one_head), n_terms, words, qkv, out, stats, *workspace)
 
 
-def backward_bf16(dout, out, qkv, stats, dqkv, n_terms):
+def backward_bf16(dout, out, qkv, stats, dqkv, words, n_terms):
     """Fills dqkv (B, T, 3C)."""
     NH, T = stats.shape[1] // 2, stats.shape[2]
     T_padded, hs_padded = padded(T), padded(out.shape[2] // NH)
@@ -59,7 +63,7 @@ def backward_bf16(dout, out, qkv, stats, dqkv, n_terms):
         floats(BLOCK_ROWS, hs_padded),
     )
     backward_heads, one_head = compiled_backward(amx.available())
-    backward_heads(address_of(one_head), n_terms, dout, out, qkv, stats, dqkv, *workspace)
+    backward_heads(address_of(one_head), n_terms, words, dout, out, qkv, stats, dqkv, *workspace)
 
 
 def padded(n):
@@ -83,7 +87,7 @@ def compiled_forward(use_amx):
 
     Inlined, the one would add seconds to the other's compilation.
     """
-    signature = types.void(types.intp, types.intp, *FORWARD)
+    signature = types.void(types.intp, types.intp, WORDS, *FORWARD)
     one = jit(forward_head_amx if use_amx else forward_head_avx512, signature=ONE_FORWARD)
     return jit(forward_heads, parallel=True, signature=signature), one
 
@@ -91,12 +95,14 @@ def compiled_forward(use_amx):
 @cache
 def compiled_backward(use_amx):
     """As compiled_forward."""
-    signature = types.void(types.intp, types.intp, *BACKWARD)
+    signature = types.void(types.intp, types.intp, WORDS, *BACKWARD)
     one = jit(backward_head_amx if use_amx else backward_head_avx512, signature=ONE_BACKWARD)
     return jit(backward_heads, parallel=True, signature=signature), one
 
 
-def forward_heads(address, n_terms, qkv, out, stats, packed_kv, packed_blocks, scores, y_block):
+def forward_heads(
+    address, n_terms, words, qkv, out, stats, packed_kv, packed_blocks, scores, y_block
+):
     """Fills out (B, T, C) and stats (B, 2 NH, T)."""
     n_threads = len(scores)
     for thread in prange(n_threads):
@@ -106,26 +112,31 @@ def forward_heads(address, n_terms, qkv, out, stats, packed_kv, packed_blocks, s
         work = packed_kv[thread], packed_blocks[thread], scores[thread], y_block[thread]
         for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
             b = bh // NH
-            one_head(bh % NH, n_terms, qkv[b], out[b], stats[b], *work)
+            one_head(bh, n_terms, words, qkv[b], out[b], stats[b], *work)
         restore_denormals(mode)
 
 
-def forward_head_amx(h, n_terms, qkv, out, stats, packed_kv, packed_blocks, scores, y_block):
-    """Head h of a sequence."""
+def forward_head_amx(
+    bh, n_terms, words, qkv, out, stats, packed_kv, packed_blocks, scores, y_block
+):
+    """Head bh of all sequences'."""
     workspace = packed_kv, packed_blocks, scores, y_block
-    forward_head(AMX, h, n_terms, qkv, out, stats, workspace)
+    forward_head(AMX, bh, n_terms, words, qkv, out, stats, workspace)
 
 
-def forward_head_avx512(h, n_terms, qkv, out, stats, packed_kv, packed_blocks, scores, y_block):
+def forward_head_avx512(
+    bh, n_terms, words, qkv, out, stats, packed_kv, packed_blocks, scores, y_block
+):
     """forward_head_amx without AMX."""
     workspace = packed_kv, packed_blocks, scores, y_block
-    forward_head(AVX512, h, n_terms, qkv, out, stats, workspace)
+    forward_head(AVX512, bh, n_terms, words, qkv, out, stats, workspace)
 
 
 @jit
-def forward_head(hardware, h, n_terms, qkv, out, stats, workspace):
-    """Head h of a sequence: its channels of out (T, C), its two rows of stats (2 NH, T)."""
+def forward_head(hardware, bh, n_terms, words, qkv, out, stats, workspace):
+    """Head bh of all sequences': its channels of out (T, C), its two rows of stats (2 NH, T)."""
     NH, T = len(stats) // 2, stats.shape[1]
+    h = bh % NH
     hs = out.shape[1] // NH
     real = qkv.dtype.type
     scale = real(1) / np.sqrt(real(hs))
@@ -146,6 +157,8 @@ def forward_head(hardware, h, n_terms, qkv, out, stats, workspace):
         for t in range(t0, t1):
             highest, total = causal_softmax(scores[t - t0, :t1], t + 1, scale)
             stats[h, t], stats[NH + h, t] = highest, total
+            if words.size:
+                drop_row(scores[t - t0, :t1], bh * T + t, 0, words)
         for s0 in range(0, t1, BLOCK_ROWS):
             s1 = min(s0 + BLOCK_ROWS, t1)
             pack_left(scores[:n, s0:s1], packed_att, n_terms)
@@ -191,8 +204,9 @@ def multiply(hardware, left, right, K, n_terms, c, add):
 
 
 def backward_heads(
-    address, n_terms, dout, out, qkv, stats, dqkv, packed_kv, packed_blocks, scores, grads, dq
-):
+    address, n_terms, words, dout, out, qkv, stats, dqkv,
+    packed_kv, packed_blocks, scores, grads, dq,
+):  # fmt: skip
     """Fills dqkv (B, T, 3C)."""
     n_threads = len(scores)
     for thread in prange(n_threads):
@@ -203,30 +217,31 @@ def backward_heads(
         for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
             b = bh // NH
             given = dout[b], out[b], qkv[b], stats[b]
-            one_head(bh % NH, n_terms, *given, dqkv[b], *work)
+            one_head(bh, n_terms, words, *given, dqkv[b], *work)
         restore_denormals(mode)
 
 
 def backward_head_amx(
-    h, n_terms, dout, out, qkv, stats, dqkv, packed_kv, packed_blocks, scores, grads, dq
+    bh, n_terms, words, dout, out, qkv, stats, dqkv, packed_kv, packed_blocks, scores, grads, dq
 ):
-    """Head h of a sequence."""
+    """Head bh of all sequences'."""
     workspace = packed_kv, packed_blocks, scores, grads, dq
-    backward_head(AMX, h, n_terms, dout, out, qkv, stats, dqkv, workspace)
+    backward_head(AMX, bh, n_terms, words, dout, out, qkv, stats, dqkv, workspace)
 
 
 def backward_head_avx512(
-    h, n_terms, dout, out, qkv, stats, dqkv, packed_kv, packed_blocks, scores, grads, dq
+    bh, n_terms, words, dout, out, qkv, stats, dqkv, packed_kv, packed_blocks, scores, grads, dq
 ):
     """backward_head_amx without AMX."""
     workspace = packed_kv, packed_blocks, scores, grads, dq
-    backward_head(AVX512, h, n_terms, dout, out, qkv, stats, dqkv, workspace)
+    backward_head(AVX512, bh, n_terms, words, dout, out, qkv, stats, dqkv, workspace)
 
 
 @jit
-def backward_head(hardware, h, n_terms, dout, out, qkv, stats, dqkv, workspace):
-    """Head h of a sequence: its three ranges of channels of dqkv (T, 3C)."""
+def backward_head(hardware, bh, n_terms, words, dout, out, qkv, stats, dqkv, workspace):
+    """Head bh of all sequences': its three ranges of channels of dqkv (T, 3C)."""
     NH, T = len(stats) // 2, stats.shape[1]
+    h = bh % NH
     hs = dout.shape[1] // NH
     real = qkv.dtype.type
     scale = real(1) / np.sqrt(real(hs))
@@ -262,7 +277,11 @@ def backward_head(hardware, h, n_terms, dout, out, qkv, stats, dqkv, workspace):
             for t in range(n):
                 row, drow, n_past = att[t, :BLOCK_ROWS], datt[t, :BLOCK_ROWS], t0 + t + 1 - s0
                 highest, total = stats[h, t0 + t], stats[NH + h, t0 + t]
+                if words.size:  # y is that of the weights after dropout; s0 is a multiple of 4
+                    drop_row(drow, bh * T + t0 + t, s0 // 4, words)
                 causal_softmax_backward(row, drow, n_past, scale, highest, total, dot_outs[t])
+                if words.size:
+                    drop_row(row, bh * T + t0 + t, s0 // 4, words)
             pack_right(att[:n, :m], packed_right, n_terms)
             multiply(hardware, packed_dyT, packed_right, n, n_terms, dvT[:hs, s0:s1], True)
             pack_right(datt[:n, :m], packed_right, n_terms)

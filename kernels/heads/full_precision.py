@@ -15,23 +15,24 @@ from npgpt.kernels.heads.layout import head, queries_keys_values, transpose_into
 from npgpt.kernels.heads.softmax import causal_softmax, causal_softmax_backward, dot
 from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
+from npgpt.kernels.numerics.philox import drop_row
 from npgpt.kernels.products.gemm import SCRATCH_SIZE, gemm_at, gemm_for
 
 BLOCK_ROWS = 96  # twice the columns of a tile of gemm in AVX-512
 
 
-def forward_full_precision(qkv, out, stats):
-    """Fills out (B, T, C) and stats (B, 2 NH, T)."""
+def forward_full_precision(qkv, out, stats, words):
+    """Fills out (B, T, C) and stats (B, 2 NH, T); words: what drop_words gives."""
     forward, _ = kernels_for(qkv.dtype)
     gemm = address_of(gemm_for(qkv.dtype))
-    forward(gemm, qkv, out, stats, *workspace(qkv, stats.shape[1] // 2, 1, 0))
+    forward(gemm, qkv, out, stats, words, *workspace(qkv, stats.shape[1] // 2, 1, 0))
 
 
-def backward_full_precision(dout, out, qkv, stats, dqkv):
+def backward_full_precision(dout, out, qkv, stats, dqkv, words):
     """Fills dqkv (B, T, 3C)."""
     _, backward = kernels_for(qkv.dtype)
     gemm = address_of(gemm_for(qkv.dtype))
-    backward(gemm, dout, out, qkv, stats, dqkv, *workspace(qkv, stats.shape[1] // 2, 2, 2))
+    backward(gemm, dout, out, qkv, stats, dqkv, words, *workspace(qkv, stats.shape[1] // 2, 2, 2))
 
 
 def workspace(qkv, NH, n_scores, n_grads):
@@ -52,17 +53,17 @@ def kernels_for(dtype):
     """The compiled forward_heads and backward_heads."""
     real, address = from_dtype(dtype), types.intp
     read, written = types.Array(real, 3, "A", readonly=True), types.Array(real, 3, "A")
-    stats = real[:, :, ::1]
+    stats, words = real[:, :, ::1], types.uint64[::1]
     work = real[:, ::1], real[:, :, :, ::1], real[:, :, :, ::1], real[:, :, ::1]
-    forward = types.void(address, read, written, stats, *work)
-    backward = types.void(address, read, read, read, stats, written, *work)
+    forward = types.void(address, read, written, stats, words, *work)
+    backward = types.void(address, read, read, read, stats, written, words, *work)
     return (
         jit(forward_heads, parallel=True, signature=forward),
         jit(backward_heads, parallel=True, signature=backward),
     )
 
 
-def forward_heads(address, qkv, out, stats, scratch, scores, grads, yT):
+def forward_heads(address, qkv, out, stats, words, scratch, scores, grads, yT):
     """Fills out (B, T, C) and stats (B, 2 NH, T), by the gemm at the address."""
     n_threads = len(scratch)
     for thread in prange(n_threads):
@@ -72,14 +73,15 @@ def forward_heads(address, qkv, out, stats, scratch, scores, grads, yT):
         for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
             work = scratch[thread], scores[thread, 0], yT[thread]
             b = bh // NH
-            forward_head(gemm, qkv[b], out[b], stats[b], bh % NH, *work)
+            forward_head(gemm, qkv[b], out[b], stats[b], bh, words, *work)
         restore_denormals(mode)
 
 
 @jit
-def forward_head(gemm, qkv, out, stats, h, scratch, scores, yT):
-    """Head h of a sequence: its channels of out (T, C), its two rows of stats (2 NH, T)."""
+def forward_head(gemm, qkv, out, stats, bh, words, scratch, scores, yT):
+    """Head bh of all sequences': its channels of out (T, C), its two rows of stats (2 NH, T)."""
     NH, T = len(stats) // 2, stats.shape[1]
+    h = bh % NH
     hs = out.shape[1] // NH
     real = qkv.dtype.type
     scale = real(1) / np.sqrt(real(hs))
@@ -93,11 +95,13 @@ def forward_head(gemm, qkv, out, stats, h, scratch, scores, yT):
         for t in range(t0, t1):
             row = scores[t - t0, :t1]  # of att, but known to be contiguous
             stats[h, t], stats[NH + h, t] = causal_softmax(row, t + 1, scale)
+            if words.size:
+                drop_row(row, bh * T + t, 0, words)
         gemm(v[:t1].T, att.T, yT[:, : t1 - t0], no_init, scratch)
         transpose_into(yT, y[t0:t1])
 
 
-def backward_heads(address, dout, out, qkv, stats, dqkv, scratch, scores, grads, dqT):
+def backward_heads(address, dout, out, qkv, stats, dqkv, words, scratch, scores, grads, dqT):
     """Fills dqkv (B, T, 3C), by the gemm at the address."""
     n_threads = len(scratch)
     for thread in prange(n_threads):
@@ -108,14 +112,15 @@ def backward_heads(address, dout, out, qkv, stats, dqkv, scratch, scores, grads,
             b = bh // NH
             work = scratch[thread], scores[thread], grads[thread], dqT[thread]
             given = dout[b], out[b], qkv[b], stats[b]
-            backward_head(gemm, *given, dqkv[b], bh % NH, *work)
+            backward_head(gemm, *given, dqkv[b], bh, words, *work)
         restore_denormals(mode)
 
 
 @jit
-def backward_head(gemm, dout, out, qkv, stats, dqkv, h, scratch, scores, grads, dqT):
-    """Head h of a sequence: its three ranges of channels of dqkv (T, 3C)."""
+def backward_head(gemm, dout, out, qkv, stats, dqkv, bh, words, scratch, scores, grads, dqT):
+    """Head bh of all sequences': its three ranges of channels of dqkv (T, 3C)."""
     NH, T = len(stats) // 2, stats.shape[1]
+    h = bh % NH
     hs = dout.shape[1] // NH
     real = qkv.dtype.type
     scale = real(1) / np.sqrt(real(hs))
@@ -133,7 +138,11 @@ def backward_head(gemm, dout, out, qkv, stats, dqkv, h, scratch, scores, grads, 
         for t in range(t0, t1):
             row, drow = scores[0, t - t0, :t1], scores[1, t - t0, :t1]
             highest, total = stats[h, t], stats[NH + h, t]
+            if words.size:  # y is that of the weights after dropout
+                drop_row(drow, bh * T + t, 0, words)
             causal_softmax_backward(row, drow, t + 1, scale, highest, total, dot(y[t], dy[t]))
+            if words.size:
+                drop_row(row, bh * T + t, 0, words)
         gemm(dy[t0:t1].T, att, dvT[:, :t1], dvT[:, :t1], scratch)
         gemm(k[:t1].T, datt.T, dqT[:, : t1 - t0], no_init, scratch)
         gemm(q[t0:t1].T, datt, dkT[:, :t1], dkT[:, :t1], scratch)

@@ -11,10 +11,10 @@ LOW, HALF = np.uint64(MASK), np.uint64(32)
 ZERO, ONE, RANGE = np.uint64(0), np.uint64(1), np.uint64(2**32)
 
 
-def drop_words(drop):
-    """A Drop as drop_row takes it: threshold, both halves of the key, site, uint64 (4,)."""
-    words = drop.threshold, drop.key & MASK, drop.key >> 32, drop.site
-    return np.array(words, np.uint64)
+def drop_words(*drop):
+    """A Drop for kernels, uint64 (4,): threshold, both halves of the key, site; none is (0,)."""
+    words = [(d.threshold, d.key & MASK, d.key >> 32, d.site) for d in drop]
+    return np.array(words, np.uint64).reshape(-1)
 
 
 @jit

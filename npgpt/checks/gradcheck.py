@@ -134,6 +134,8 @@ def compare_gradients(name, gradient, numeric, rtol, atol):
 def layer_cases(layers, rng):
     """Yield (name, forward, backward, small but difficult arguments) for each layer.
 
+    Attention has two cases, without and with dropout.
+
     Tokens repeat, one target is ignored, inputs are far from zero mean and unit variance.
     """
     B, T, C, NH, V = 2, 5, 6, 2, 7
@@ -145,17 +147,19 @@ def layer_cases(layers, rng):
     wte, wpe = rng.standard_normal((V, C)), rng.standard_normal((T + 2, C))
     ow, ob = rng.standard_normal((4, C)), rng.standard_normal(4)
     qkv = rng.standard_normal((B, T, 3 * C)) * 1.5
-    arguments = {
-        "encoder": (tokens, wte, wpe),
-        "layernorm": (x, w, b),
-        "matmul": (x, ow, ob),
-        "attention": (qkv, NH),
-        "gelu": (x,),
-        "crossentropy": (x, wte, targets),
-        "dropout": (x, Drop(0.3, 2**63 + 1, 2)),
+    drop = Drop(0.3, 2**63 + 1, 2)
+    cases = {
+        "encoder": ("encoder", (tokens, wte, wpe)),
+        "layernorm": ("layernorm", (x, w, b)),
+        "matmul": ("matmul", (x, ow, ob)),
+        "attention": ("attention", (qkv, NH)),
+        "gelu": ("gelu", (x,)),
+        "crossentropy": ("crossentropy", (x, wte, targets)),
+        "dropout": ("dropout", (x, drop)),
+        "att. dropout": ("attention", (qkv, NH, drop)),
     }
-    for name, values in arguments.items():
-        pair = (getattr(layers, f"{name}_{way}") for way in ("forward", "backward"))
+    for name, (layer, values) in cases.items():
+        pair = (getattr(layers, f"{layer}_{way}") for way in ("forward", "backward"))
         yield name, *pair, values
 
 

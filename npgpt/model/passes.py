@@ -17,8 +17,9 @@ HEAD_ROWS = 1024  # positions whose logits are in memory at once
 
 
 class BlockDrops(NamedTuple):
-    """What is dropped out in a block: a Drop for each place, or None."""
+    """What is dropped out in a block: a Drop for each place, or none; att holds one or nothing."""
 
+    att: tuple[Drop, ...] = ()
     attproj: Drop | None = None
     fcproj: Drop | None = None
 
@@ -37,7 +38,8 @@ class Dropout(NamedTuple):
         """What is dropped out in this layer's block."""
         if not self.rate:
             return NO_DROPS
-        return BlockDrops(*(Drop(self.rate, self.key, 1 + 2 * layer + i) for i in range(2)))
+        att, attproj, fcproj = (Drop(self.rate, self.key, 1 + 3 * layer + i) for i in range(3))
+        return BlockDrops((att,), attproj, fcproj)
 
 
 NO_DROPS, NO_DROPOUT = BlockDrops(), Dropout()
@@ -94,7 +96,7 @@ def block_forward(x, p, NH, layers, drops=NO_DROPS):
     ln1, ln1_cache = layers.layernorm_forward(x, p.ln1w, p.ln1b)  # (B, T, C)
     with at_least_bf16x3():  # softmax exponentiates q @ k.T, amplifying its rounding errors
         qkv, qkv_cache = layers.matmul_forward(ln1, p.qkvw, p.qkvb)  # (B, T, 3C)
-    atty, att_cache = layers.attention_forward(qkv, NH)  # (B, T, C)
+    atty, att_cache = layers.attention_forward(qkv, NH, *drops.att)  # (B, T, C)
     attproj, attproj_cache = layers.matmul_forward(atty, p.attprojw, p.attprojb)  # (B, T, C)
     attproj, attproj_drop = drop_forward(attproj, drops.attproj, layers)  # (B, T, C)
     x = layers.residual_add(x, attproj)

@@ -104,6 +104,23 @@ def test_gradients_of_parameters_go_where_they_are_told(own, name, add):
         np.testing.assert_allclose(target, gradient + 3.0 * add, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention_with_dropout_equals_its_textbook(shape, dtype, count, rng):
+    rtol = 3e-5 if dtype == np.float32 else 1e-13
+    (qkv, NH), _ = arguments("attention", shape, dtype, rng)
+    dout, drop = rng.standard_normal(shape).astype(dtype), Drop(0.3, 2**63 + 5, 7)
+    results = []
+    for own in (kernels, layers):
+        out, cache = own.attention_forward(qkv, NH, drop)
+        results.append([out, own.attention_backward(dout, cache)])
+    for actual, expected in zip(*results, strict=True):
+        assert_close(actual, expected, rtol)
+    if shape[1] > 1:
+        without, _ = kernels.attention_forward(qkv, NH)
+        assert np.abs(without - results[0][0]).max() > 0.1
+
+
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 3, 4, 5, 9)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_dropout_is_its_textbook_bit_for_bit(shape, dtype, count, rng):

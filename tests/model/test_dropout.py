@@ -48,8 +48,9 @@ OTHERS = [{"seed": 6}, {"seed": [5, 0, 1]}, {"seed": [5, 1, 0]}, {"dropout": 0.4
 def test_every_place_drops_its_own(batch):
     _, cache = body_forward(batch[0], GPT2(CONFIG).params, layers, dropout=make_dropout(0.5, 1))
     drops = [cache.encoder_drop]
-    drops += [drop for block in cache.blocks for drop in (block.attproj_drop, block.fcproj_drop)]
-    assert len({drop.site for drop in drops}) == 1 + 2 * CONFIG.n_layer
+    for block in cache.blocks:
+        drops += [block.att[2], block.attproj_drop, block.fcproj_drop]
+    assert len({drop.site for drop in drops}) == 1 + 3 * CONFIG.n_layer
     assert len({(drop.rate, drop.key) for drop in drops}) == 1
 
 

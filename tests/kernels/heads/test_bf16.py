@@ -7,6 +7,7 @@ from helpers import computing_in
 
 from npgpt import kernels, layers
 from npgpt.kernels.heads.bf16 import BLOCK_ROWS
+from npgpt.layers.dropout import Drop
 
 pytestmark = pytest.mark.slow
 
@@ -28,18 +29,19 @@ def operands(rng, B, T, NH, hs):
     return qkv, rng.standard_normal((B, T, NH * hs), np.float32)
 
 
-def both_ways(backend, qkv, dout, NH):
-    out, cache = backend.attention_forward(qkv, NH)
+def both_ways(backend, qkv, dout, NH, *drop):
+    out, cache = backend.attention_forward(qkv, NH, *drop)
     return out, backend.attention_backward(dout, cache)
 
 
 @pytest.mark.parametrize("B, T, NH, hs", SHAPES)
-def test_it_is_near_the_textbook(B, T, NH, hs, coarse, rng):
+@pytest.mark.parametrize("drop", [(), (Drop(0.3, 5, 9),)], ids=["all", "dropout"])
+def test_it_is_near_the_textbook(B, T, NH, hs, drop, coarse, rng):
     least, most = BOUNDS[coarse]
     qkv, dout = operands(rng, B, T, NH, hs)
-    exact = both_ways(layers, qkv.astype(float), dout.astype(float), NH)
+    exact = both_ways(layers, qkv.astype(float), dout.astype(float), NH, *drop)
     with computing_in(coarse):
-        results = both_ways(kernels, qkv, dout, NH)
+        results = both_ways(kernels, qkv, dout, NH, *drop)
     for result, wanted in zip(results, exact, strict=True):
         assert least < np.linalg.norm(result - wanted) / np.linalg.norm(wanted) < most
 
