@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from helpers import TINY_MODEL, token_losses, write_hellaswag
 
-from npgpt import GPT2, ArgumentError, GPT2Config, write_checkpoint
+from npgpt import GPT2, ArgumentError, FileError, GPT2Config, write_checkpoint
 from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import open_tokens, write_tokens
-from npgpt.data.tokenizer import TOKENIZERS, BytesTokenizer
+from npgpt.data.tokenizer import TOKENIZERS, BytesTokenizer, CharsTokenizer, GPT2Tokenizer
 from npgpt.evaluate import main
 from npgpt.evaluation.hellaswag import Example, count_correct
-from npgpt.evaluation.loss import mean_loss
+from npgpt.evaluation.loss import bits_per_byte, count_bytes, mean_loss, token_bytes
 
 V = 251  # of the tiny model
 TEXT = "To be, or not to be, that is the question: whether 'tis nobler in the mind to suffer"
@@ -112,6 +112,55 @@ def test_the_program_shows_loss_perplexity_and_speed(model, tokens, tmp_path, ca
     numbers = shown(capsys)
     assert float(numbers["loss"]) == pytest.approx(mean_loss(model, tokens, 2, 16, 2), abs=1e-6)
     assert numbers["tokens"] == "64"
+
+
+def test_bits_per_byte_are_all_bits_by_all_bytes_of_text_that_tokens_stand_for():
+    text = "naïve ∑ and\n"
+    tokenizer = CharsTokenizer("".join(sorted(set(text))))
+    tokens = np.array([tokenizer.eot, *tokenizer.encode(text), tokenizer.eot])
+    lengths = token_bytes(tokenizer, tokenizer.vocab_size + 2)  # a model may have more tokens
+    assert lengths[tokenizer.eot :].tolist() == [0, 0, 0]
+    n_bytes = count_bytes(tokens, 0, len(tokens), lengths)
+    assert n_bytes == len(text.encode()) > len(text)
+    assert count_bytes(tokens, 1, 4, lengths) == len("naï".encode())
+    assert bits_per_byte(math.log(2), 10, 5) == pytest.approx(2)
+    # a model that knows nothing but the number of bytes takes 8 bits for each
+    assert bits_per_byte(math.log(256), 7, 7) == pytest.approx(8)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+def test_bytes_are_counted_in_chunks(chunk, tokens, monkeypatch):
+    monkeypatch.setattr("npgpt.evaluation.loss.CHUNK", chunk)
+    lengths = np.arange(V)
+    assert count_bytes(tokens, 3, 98, lengths) == tokens[3:98].sum()
+
+
+def test_the_program_shows_bits_per_byte_where_a_tokenizer_is_known(tokens, tmp_path, capsys):
+    write_tokens(tmp_path / "a.bin", tokens)
+    command = ["--model", str(TINY_MODEL), "--tokens", str(tmp_path / "a.bin"), "-T", "16"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "bits/byte   unknown: no tokenizer says what text the tokens are (--tokenizer)\n" in out
+    for more in ([], ["--batches", "1"]):
+        assert main([*command, *more, "--tokenizer", "bytes"]) == 0
+        numbers = shown(capsys)  # each token is a byte
+        loss = float(numbers["loss"])
+        assert float(numbers["bits/byte"]) == pytest.approx(loss / math.log(2), abs=2e-6)
+
+
+def test_a_tokenizer_whose_files_are_nowhere_is_told_and_the_loss_is_there(
+    tokens, tmp_path, capsys, monkeypatch
+):
+    def nowhere(self, tokens):
+        raise FileError("the gpt2 tokenizer's files cannot be downloaded")
+
+    monkeypatch.setattr(GPT2Tokenizer, "decode_bytes", nowhere)
+    write_tokens(tmp_path / "a.bin", tokens)
+    command = ["--model", str(TINY_MODEL), "--tokens", str(tmp_path / "a.bin")]
+    assert main([*command, "--tokenizer", "gpt2"]) == 0
+    out = capsys.readouterr().out
+    assert "bits/byte   unknown: the gpt2 tokenizer's files cannot be downloaded\n" in out
+    assert "loss        5." in out
 
 
 def test_both_backends_show_the_same(tokens, tmp_path, monkeypatch, capsys):

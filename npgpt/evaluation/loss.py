@@ -1,4 +1,4 @@
-"""The mean loss of a model on a stream of tokens."""
+"""The mean loss of a model on a stream of tokens, in nats a token and in bits a byte."""
 
 import math
 
@@ -6,6 +6,8 @@ import numpy as np
 
 from npgpt.errors import ArgumentError
 from npgpt.layers.crossentropy import IGNORED
+
+CHUNK = 1 << 20  # tokens
 
 
 def mean_loss(model, tokens, B, T, batches=None):
@@ -31,3 +33,26 @@ def mean_loss(model, tokens, B, T, batches=None):
         total += count * model.loss(x.reshape(rows, T), y.reshape(rows, T))
         counted += count
     return total / counted
+
+
+def token_bytes(tokenizer, vocab_size):
+    """The bytes of the text of each token -> (vocab_size,); of end-of-text, which is none, 0."""
+    lengths = np.zeros(vocab_size, np.int64)
+    for token in range(min(vocab_size, tokenizer.vocab_size)):
+        lengths[token] = len(tokenizer.decode_bytes([token]))
+    lengths[tokenizer.eot : tokenizer.eot + 1] = 0
+    return lengths
+
+
+def count_bytes(tokens, start, stop, lengths):
+    """The bytes of the text of tokens[start:stop], of Tokens or an array, by token_bytes."""
+    pieces = range(start, stop, CHUNK)
+    return sum(int(lengths[tokens[i : min(i + CHUNK, stop)]].sum()) for i in pieces)
+
+
+def bits_per_byte(loss, n_tokens, n_bytes):
+    """The bits that the model takes for a byte of the text: comparable between tokenizers.
+
+    loss is the mean in nats of n_tokens, whose text has n_bytes.
+    """
+    return loss / math.log(2) * n_tokens / n_bytes

@@ -16,7 +16,7 @@ from npgpt.data.token_files import open_tokens
 from npgpt.errors import ArgumentError, FileError
 from npgpt.evaluation.answers import count_exact
 from npgpt.evaluation.hellaswag import count_correct, is_cut, read_hellaswag
-from npgpt.evaluation.loss import mean_loss
+from npgpt.evaluation.loss import bits_per_byte, count_bytes, mean_loss, token_bytes
 from npgpt.files import read_text
 from npgpt.model.gpt2 import GPT2
 
@@ -73,18 +73,20 @@ def open_data(subject, patterns):
 
 def evaluate_tokens(subject, patterns, options):
     """Print the loss on token files."""
-    print_loss(subject.model, open_data(subject, patterns), options)
+    tokens = open_data(subject, patterns)
+    description = subject.tokenizer_description or tokens.tokenizer_description
+    print_loss(subject.model, tokens, description, options)
 
 
 def evaluate_text(subject, path, options):
     """Print the loss on a text."""
     tokens = np.array(subject.known_tokenizer().encode(read_text(path)), np.int64)  # (N,)
     subject.check_tokens(path, tokens.max(initial=0))
-    print_loss(subject.model, tokens, options)
+    print_loss(subject.model, tokens, subject.tokenizer_description, options)
 
 
-def print_loss(model, tokens, options):
-    """Print the model's loss on Tokens or an array (N,)."""
+def print_loss(model, tokens, description, options):
+    """Print the model's loss on Tokens or an array (N,), by the tokenizer's description or None."""
     B, T = options.B, options.T or model.config.block_size
     if T > model.config.block_size:
         raise ArgumentError(
@@ -96,8 +98,21 @@ def print_loss(model, tokens, options):
     count = min(len(tokens) - 1, (options.batches or sys.maxsize) * B * T)
     print(f"loss        {loss:.6f}")
     print(f"perplexity  {np.exp(loss):.6g}")
+    print(f"bits/byte   {describe_bits_per_byte(model, loss, tokens, count, description)}")
     print(f"tokens      {count:,}")
     print(f"tokens/s    {count / seconds:,.0f}")
+
+
+def describe_bits_per_byte(model, loss, tokens, count, description):
+    """The bits per byte of the first `count` targets, as text, or why there are none."""
+    if description is None:
+        return "unknown: no tokenizer says what text the tokens are (--tokenizer)"
+    try:
+        lengths = token_bytes(tokenizer_from_description(description), model.config.vocab_size)
+    except FileError as error:  # GPT-2's files, which can be neither found nor downloaded
+        return f"unknown: {error}"
+    n_bytes = count_bytes(tokens, 1, count + 1, lengths)
+    return f"{bits_per_byte(loss, count, n_bytes):.6f}" if n_bytes else "none: no text"
 
 
 def evaluate_answers(subject, patterns, options):

@@ -47,9 +47,12 @@ class RunLogs:
             f"s:{update.step - 1} trl:{update.loss:.4f} lr:{update.lr:.6f} norm:{update.norm:.2f}",
         )
 
-    def validation(self, step, val_loss):
-        """Log the validation loss after a step."""
-        self._log({"step": step, "val_loss": val_loss}, f"s:{step} tel:{val_loss:.4f}")
+    def validation(self, step, val_loss, bits_per_byte=None):
+        """Log the validation loss after a step, also in bits per byte where that is known."""
+        entry = {"step": step, "val_loss": val_loss}
+        if bits_per_byte is not None:
+            entry["bits_per_byte"] = bits_per_byte
+        self._log(entry, f"s:{step} tel:{val_loss:.4f}")
 
     def has_sample(self, step):
         """Whether a step's sample has been written."""

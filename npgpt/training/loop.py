@@ -62,8 +62,10 @@ def validate_and_sample(run, trainer, progress, may_sample=True):
     if trainer.data.val and trainer.val_loss is None and is_due(s.val_every, step, s.steps):
         val_loss = trainer.validate()
         is_best = trainer.validations_since_best == 0 and step > 0
-        run.logs.validation(step, val_loss)
-        progress.say(f"step {step}: validation loss {val_loss:.4f}")
+        bits = trainer.bits_per_byte
+        run.logs.validation(step, val_loss, bits)
+        shown = "" if bits is None else f", {bits:.4f} bits per byte"
+        progress.say(f"step {step}: validation loss {val_loss:.4f}{shown}")
     if may_sample and is_due(s.sample_every, step, s.steps):
         text = trainer.sample()
         run.logs.sample(step, text)

@@ -84,6 +84,8 @@ def announce(run, trainer):
             f" {command('train', '--resume', run.folder, '--steps', 'N')}"
         )
         return
+    if trainer.data.val and s.val_every and not trainer.val_size.n_bytes:
+        print("no bits per byte: no tokenizer says what text the tokens are")
     seconds = estimate_step_seconds(trainer.model, s.B, s.T, s.grad_accum_steps)
     left = format_duration((s.steps - trainer.step) * seconds)
     n_left = counted(s.steps - trainer.step, "step")

@@ -1,15 +1,17 @@
 """One update of a training run, and its validation: the owner of model, optimizer and batches."""
 
 import math
+import sys
 import time
 from contextlib import contextmanager
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from npgpt.data.batches import make_batches
-from npgpt.errors import ArgumentError, TrainingError
-from npgpt.evaluation.loss import mean_loss
+from npgpt.errors import ArgumentError, FileError, TrainingError
+from npgpt.evaluation.loss import bits_per_byte, count_bytes, mean_loss, token_bytes
 from npgpt.layers.crossentropy import IGNORED
 from npgpt.model.optimizer import OPTIMIZERS, clip_scale
 from npgpt.model.text import encode_prompt, generate_text
@@ -35,6 +37,13 @@ def naming(option):
         yield
     except ArgumentError as error:
         raise ArgumentError(f"{option}: {error}") from error
+
+
+class ValSize(NamedTuple):
+    """How many tokens a validation predicts, and the bytes of their text."""
+
+    n_tokens: int
+    n_bytes: int
 
 
 class Trainer:
@@ -165,6 +174,28 @@ class Trainer:
             self.validations_since_best += 1
         return val_loss
 
+    @property
+    def bits_per_byte(self):
+        """The last validation's loss in bits per byte; None where the bytes are not known."""
+        size = self.val_size
+        return bits_per_byte(self.val_loss, *size) if size.n_bytes else None
+
+    @cached_property
+    def val_size(self):
+        """What a validation predicts -> ValSize; its n_bytes are 0 where no tokenizer is known."""
+        s, tokenizer = self.settings, self.model.tokenizer
+        try:
+            lengths = tokenizer and token_bytes(tokenizer, self.model.config.vocab_size)
+        except FileError:  # GPT-2's files, which can be neither found nor downloaded
+            lengths = None
+        if lengths is None:
+            return ValSize(0, 0)
+        if self.batches.is_padded:
+            targets = np.concatenate([y[y != IGNORED] for _, y in self._padded_batches()])
+            return ValSize(targets.size, int(lengths[targets].sum()))
+        count = min(len(self.data.val) - 1, (s.val_batches or sys.maxsize) * s.B * s.T)
+        return ValSize(count, count_bytes(self.data.val, 1, count + 1, lengths))
+
     def sample(self):
         """Generate a text from the settings' prompt, a str; seed and step seed it."""
         s = self.settings
@@ -174,14 +205,17 @@ class Trainer:
             self.weights_finite = False
             raise TrainingError(f"no sample after step {self.step}: {error}") from error
 
-    def _padded_loss(self):
+    def _padded_batches(self):
+        """Yield the x and y (B, T), the last of fewer rows, of a validation on documents."""
         B, batches = self.settings.B, self.val_batches
         batches.restore(self.val_start)
-        total = count = 0
         for start in range(0, batches.n_rows, B)[: self.settings.val_batches or None]:
-            x, y = (
-                ids[: batches.n_rows - start] for ids in batches.next()
-            )  # (B, T), or fewer rows
+            x, y = (ids[: batches.n_rows - start] for ids in batches.next())
+            yield x, y
+
+    def _padded_loss(self):
+        total = count = 0
+        for x, y in self._padded_batches():
             targets = np.count_nonzero(y != IGNORED)
             total += targets * self.model.loss(x, y)
             count += targets

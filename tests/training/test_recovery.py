@@ -310,8 +310,8 @@ def test_a_kill_between_a_validations_log_and_its_checkpoint(tmp_path, tokens, c
     at = """
 from npgpt.training.logs import RunLogs
 right = RunLogs.validation
-def validation(self, step, val_loss):
-    right(self, step, val_loss)
+def validation(self, step, *losses):
+    right(self, step, *losses)
     if step == 14:
         kill()
 RunLogs.validation = validation

@@ -30,6 +30,8 @@ def test_a_run_leaves_all_of_it_in_its_folder(tmp_path, tokens):
     lines = content(trained.folder)["log.jsonl"]
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
     assert [line["step"] for line in lines if "val_loss" in line] == [0, 6, 12]
+    for line in lines:
+        assert ("bits_per_byte" in line) == ("val_loss" in line)
     assert trained.loss == lines[-2]["loss"]
     samples = trained.folder / "samples"
     assert sorted(os.listdir(samples)) == [f"step_{n:08d}.txt" for n in (0, 6, 12)]
@@ -43,6 +45,21 @@ def test_without_validation_tokens_nothing_is_validated(tmp_path, tokens):
     trained = train(run=str(tmp_path / "run"), train=tokens["train"], **SIZES, steps=2)
     assert trained.best_val_loss is None
     assert b"tel" not in content(trained.folder)["main.log"]
+
+
+def test_what_no_tokenizer_explains_has_no_bits_per_byte_and_says_so_once(tmp_path, tokens, capsys):
+    said = "no bits per byte: no tokenizer says what text the tokens are"
+    trained = train(run=str(tmp_path / "known"), **tokens, **SIZES, steps=2, val_every=1)
+    out = capsys.readouterr().out
+    assert said not in out and out.count(" bits per byte\n") == 3
+    for path in tokens.values():
+        Path(path).with_suffix(".tokenizer.json").unlink()
+    trained = train(
+        run=str(tmp_path / "run"), **tokens, **SIZES, vocab_size=257, steps=2, val_every=1
+    )
+    out = capsys.readouterr().out
+    assert out.count(said) == 1 and out.count("bits per byte") == 1
+    assert "bits_per_byte" not in (trained.folder / "log.jsonl").read_text()
 
 
 def test_a_run_starts_from_a_model_file(tmp_path, tokens, params):

@@ -9,7 +9,7 @@ import pytest
 import npgpt
 from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import open_tokens, write_tokens
-from npgpt.data.tokenizer import CharsTokenizer
+from npgpt.data.tokenizer import CharsTokenizer, get_tokenizer
 from npgpt.data.training_data import TrainingData
 from npgpt.errors import ArgumentError, TrainingError
 from npgpt.training.settings import make_settings
@@ -172,6 +172,25 @@ def test_documents_are_validated_as_documents_each_once(tokens, B, batches):
         total += len(row[1:]) * one.model.loss(row[None, :-1], row[None, 1:])
         count += len(row) - 1
     assert one.validate() == pytest.approx(total / count, rel=1e-5)
+
+
+@pytest.mark.parametrize("order", ["shuffle", "documents"])
+@pytest.mark.parametrize("batches", [0, 3])
+def test_a_validation_is_also_in_bits_per_byte_of_what_it_predicts(tokens, order, batches):
+    one = trainer(tokens, order=order, val_batches=batches)
+    one.model.tokenizer = get_tokenizer("bytes")
+    loss, size = one.validate(), one.val_size
+    assert one.bits_per_byte == pytest.approx(loss / math.log(2) * size.n_tokens / size.n_bytes)
+    if order == "shuffle":
+        predicted = tokens.read(1, size.n_tokens)
+        assert size.n_tokens == (3 * 2 * 8 if batches else len(tokens) - 1)
+        assert size.n_bytes == np.count_nonzero(predicted != 256)  # end-of-text is no text
+    elif not batches:  # the documents of up to eight letters are whole, and each ends with eot
+        longest = [min(8, 1 + i % 9 + (i < 59)) for i in range(60)]
+        assert size.n_tokens == sum(longest)
+    again = trainer(tokens, order=order, val_batches=batches)
+    assert again.model.tokenizer is None and again.val_size.n_bytes == 0
+    assert again.validate() == loss and again.bits_per_byte is None
 
 
 def test_each_micro_batch_drops_out_others_and_a_validation_none(tokens):
