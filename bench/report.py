@@ -29,6 +29,12 @@ SECTIONS = {  # program -> heading, and what the results below it have in common
         "How the time of a step grows with the length T",
         "By `python -m bench.lengths`.",
     ),
+    "learn": (
+        "Learning tinyshakespeare's characters",
+        "By `python -m bench.learn`: the time until a model has learnt, whatever the optimizer, the"
+        " precision and the sizes. PyTorch has nanoGPT's recipe for a CPU or, where that does not"
+        " get so far, npgpt's sizes with AdamW; and npgpt's own recipe with PyTorch's Muon.",
+    ),
     "sample": (
         "Sampling from GPT-2 124M",
         "By `python -m bench.sample`; transformers is Hugging Face's library, with its own cache.",
@@ -73,6 +79,7 @@ python -m bench.products
 python -m bench.products -T 1024 --rounds 1
 python -m bench.kernels
 python -m bench.trainer
+python -m bench.learn --text tinyshakespeare.txt
 python scripts/train_gpt2.py --size 124M -B 4 -T 64 --name seeded --out data
 python -m bench.accuracy --model data/seeded.bin
 python -m bench.report

@@ -224,6 +224,39 @@ def trainer(result):
     ]
 
 
+def learn(result):
+    systems, target = result["systems"], result["target"]
+
+    def reached(runs):
+        return target is None or max(runs["loss"]) <= target
+
+    own = median(systems["npgpt"]["seconds"])
+    rows = [
+        [
+            name,
+            spread(runs["seconds"]),
+            f"{median(runs['loss']):.3f} ({min(runs['loss']):.3f} to {max(runs['loss']):.3f})",
+            f"{median(runs['steps']):.0f}",
+            f"{median(runs['seconds']) / own:.2f}" if reached(runs) and target else "",
+        ]
+        for name, runs in systems.items()
+    ]
+    recipes = {}
+    for name, settings in result["recipes"].items():
+        text = ", ".join(f"{key} {value}" for key, value in settings.items())
+        recipes.setdefault(text, []).append(name)
+    return [
+        *table(["system", "seconds", "validation loss", "steps", "speed-up"], rows),
+        "",
+        "seconds: of a whole process, its start, training and the validation at its end; validation"
+        f" loss: of the last tenth of the text; both the median and the range of {result['rounds']}"
+        " runs. speed-up: the row's seconds divided by npgpt's, where all its runs got there."
+        " npgpt computes in bf16 where the hardware can.",
+        "",
+        *(f"- {'; '.join(names)}: {text}." for text, names in recipes.items()),
+    ]
+
+
 def accuracy(result):
     rows = []
     for precision, found in result["precisions"].items():
@@ -249,7 +282,7 @@ def accuracy(result):
 
 BODIES = {
     "step": step, "lengths": lengths, "sample": sample, "products": products,
-    "kernels": kernels, "accuracy": accuracy, "trainer": trainer,
+    "kernels": kernels, "accuracy": accuracy, "trainer": trainer, "learn": learn,
 }  # fmt: skip
 TITLES = {
     "step": lambda r: f"Training step, B={r['B']}, T={r['T']}",
@@ -259,4 +292,7 @@ TITLES = {
     "kernels": lambda r: f"Kernels, B={r['B']}, T={r['T']}",
     "accuracy": lambda r: f"{r['parameters']:,} parameters, B={r['B']}, T={r['T']}",
     "trainer": lambda r: f"The trainer's step, B={r['B']}, T={r['T']}",
+    "learn": lambda r: (
+        f"Seconds to a loss of {r['goal']}" if r["target"] else f"The loss after {r['goal']}"
+    ),
 }

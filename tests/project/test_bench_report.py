@@ -66,6 +66,18 @@ CONTENTS = {
             },
         }},
     },
+    "learn": {
+        "goal": "1.90", "target": 1.9, "rounds": 2,
+        "systems": {
+            "npgpt": {"seconds": [20.0, 22.0], "loss": [1.88, 1.9], "steps": [300, 300]},
+            "PyTorch, eager": {"seconds": [84.0, 84.0], "loss": [1.89, 1.86], "steps": [18, 19]},
+            "PyTorch, compiled": {"seconds": [63.0, 64.0], "loss": [1.89, 1.92], "steps": [9, 9]},
+        },
+        "recipes": {
+            "npgpt": {"B": 24, "optimizer": "muon"},
+            "PyTorch, eager": {"B": 12}, "PyTorch, compiled": {"B": 12},
+        },
+    },
     "trainer": {"B": 4, "T": 64, "bare": [1.0, 2.0, 1.0], "trainer": [1.02, 2.02, 1.03]},
 }  # fmt: skip
 
@@ -108,6 +120,9 @@ def test_the_pictures_are_those_of_the_results():
         ("kernels", ("kernels", 0, "kernel", 0)),
         ("accuracy", ("precisions", "fp32", "losses", 1)),
         ("trainer", ("bare", 0)),
+        ("learn", ("systems", "npgpt", "seconds", 0)),
+        ("learn", ("systems", "PyTorch, eager", "loss", 1)),
+        ("learn", ("recipes", "npgpt", "B")),
     ],
 )
 def test_a_changed_number_in_a_result_changes_the_page(program, way, written):
@@ -157,6 +172,9 @@ def test_a_speed_up_is_the_others_time_by_npgpts(written):
         "| gelu forward | 3.00 | 0.200 | 15.0 | 0.100 |",
         "| fp32 | 3.8e-06 | 1.0e-07 | 2.0e-07 | 9.0e-07 | 0.0e+00 | 1.0e-05 |",
         "| the trainer's step | 1.03 | +2.0 % |",
+        "| PyTorch, eager | 84.0 | 1.875 | 18 | 4.00 |",
+        "| PyTorch, compiled | 63.5 | 1.905 | 9 |  |",
+        "- PyTorch, eager; PyTorch, compiled: B 12.",
     ):
         assert row in page.splitlines(), row
     summary = "\n".join(report.summary(results.read_results(written)))
