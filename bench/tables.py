@@ -249,8 +249,8 @@ def learn(result):
         *table(["system", "seconds", "validation loss", "steps", "speed-up"], rows),
         "",
         "seconds: of a whole process, its start, training and the validation at its end; validation"
-        f" loss: of the last tenth of the text; both the median and the range of {result['rounds']}"
-        " runs. speed-up: the row's seconds divided by npgpt's, where all its runs got there."
+        f" loss: of the last tenth of the text, with its range over the {result['rounds']} runs."
+        " speed-up: the row's seconds divided by npgpt's, where all its runs got there."
         " npgpt computes in bf16 where the hardware can.",
         "",
         *(f"- {'; '.join(names)}: {text}." for text, names in recipes.items()),

@@ -172,8 +172,8 @@ def test_a_speed_up_is_the_others_time_by_npgpts(written):
         "| gelu forward | 3.00 | 0.200 | 15.0 | 0.100 |",
         "| fp32 | 3.8e-06 | 1.0e-07 | 2.0e-07 | 9.0e-07 | 0.0e+00 | 1.0e-05 |",
         "| the trainer's step | 1.03 | +2.0 % |",
-        "| PyTorch, eager | 84.0 | 1.875 | 18 | 4.00 |",
-        "| PyTorch, compiled | 63.5 | 1.905 | 9 |  |",
+        "| PyTorch, eager | 84.0 | 1.875 (1.860 to 1.890) | 18 | 4.00 |",
+        "| PyTorch, compiled | 63.5 | 1.905 (1.890 to 1.920) | 9 |  |",
         "- PyTorch, eager; PyTorch, compiled: B 12.",
     ):
         assert row in page.splitlines(), row
