@@ -38,7 +38,7 @@ def main(argv=None, prog=None):
     tensors = {
         name: (
             dtype_of(name, "<f4" if name.split(".")[0] in TENSOR_NAMES else args.dtype),
-            shape_of(name, params.config, B, T, args.steps),
+            shape_of(name, params.config, B, T),
         )
         for name in names
     }

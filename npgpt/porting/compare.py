@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from npgpt.core.parameters import TENSOR_NAMES
 from npgpt.porting.rules import DIRECT, RULES, Sizes, resolve, rule_of
 from npgpt.porting.sources import Cache, is_parameter
-from npgpt.tracing.names import BLOCK_SHAPES, INPUTS, SHAPES, STEPS, split_name
+from npgpt.tracing.names import BLOCK_SHAPES, INPUTS, SETTINGS, SHAPES, STEPS, split_name
 
 # The unit roundoff of each dtype: 2 to the power of minus its significant bits.
 ROUNDOFFS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -23,7 +24,10 @@ KINDS = {"<f8": "float64", "<f4": "float32", "<f2": "float16", "bf16": "bfloat16
 TIMES = 8  # the noise: an error beyond that is not rounding
 SAMPLES = 4  # of rounding errors in what MINE has no array of
 SMALLEST = 2.0**-120  # float32 has nothing finer than 2^-149, and kernels flush to 0 below 2^-126
-STEPS_NOISE = 1000  # of norms and losses after updates, which divide by the root of v
+STEP_NOISE = 64  # of norms and losses after updates, in units of each
+# The keys' bias has no effect, and so a gradient that is rounding alone; AdamW makes steps of lr of
+# it, of either sign. They change the norm of qkvb by about this many times lr.
+IDLE_BIAS, IDLE_STEPS = TENSOR_NAMES.index("qkvb"), 0.5
 CAUSAL = ("preatt", "datt", "dpreatt")  # compared up to the diagonal; att is 0 beyond it
 
 
@@ -156,8 +160,14 @@ class Judge:
         value = self.expected.read(name)
         if is_parameter(name):
             return value, abs(value), ()
-        relative = STEPS_NOISE if name in STEPS else DIRECT
-        return value, np.full(value.shape, relative * abs(value).max()), ()
+        base, step = split_name(name)
+        if base not in STEPS:
+            return value, np.full(value.shape, DIRECT * abs(value).max()), ()
+        noise = STEP_NOISE * abs(value)
+        if base == "step_params":
+            lr = float(self.expected.read(SETTINGS)[0])
+            noise[IDLE_BIAS] += IDLE_STEPS * step * lr / self.u
+        return value, noise, ()
 
 
 @dataclass

@@ -256,7 +256,12 @@ def dwpe(s, dencoded):
 # Inputs are tensors of the same block; `input` is the residual stream that the block gets, `last`
 # the one that the last block has made, and d before it is its gradient.
 NORMS = {"ln1": "input", "ln2": "residual2", "lnf": "last"}
-LINEARS = {"qkv": "ln1 qkv", "attproj": "atty attproj", "fch": "ln2 fc", "fcproj": "fch_gelu fcproj"}
+LINEARS = {
+    "qkv": "ln1 qkv",
+    "attproj": "atty attproj",
+    "fch": "ln2 fc",
+    "fcproj": "fch_gelu fcproj",
+}
 RULES: dict[str, tuple[Any, str]] = {
     "encoded": (embed, "tokens wte wpe"),
     "preatt": (scores, "qkv"),

@@ -31,8 +31,8 @@ class Expected:
         if len(self.file.shapes["tokens"]) != 2:
             raise FileError(f"{path}: tokens must be (B, T), not {self.file.shapes['tokens']}")
         self.B, self.T = self.file.shapes["tokens"]
-        self.steps = self.file.shapes.get("steps_loss", (0,))[0]
-        self.names = list(in_order(self.config.n_layer, steps=self.steps))
+        steps = sum(name.startswith("step_loss.") for name in self.file.shapes)
+        self.names = list(in_order(self.config.n_layer, steps=steps))
         for name in self.names:
             if name in self.file and self.file.shapes[name] != self.shape(name):
                 raise FileError(
@@ -41,7 +41,7 @@ class Expected:
 
     def shape(self, name):
         """The shape that the tensor of this name has by the config."""
-        return shape_of(name, self.config, self.B, self.T, self.steps)
+        return shape_of(name, self.config, self.B, self.T)
 
     def __contains__(self, name):
         return name in self.file

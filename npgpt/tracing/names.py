@@ -29,7 +29,8 @@ BACKWARD_BLOCK = (
     "dln2b", "dresidual2", "dattproj", "datty", "dattprojw", "dattprojb", "datt", "dpreatt",
     "dqkv", "dln1", "dqkvw", "dqkvb", "dln1w", "dln1b",
 )  # fmt: skip
-STEPS = ("steps_loss", "steps_params", "steps_m", "steps_v")
+STEPS = ("step_m", "step_v", "step_params", "step_loss")  # of update 1, 2, ...: norms, and the loss
+SETTINGS = "step_settings"  # of the updates: learning rate and weight decay
 INPUTS = ("config", "tokens", "targets")
 INTEGERS = dict.fromkeys(INPUTS, np.dtype("<i4"))
 
@@ -60,7 +61,15 @@ def in_order(L, backward=True, steps=0):
             yield f"d{stream(i)}"
         yield from ("dwte", "dwpe")
     if steps:
-        yield from STEPS
+        yield SETTINGS
+    for step in range(1, steps + 1):
+        yield from (f"{name}.{step}" for name in STEPS)
+
+
+def block_of(name):
+    """The number of the block that a tensor belongs to, or None."""
+    base, number = split_name(name)
+    return None if base in STEPS else number
 
 
 def split_name(name):
@@ -69,16 +78,18 @@ def split_name(name):
     return (base, int(block)) if dot and block.isdecimal() else (name, None)
 
 
-def shape_of(name, config, B, T, steps=0):
+def shape_of(name, config, B, T):
     """The shape of the tensor of this name."""
     base, _ = split_name(name)
     if name == "config":
         return (5,)
     if name in ("tokens", "targets"):
         return (B, T)
-    if name in STEPS:
-        return (steps,) if name == "steps_loss" else (steps, len(TENSOR_NAMES))
-    base = base.removeprefix("d") if base.startswith("d") else base
+    if name == SETTINGS:
+        return (2,)
+    if base in STEPS:
+        return () if base == "step_loss" else (len(TENSOR_NAMES),)
+    base = base.removeprefix("d")
     if base in TENSOR_NAMES:
         shape = parameter_shapes(config)[base]
         return shape[1:] if base in BLOCK_NAMES else shape
@@ -90,7 +101,7 @@ def shape_of(name, config, B, T, steps=0):
 
 
 def config_numbers(config):
-    """The tensor `config`: block_size, vocab_size, n_layer, n_head and n_embd, as in model files."""
+    """The tensor `config`: block_size, vocab_size, n_layer, n_head, n_embd, as in model files."""
     c = config
     return np.array([c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd], "<i4")
 
@@ -102,7 +113,7 @@ def select(names, only=None, blocks=None):
     for a block that there is not.
     """
     names = list(names)
-    there = {split_name(name)[1] for name in names} - {None}
+    there = {block_of(name) for name in names} - {None}
     for block in blocks or ():
         if block not in there:
             raise ArgumentError(f"--blocks: there are 0 to {max(there)}, and no {block}")
@@ -114,7 +125,7 @@ def select(names, only=None, blocks=None):
         for name in names
         if name in INPUTS
         or (only is None or any(matches(name, pattern) for pattern in only))
-        and (blocks is None or split_name(name)[1] in (None, *blocks))
+        and (blocks is None or block_of(name) in (None, *blocks))
     ]
 
 

@@ -11,7 +11,7 @@ from npgpt.model.inputs import checked_batch
 from npgpt.model.optimizer import AdamW
 from npgpt.model.passes import body_backward, body_forward
 from npgpt.tracing.arithmetic import Number, exact
-from npgpt.tracing.names import config_numbers, in_order, split_name
+from npgpt.tracing.names import STEPS, config_numbers, in_order, split_name
 from npgpt.tracing.taps import Tap, TextbookTap
 
 
@@ -73,7 +73,7 @@ class Recorder:
         grads = params.zeros_like()
         loss = self.passes(params, grads, see, self.edits)
         if self.updates.steps:
-            self.update(params, grads, loss, see)
+            self.update(params, grads, see)
         return loss, grads
 
     def passes(self, params, grads, see, edits=None):
@@ -87,28 +87,24 @@ class Recorder:
             body_backward(dlnf, cache, params, grads, False, tap)
         return float(loss)
 
-    def update(self, params, grads, loss, see):
-        """Take the steps of AdamW, and hand out their losses and norms."""
+    def update(self, params, grads, see):
+        """Take the steps of AdamW, and hand out the norms and the loss after each."""
         steps, lr, weight_decay = self.updates
-        optimizer = AdamW(self.backend, betas=(Number(0.9), Number(0.999)))
-        optimizer.weight_decay = weight_decay
+        see("step_settings", np.array([lr, weight_decay]))
+        optimizer = AdamW(
+            self.backend, betas=(Number(0.9), Number(0.999)), weight_decay=weight_decay
+        )
         if params is self.params:
             params = Parameters(params.config, params.flat.copy())
-        losses, norms = [loss], []
-        while True:
+        for step in range(1, steps + 1):
             optimizer.update(params, grads, lr)
-            norms.append([norms_of(each) for each in (params, optimizer.m, optimizer.v)])
-            if len(losses) == steps:
-                break
-            losses.append(self.passes(params, grads, lambda name, array: None))
-        see("steps_loss", np.array(losses))
-        for name, values in zip(
-            ("steps_params", "steps_m", "steps_v"), np.array(norms).swapaxes(0, 1), strict=True
-        ):
-            see(name, values)
+            for name, tensors in zip(STEPS, (optimizer.m, optimizer.v, params), strict=False):
+                see(f"{name}.{step}", norms_of(tensors))
+            loss = self.passes(params, grads, lambda name, array: None)
+            see(f"step_loss.{step}", np.float64(loss))
 
 
 def norms_of(parameters):
-    """The L2 norm of each of the sixteen tensors, a list of floats."""
+    """The L2 norm of each of the sixteen tensors (16,)."""
     views = (exact(getattr(parameters, name).reshape(-1)) for name in TENSOR_NAMES)
-    return [float(np.sqrt((view * view).sum())) for view in views]
+    return np.array([float(np.sqrt((view * view).sum())) for view in views])

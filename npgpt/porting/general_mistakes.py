@@ -1,0 +1,148 @@
+"""Mistakes that any tensor can suffer: scaled, transposed, made of the wrong input."""
+
+import math
+
+import numpy as np
+
+from npgpt.porting.compare import ROUNDOFFS, axes_of, region
+from npgpt.porting.rules import RULES
+from npgpt.tracing.names import FORWARD_BLOCK, split_name
+
+# Parameters that are taken for each other.
+ALIKE = {
+    "ln1w": ("ln2w", "lnfw", "ln1b"), "ln1b": ("ln2b", "lnfb", "ln1w"),
+    "ln2w": ("ln1w", "lnfw", "ln2b"), "ln2b": ("ln1b", "lnfb", "ln2w"),
+    "lnfw": ("lnfb",), "lnfb": ("lnfw",), "attprojb": ("fcprojb", "ln1b"),
+    "fcprojb": ("attprojb",),
+}  # fmt: skip
+
+
+def zeros(case):
+    if case.value.any():
+        yield np.zeros_like(case.value), ""
+
+
+def unwritten(case):
+    """The right values, and zeros where MINE has zeros."""
+    holes = (case.mine == 0) & (case.value != 0)
+    if holes.any() and not holes.all():
+        yield np.where(holes, 0, case.value), region(holes, axes_of(case.name)) or "places"
+
+
+def transposed(case):
+    value = case.value
+    for i in range(value.ndim):
+        for j in range(i + 1, value.ndim):
+            if min(value.shape[i], value.shape[j]) > 1:
+                axes = f"axes {i} and {j} of {value.shape}"
+                turned = value.swapaxes(i, j)
+                yield turned.reshape(value.shape), axes
+                yield value.reshape(turned.shape).swapaxes(i, j), axes
+
+
+def scaled(case):
+    """The value times the constant that fits best, and what that could be."""
+    value, mine = case.value.reshape(-1), case.mine.reshape(-1)
+    square = float(value @ value)
+    if square > 0:
+        factor = float(value @ mine) / square
+        named = [
+            name
+            for name, number in constants(case.sizes)
+            if math.isclose(factor, number, rel_tol=1e-4)
+        ]
+        if named or value.size > 1:
+            meaning = f": {' or '.join(named)}" if named else ""
+            yield factor * case.value, f"{factor:.6g}{meaning}"
+
+
+def constants(s):
+    """The constants that a factor can be: pairs of a name and a number."""
+    c, B, T = s.config, s.B, s.T
+    for name, number in (
+        ("sqrt(hs)", math.sqrt(s.hs)), ("hs", s.hs), ("sqrt(C)", math.sqrt(c.n_embd)),
+        ("C", c.n_embd), ("sqrt(NH)", math.sqrt(c.n_head)), ("NH", c.n_head), ("(B*T)", B * T),
+        ("B", B), ("T", T), ("V", c.vocab_size), ("L", c.n_layer), ("2", 2), ("4", 4),
+        ("log(2)", math.log(2)), ("sqrt(2)", math.sqrt(2)), ("(B*T - 1)", B * T - 1),
+        ("(T - 1)", T - 1), ("(C - 1)", c.n_embd - 1),
+    ):  # fmt: skip
+        if number not in (0, 1):
+            yield name, number
+            yield f"1/{name}", 1 / number
+            yield f"-{name}", -number
+
+
+def twice(case):
+    yield 2 * case.value, ""
+
+
+def negated(case):
+    yield -case.value, ""
+
+
+def left_out(case):
+    """What comes out where one of the inputs is 0, or 1 for the weight of a layernorm."""
+    arrays = case.arrays()
+    for i, name in enumerate(case.inputs):
+        if arrays[i].dtype.kind == "f":
+            fill = np.ones_like if name.startswith("ln") and "w" in name else np.zeros_like
+            yield case.make(*arrays[:i], fill(arrays[i]), *arrays[i + 1 :]), name
+
+
+def other_input(case):
+    """What comes out where another tensor of the same shape stands in for one of the inputs."""
+    arrays = case.arrays()
+    for i, name in enumerate(case.inputs):
+        for other in candidates(name, case):
+            array = case.judge.get(other)[0]
+            if array is not None and array.shape == arrays[i].shape:
+                what = f"{other} in the place of {name}"
+                yield case.make(*arrays[:i], array, *arrays[i + 1 :]), what
+
+
+def candidates(name, case):
+    """The names of tensors, computed before this case's, that could be taken for an input."""
+    base, block = split_name(name)
+    L, names = case.L, case.judge.expected.names
+    near = min(L - 1, case.block if block is None and case.block is not None else block or 0)
+    if base in ("tokens", "targets"):
+        return ["targets" if base == "tokens" else "tokens"]
+    others = [f"{each}.{near}" if each[:3] != "lnf" else each for each in ALIKE.get(base, ())]
+    others += [f"{base}.{i}" for i in range(L) if block is not None and i != block]
+    if base in (*FORWARD_BLOCK, "encoded", "lnf"):
+        others += [f"{each}.{near}" for each in FORWARD_BLOCK]
+        others += [f"residual3.{near - 1}" if near else "encoded"]
+    elif base in RULES:
+        others += [f"d{each}.{near}" for each in FORWARD_BLOCK]
+        others += [f"dresidual3.{near - 1}" if near else "dencoded", "dlnf"]
+    before = set(names[: names.index(case.name)])
+    return [each for each in dict.fromkeys(others) if each != name and each in before]
+
+
+def other_block(case):
+    """The same tensor of another block, as EXPECTED has it."""
+    base, block = split_name(case.name)
+    for i in range(case.L) if block is not None else ():
+        if i != block and f"{base}.{i}" in case.judge.expected:
+            yield case.judge.expected.read(f"{base}.{i}"), f"{base}.{i}"
+
+
+def shifted(case):
+    """What belongs to the position before or after."""
+    axis = 0 if case.name == "dwpe" else 1
+    if case.value.ndim > axis and case.value.shape[axis] > 1:
+        for by, edge, what in ((1, 0, "t - 1"), (-1, -1, "t + 1")):
+            rolled = np.roll(case.value, by, axis)
+            at = (slice(None),) * axis + (edge,)
+            rolled[at] = case.mine[at]
+            yield rolled, what
+
+
+def coarser(case):
+    """MINE itself, where it differs as it would if it were rounded to a coarser dtype."""
+    error = abs(case.mine - case.value)
+    for dtype, u in ROUNDOFFS.items():
+        times = u / case.judge.u
+        if times > 1 and (error <= case.tolerance * times).all():
+            yield case.mine, dtype
+            return
