@@ -33,7 +33,11 @@ CAUSAL = ("preatt", "datt", "dpreatt")  # compared up to the diagonal; att is 0 
 
 @dataclass
 class Finding:
-    """What is to say of one tensor; status is right, wrong, shape or absent."""
+    """What is to say of one tensor.
+
+    status: "right" or "wrong"; "shape" where that is another one; "follows" where it differs from
+    EXPECTED's, could not be made of MINE's, and something before it is wrong; "absent" in MINE.
+    """
 
     name: str
     status: str
@@ -247,5 +251,16 @@ def region(wrong, axes):
 
 def compare(expected, mine, dtype=None):
     """Judge every tensor of MINE, in the order of computation -> a list of Findings, the Judge."""
-    judge = Judge(expected, mine, dtype)
-    return [judge.judge(name) for name in expected.names], judge
+    judge, findings, wrong = Judge(expected, mine, dtype), [], False
+    for name in expected.names:
+        finding = judge.judge(name)
+        if finding.status == "wrong" and wrong and not finding.made_of and not is_given(name):
+            finding.status, finding.case = "follows", None
+        wrong |= finding.status in ("wrong", "shape")
+        findings.append(finding)
+    return findings, judge
+
+
+def is_given(name):
+    """Whether a tensor is not computed."""
+    return name in (*INPUTS, SETTINGS) or is_parameter(name)

@@ -20,7 +20,7 @@ class Expected:
     """EXPECTED, a trace that npgpt has written: what it is of, and its tensors."""
 
     def __init__(self, path):
-        self.file = TraceFile(path)
+        self.path, self.file = path, TraceFile(path)
         for name in INPUTS:
             if name not in self.file:
                 raise FileError(f"{path}: not a trace by npgpt trace: it has no tensor {name}")
