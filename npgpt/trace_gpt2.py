@@ -43,7 +43,7 @@ def main(argv=None, prog=None):
         for name in names
     }
     with open_trace_writer(args.out, tensors) as write:
-        loss, _ = recorder.run(lambda name, array: write(name, array) if name in tensors else None)
+        loss = recorder.run(lambda name, array: write(name, array) if name in tensors else None)
     numbers = sum(math.prod(shape) for _, shape in tensors.values())
     seconds = time.perf_counter() - start
     print(

@@ -53,8 +53,11 @@ class Recorder:
         every = in_order(params.config.n_layer, steps=self.updates.steps)
         self.names = [name for name in every if split_name(name)[0] not in self.tap.HIDDEN]
 
-    def run(self, see):
-        """Run the passes, handing out every tensor -> the loss, the gradients (Parameters)."""
+    def run(self, see, with_gradients=None):
+        """Run the passes, handing out every tensor -> the loss.
+
+        with_gradients(Parameters) is called before the updates, if it is given.
+        """
         config, params = self.params.config, self.params
         for name, value in zip(
             ("config", "tokens", "targets"),
@@ -72,9 +75,11 @@ class Recorder:
             params = Parameters(config, exact(params.flat))
         grads = params.zeros_like()
         loss = self.passes(params, grads, see, self.edits)
+        if with_gradients is not None:
+            with_gradients(grads)
         if self.updates.steps:
             self.update(params, grads, see)
-        return loss, grads
+        return loss
 
     def passes(self, params, grads, see, edits=None):
         """A forward and a backward pass, which writes grads -> the loss."""

@@ -45,7 +45,7 @@ def random_batch(seed, B, T, vocab_size):
     check_seed(seed)
     words = random_words(seed, 2**31, B * T + 1) % np.uint64(vocab_size)
     ids = words.astype(np.int64)
-    return ids[:-1].reshape(B, T), ids[1:].reshape(B, T)
+    return ids[:-1].reshape(B, T), ids[1:].reshape(B, T).copy()
 
 
 def random_parameters(config, seed):
