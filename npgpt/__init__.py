@@ -29,6 +29,7 @@ __all__ = [
     "read_checkpoint",
     "read_debug_state",
     "set_threads",
+    "trace",
     "train",
     "write_checkpoint",
     "write_debug_state",
@@ -36,9 +37,13 @@ __all__ = [
 
 
 def __getattr__(name):
-    """Load the trainer when it is first asked for: it is half of what there is to import."""
+    """Load the trainer and the tracer when first asked for: they are half of what there is."""
     if name == "train":
         from npgpt.training.train import train
 
         return train
+    if name == "trace":
+        from npgpt.tracing.tree import trace
+
+        return trace
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

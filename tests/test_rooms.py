@@ -23,6 +23,8 @@ MAY_IMPORT = {
     "data": {"errors", "wording", "files", "layers", "core"},
     "formats": {"errors", "wording", "files", "core", "data"},
     "model": {"errors", "wording", "layers", "core", "kernels", "data", "formats"},
+    "tracing": {"errors", "files", "layers", "core", "model"},
+    "porting": {"errors", "files", "layers", "core", "formats", "tracing"},
     "evaluation": {"errors", "wording", "files", "layers", "data", "model"},
     "inside": {"errors", "wording", "layers", "core", "data", "model"},
     "checks": {"errors", "layers", "core", "model"},

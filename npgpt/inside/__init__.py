@@ -1,5 +1,6 @@
-"""What goes on inside a model: attention, residual stream, norms, each layer's time; pictures."""
+"""What goes on inside a model: attention, residual stream, norms, edits, each layer's time; pictures."""
 
+from npgpt.inside.edits import head, replace, scale
 from npgpt.inside.layer_times import layer_times
 from npgpt.inside.look import (
     Inside,
@@ -15,9 +16,12 @@ __all__ = [
     "Inside",
     "Lens",
     "early_logits",
+    "head",
     "layer_times",
     "logit_lens",
     "look",
+    "replace",
+    "scale",
     "tensor_norms",
     "token_labels",
 ]
