@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from npgpt.core.parameters import TENSOR_NAMES
+from npgpt.layers.crossentropy import IGNORED
 from npgpt.porting.rules import DIRECT, RULES, Sizes, resolve, rule_of
 from npgpt.porting.sources import Cache, is_parameter
 from npgpt.tracing.names import BLOCK_SHAPES, INPUTS, SETTINGS, SHAPES, STEPS, split_name
@@ -25,9 +26,11 @@ TIMES = 8  # the noise: an error beyond that is not rounding
 SAMPLES = 4  # of rounding errors in what MINE has no array of
 SMALLEST = 2.0**-120  # float32 has nothing finer than 2^-149, and kernels flush to 0 below 2^-126
 STEP_NOISE = 64  # of norms and losses after updates, in units of each
+DRIFTS = 0.5  # TIMES this, the gradients' drift adds to the noise of each update
 # The keys' bias has no effect, and so a gradient that is rounding alone; AdamW makes steps of lr of
 # it, of either sign. They change the norm of qkvb by about this many times lr.
 IDLE_BIAS, IDLE_STEPS = TENSOR_NAMES.index("qkvb"), 0.5
+PER_TARGET = ("losses", "dlosses")
 CAUSAL = ("preatt", "datt", "dpreatt")  # compared up to the diagonal; att is 0 beyond it
 
 
@@ -64,7 +67,7 @@ class Judge:
         self.sizes = Sizes(expected.config, expected.B, expected.T)
         self.dtype = dtype or dtype_of_trace(mine)
         self.u = ROUNDOFFS[self.dtype]
-        self._cache, self._rng = Cache(), np.random.default_rng(0)
+        self._cache, self._rng, self._drift = Cache(), np.random.default_rng(0), None
 
     def get(self, name):
         """A tensor in float64, and samples of it where its rounding errors are not in MINE.
@@ -75,9 +78,7 @@ class Judge:
             return self._cache[name]
         array = self.mine.read(name) if name in self.mine else None
         if array is not None and array.shape == self.expected.shape(name):
-            if split_name(name)[0] in CAUSAL:
-                array = np.tril(array)
-            return self._cache.keep(name, (array, ()))
+            return self._cache.keep(name, (self.compared(name, array), ()))
         computed = self.compute(name)
         if computed is not None:
             value, noise, samples = computed
@@ -87,6 +88,28 @@ class Judge:
             return self._cache.keep(name, (value, samples))
         array = self.expected.read(name) if name in self.expected else None
         return self._cache.keep(name, (array, ()))
+
+    def compared(self, name, array):
+        """The tensor with 0 where it may be anything: in the future, and without a target."""
+        if split_name(name)[0] in CAUSAL:
+            return np.tril(array)
+        if name in PER_TARGET:
+            return np.where(self.expected.read("targets") == IGNORED, 0.0, array)
+        return array
+
+    def drift(self):
+        """How far MINE's gradients are from EXPECTED's by rounding: the largest relative norm."""
+        if self._drift is None:
+            self._drift = 0.0
+            for name in self.expected.names:
+                if name.startswith("d") and is_parameter(name[1:]) and name in self.expected:
+                    (array, samples), right = self.get(name), self.expected.read(name)
+                    errors = [array, *samples] if samples else [array]
+                    size = np.linalg.norm(right) or 1.0
+                    self._drift = max(
+                        self._drift, *(float(np.linalg.norm(e - right)) / size for e in errors)
+                    )
+        return self._drift
 
     def inputs_of(self, name):
         """The full names of what a tensor is made of; () where there is no rule."""
@@ -136,9 +159,7 @@ class Judge:
         tolerance = TIMES * (self.u * noise + spread(value, samples)) + SMALLEST
         if name in INPUTS:
             tolerance = np.zeros(shape)
-        base = split_name(name)[0]
-        if base in CAUSAL:
-            array, value = np.tril(array), np.tril(value)
+        array, value = self.compared(name, array), self.compared(name, value)
         with np.errstate(invalid="ignore", over="ignore"):
             excess = np.nan_to_num(
                 abs(array - value) / np.maximum(tolerance, np.finfo(float).tiny),
@@ -167,7 +188,7 @@ class Judge:
         base, step = split_name(name)
         if base not in STEPS:
             return value, np.full(value.shape, DIRECT * abs(value).max()), ()
-        noise = STEP_NOISE * abs(value)
+        noise = (STEP_NOISE + DRIFTS * step * self.drift() / self.u) * abs(value)
         if base == "step_params":
             lr = float(self.expected.read(SETTINGS)[0])
             noise[IDLE_BIAS] += IDLE_STEPS * step * lr / self.u

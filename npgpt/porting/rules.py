@@ -70,7 +70,12 @@ def normalised(x, m, r):
 
 
 def linear(s, x, w, b=0.0):
-    return x @ w.T + b, math.sqrt(w.shape[1] + 1) * (abs(x) @ abs(w).T + abs(b))
+    return x @ w.T + b, math.sqrt(w.shape[1] + 1) * (of_sizes(x, w.T) + abs(b))
+
+
+def of_sizes(a, b):
+    """abs(a) @ abs(b), of which a few digits are enough: in float32, twice as fast."""
+    return (abs(a).astype("f4") @ abs(b).astype("f4")).astype(float)
 
 
 def scores(s, qkv):
@@ -80,7 +85,7 @@ def scores(s, qkv):
 
 def scores_of(q, k, scale):
     k = k.swapaxes(-1, -2)
-    return causal(q @ k * scale), causal(math.sqrt(q.shape[-1]) * (abs(q) @ abs(k)) * scale)
+    return causal(q @ k * scale), causal(math.sqrt(q.shape[-1]) * of_sizes(q, k) * scale)
 
 
 def attention_softmax(s, preatt):
@@ -99,7 +104,7 @@ def weigh(s, att, qkv):
 
 
 def weigh_values(s, att, v):
-    return merge_heads(att @ v), math.sqrt(s.T) * merge_heads(abs(att) @ abs(v))
+    return merge_heads(att @ v), math.sqrt(s.T) * merge_heads(of_sizes(att, v))
 
 
 def merge_heads(y):
@@ -153,17 +158,17 @@ def dlogits(s, probs, targets, dlosses):
     onehot = np.zeros(probs.shape)
     np.put_along_axis(onehot, np.maximum(targets, 0)[..., None], 1.0, -1)
     scale = abs(dlosses[..., None])
-    value = (probs - onehot * counted) * dlosses[..., None]
+    value = (probs - onehot) * counted * dlosses[..., None]
     return value, 4 * scale * (probs + onehot * counted)
 
 
 def linear_dx(s, dout, w):
-    return dout @ w, math.sqrt(len(w)) * (abs(dout) @ abs(w))
+    return dout @ w, math.sqrt(len(w)) * of_sizes(dout, w)
 
 
 def linear_dw(s, dout, x):
     dout, x = dout.reshape(-1, dout.shape[-1]), x.reshape(-1, x.shape[-1])
-    return dout.T @ x, math.sqrt(len(x)) * (abs(dout).T @ abs(x))
+    return dout.T @ x, math.sqrt(len(x)) * of_sizes(dout.T, x)
 
 
 def linear_db(s, dout):
@@ -204,7 +209,7 @@ def gelu_dx(s, dout, x):
 
 def datt(s, datty, qkv):
     dy, v = as_heads(s, datty), split_heads(qkv, s.config.n_head)[2].swapaxes(-1, -2)
-    return causal(dy @ v), causal(math.sqrt(s.hs) * (abs(dy) @ abs(v)))
+    return causal(dy @ v), causal(math.sqrt(s.hs) * of_sizes(dy, v))
 
 
 def dpreatt(s, datt, att):
