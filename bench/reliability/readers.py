@@ -37,6 +37,8 @@ from npgpt.formats.llmc import VERSIONS, read_checkpoint, write_checkpoint
 from npgpt.formats.models import load_model
 from npgpt.formats.reference_losses import read_losses
 from npgpt.formats.run_checkpoint import load_checkpoint, save_checkpoint
+from npgpt.porting.sources import Expected, read_map
+from npgpt.tracing.files import open_trace_writer
 from npgpt.training.curves import read_log
 from npgpt.training.logs import RunLogs
 from npgpt.training.settings import Settings, as_toml, make_settings, read_toml
@@ -199,6 +201,20 @@ def described(description, folder):
     write_tokenizer(folder / "t.bin", description)
 
 
+def traced(name, folder):
+    shapes = {"config": ("<i4", (5,)), "tokens": ("<i4", (1, 2)), "targets": ("<i4", (1, 2))}
+    shapes |= {"qkv.0": ("<f4", (1, 2, 6)), "loss": ("<f8", ())}
+    values = {"config": np.array([4, 5, 2, 1, 2])}
+    with open_trace_writer(folder / name, shapes) as write:
+        for each, (_, shape) in shapes.items():
+            write(each, np.broadcast_to(values.get(each, np.ones(())), shape))
+
+
+def read_trace(path):
+    trace = Expected(path)
+    return [trace.read(name) for name in trace.file.shapes]
+
+
 DESCRIPTIONS = (
     {"name": "gpt2"},
     {"name": "chars", "characters": "abc"},
@@ -290,6 +306,18 @@ READERS = {
     ),
     "added_tokens.json": Reader(
         "added_tokens.json", [added_tokens], lambda path: read_folder_tokenizer(path.parent, 256)
+    ),
+}
+READERS |= {
+    "trace (safetensors)": Reader(
+        "t.safetensors", [partial(traced, "t.safetensors")], read_trace
+    ),
+    "trace (npz)": Reader("t.npz", [partial(traced, "t.npz")], read_trace),
+    "trace (manifest)": Reader(
+        "t/manifest.txt", [partial(traced, "t")], lambda path: read_trace(path.parent)
+    ),
+    "names of a trace": Reader(
+        "n.toml", [partial(text, "n.toml", b'qkv = "h.{block}.c_attn"\nwte = "embed"\n')], read_map
     ),
 }
 if find_spec("tokenizers"):

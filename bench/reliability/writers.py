@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from npgpt.formats.huggingface import write_huggingface
 from npgpt.formats.models import load_model
 from npgpt.formats.registry import write_model
 from npgpt.formats.run_checkpoint import checkpoint_steps, load_checkpoint, save_checkpoint
+from npgpt.tracing.files import TraceFile, open_trace_writer
 from npgpt.training.settings import Settings, make_settings, read_toml
 
 CHARS = {"name": "chars", "characters": "abcd"}
@@ -125,6 +127,16 @@ def write_settings(folder, value):
         run.close()
 
 
+def write_trace(folder, value, name):
+    with open_trace_writer(folder / name, {"loss": ("<f8", (9,))}) as write:
+        write("loss", np.full(9, value))
+
+
+def read_trace(folder, name):
+    (value,) = {*TraceFile(folder / name).read("loss").tolist()}
+    return int(value)
+
+
 WRITERS = {
     "model (llm.c) and its tokenizer": Writer(
         lambda folder, value: write_model(folder / "m.bin", params(value), tokenizer_of(value)),
@@ -137,6 +149,10 @@ WRITERS = {
     "settings of a run": Writer(
         write_settings, lambda folder: make_settings(read_toml(folder / "settings.toml")).seed
     ),
+    **{
+        f"trace ({name})": Writer(partial(write_trace, name=name), partial(read_trace, name=name))
+        for name in ("t.safetensors", "t.npz")
+    },
 }
 if find_spec("safetensors"):
     WRITERS["model (Hugging Face) and its tokenizer"] = Writer(

@@ -55,7 +55,7 @@ PAIRS = {
     "ignored": Pair("positions without a target", GPT2Config(16, 60, 2, 2, 16), 2, 8, ignored=True),
     "loud": Pair("scores of hundreds", GPT2Config(16, 60, 2, 2, 16), 2, 8, times=20.0),
 }
-PAIR_UPDATES = Updates(steps=10, lr=1e-3, weight_decay=0.1)
+PAIR_UPDATES = Updates(steps=10, lr=3e-3, weight_decay=0.5)
 
 
 def make_pair(name, seed=0):

@@ -126,7 +126,7 @@ def total(x, axis=None, dtype=None, out=None, keepdims=False, **_):
 def exp(x, **_):
     """e^x: x = n log(2) + r, and a polynomial of r; 0 where a float64 would be denormal."""
     x = np.asarray(x, np.float64)
-    inside = np.clip(x, -708.0, 709.0)
+    inside = np.clip(np.where(np.isnan(x), 0.0, x), -708.0, 709.0)
     n = np.rint(inside * (1 / math.log(2)))
     r = (inside - n * LOG2_HIGH) - n * LOG2_LOW
     result = np.full(x.shape, EXP_TERMS[0])

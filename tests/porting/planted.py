@@ -256,3 +256,27 @@ CATALOGUE = [
         "step_m.1", "AdamW"),
     Bug("no weight decay", "adamw", "pi *= 1 - lr * weight_decay", "pass", "step_params.1", "AdamW"),
 ]  # fmt: skip
+
+# Mistakes that only some models and batches show; the pairs of npgpt reference are made for them.
+QUIET = [
+    Bug("attention's softmax overflows", "steps",
+        "    shifted -= shifted.max(-1, keepdims=True)\n", "", "att.0", None),
+    Bug("-1 is taken for a token", "steps", "counted = np.flatnonzero(targets != IGNORED)",
+        "counted = np.arange(targets.size)", "losses", None),
+    Bug("ignored positions count in the mean", "steps", "loss = losses.sum() / len(counted)",
+        "loss = losses.mean()", "loss", "loss mean"),
+    Bug("dlosses divided by B*T always", "steps", "dlosses[counted] = dloss / len(counted)",
+        "dlosses[counted] = dloss / len(rows)", "dlosses", "scaled"),
+    Bug("positions count on over the rows", "encoder", "wte[tokens] + wpe[:T]",
+        "wte[tokens] + wpe[np.arange(B * T).reshape(B, T) % len(wpe)]", "encoded", "positions"),
+    Bug("every block has block 0's weights", "passes",
+        "for block in p.blocks:\n        x, cache = block_forward(x, block,",
+        "for block in p.blocks:\n        x, cache = block_forward(x, p.blocks[0],", "ln1.1",
+        "wrong input"),
+    Bug("dwpe divided by B", "encoder", "dwpe[:T] = dout.sum(0)", "dwpe[:T] = dout.mean(0)", "dwpe",
+        "embedding gradient"),
+    Bug("heads in the reverse order", "steps", "out = y.swapaxes(1, 2).reshape(B, T, C3 // 3)",
+        "out = y[:, ::-1].swapaxes(1, 2).reshape(B, T, C3 // 3)", "atty.0", "heads merged"),
+    Bug("dlosses divided by T", "steps", "dlosses[counted] = dloss / len(counted)",
+        "dlosses[counted] = dloss / BT[1]", "dlosses", "scaled"),
+]  # fmt: skip
