@@ -11,12 +11,11 @@ from multiprocessing import get_context
 
 from tqdm import tqdm
 
-from bench import machine, report
+from bench import machine, report, results
 from bench.options import count
 from bench.reliability import faults, fuzz, kills, repetitions, runs, stress
 from bench.reliability.readers import READERS
 from bench.reliability.writers import WRITERS
-from bench.results import write_result
 from npgpt.cli import Parser, program
 
 PIECES = 8  # of the inputs for a reader, each read in a process of its own
@@ -24,21 +23,34 @@ SUMS = ("inputs", "read", "refused", "unhandled", "slow")
 
 
 def fuzz_readers(args):
-    """Damaged files for each reader."""
+    """Damaged files for each reader; of readers that are left out, the results of before stay."""
     pieces = [
-        (name, args.inputs // PIECES + 1, piece) for name in READERS for piece in range(PIECES)
+        (name, args.inputs // PIECES + 1, piece) for name in args.readers for piece in range(PIECES)
     ]
-    total = {}
+    before = counts_of_before()
+    total = {name: before[name] for name in before if name not in args.readers}
     with ProcessPoolExecutor(args.workers, get_context("spawn"), max_tasks_per_child=1) as pool:
         for found in tqdm(
             pool.map(fuzz.in_a_process, pieces), total=len(pieces), desc="damaged files"
         ):
-            kept = total.setdefault(found["reader"], found)
-            if kept is not found:
-                kept |= {name: kept[name] + found[name] for name in SUMS}
-                kept["slowest"] = max(kept["slowest"], found["slowest"])
-                kept["faults"] += found["faults"]
-    return {"readers": [*total.values()]}
+            name = found["reader"]
+            if name not in total:
+                total[name] = {**found, "commit": results.commit()}
+                continue
+            kept = total[name]
+            kept |= {sum_: kept[sum_] + found[sum_] for sum_ in SUMS}
+            kept["slowest"] = max(kept["slowest"], found["slowest"])
+            kept["faults"] += found["faults"]
+    return {"readers": [total[name] for name in READERS if name in total]}
+
+
+def counts_of_before():
+    """What was counted for each reader on this kind of machine, {reader: count}."""
+    path = results.RESULTS / results.slug(machine.describe()) / "reliability_fuzz.json"
+    if not path.exists():
+        return {}
+    before = results.read_result(path)
+    return {count["reader"]: {"commit": before["commit"], **count} for count in before["readers"]}
 
 
 def inject_faults(args):
@@ -83,6 +95,9 @@ def main(argv=None, prog=None):
     """Run the parts and write their results."""
     parser = Parser(prog=prog, description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS], help="these parts")
+    parser.add_argument(
+        "--readers", nargs="+", choices=READERS, default=[*READERS], help="damaged files for these"
+    )
     for option, default, text in (
         ("--inputs", 1_000_000, "damaged files for each reader"),
         ("--kills", 1000, "random kills of runs"),
@@ -98,7 +113,7 @@ def main(argv=None, prog=None):
         content = PARTS[part](args)
         content["seconds"] = round(time.perf_counter() - start, 1)
         name = f"reliability_{part}"
-        _, path = write_result(name, name, machine.describe(), content)
+        _, path = results.write_result(name, name, machine.describe(), content)
         print(f"wrote {path}")
     report.main([])
     return 0

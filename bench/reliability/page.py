@@ -26,7 +26,7 @@ HOW_TO = """\
 
 These commands run on Linux, in a clone. All tests together take about three hours on two cores.
 `--only faults kill_points` runs only these two parts; `--inputs`, `--kills` and `--repetitions` set
-how many of each are tried.
+how many of each are tried, and `--readers` which readers get damaged files.
 
 ```sh
 .venv/bin/pip install -e '.[test,hf,zst,plot]'
@@ -48,11 +48,12 @@ def fuzz(result):
         [
             count["reader"], f"{count['inputs']:,}", f"{count['read']:,}", f"{count['refused']:,}",
             f"{count['unhandled']:,}", f"{count['slow']:,}", f"{1000 * count['slowest']:,.0f} ms",
+            count.get("commit", result["commit"]),
         ]
         for count in result["readers"]
     ]  # fmt: skip
     total = sum(count["inputs"] for count in result["readers"])
-    columns = ["reader", "inputs", "read", "refused", "unhandled", "over 2 s", "slowest"]
+    columns = ["reader", "inputs", "read", "refused", "unhandled", "over 2 s", "slowest", "commit"]
     return [
         *tables.table(columns, rows),
         "",

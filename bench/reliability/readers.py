@@ -309,9 +309,7 @@ READERS = {
     ),
 }
 READERS |= {
-    "trace (safetensors)": Reader(
-        "t.safetensors", [partial(traced, "t.safetensors")], read_trace
-    ),
+    "trace (safetensors)": Reader("t.safetensors", [partial(traced, "t.safetensors")], read_trace),
     "trace (npz)": Reader("t.npz", [partial(traced, "t.npz")], read_trace),
     "trace (manifest)": Reader(
         "t/manifest.txt", [partial(traced, "t")], lambda path: read_trace(path.parent)

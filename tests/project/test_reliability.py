@@ -5,11 +5,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import TINY_MODEL
 
-from bench import report, results
+from bench import machine, report, results
+from bench.reliability import __main__ as campaign
 from bench.reliability import faults, fuzz, kills, page, repetitions, runs, stress
 from bench.reliability.mutations import MUTATIONS, mutate
 from bench.reliability.readers import READERS, Reader
@@ -225,13 +227,14 @@ RESULTS = {
 
 
 def test_the_page_has_what_was_counted(tmp_path):
-    machine = {"cpu": "A", "extensions": "avx2", "bf16": "none", "threads": 2, "system": "Linux",
+    odd = {"cpu": "A", "extensions": "avx2", "bf16": "none", "threads": 2, "system": "Linux",
                "versions": {"Python": "3.11"}}  # fmt: skip
     for part, content in RESULTS.items():
-        results.write_result(f"reliability_{part}", part, machine, content, tmp_path)
+        results.write_result(f"reliability_{part}", part, odd, content, tmp_path)
+    at = results.commit()
     text = page.page(results.read_results(tmp_path))
     for said in (
-        "| tokens | 2,000 | 1,500 | 500 | 0 | 0 | 12 ms |",
+        f"| tokens | 2,000 | 1,500 | 500 | 0 | 0 | 12 ms | {at} |",
         "| w | 90 | 79 | 10 | 1 | 7 |",
         "| w | 60 | 50 | 9 | 1 |",
         "killed 1,000 times",
@@ -239,6 +242,22 @@ def test_the_page_has_what_was_counted(tmp_path):
         "- fp32: 1,100 trainings on 1 to 16 threads",
     ):
         assert said in text, said
+
+
+@pytest.mark.slow
+def test_a_campaign_on_one_reader_keeps_the_counts_of_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    before = {"readers": [fuzz.asdict(fuzz.Count(name, 7)) for name in ("tokens", "HellaSwag")]}
+    results.write_result(
+        "reliability_fuzz", "reliability_fuzz", machine.describe(), before, tmp_path
+    )
+    args = SimpleNamespace(readers=["tokens"], inputs=8, workers=1)
+    found = campaign.fuzz_readers(args)["readers"]
+    assert [(count["reader"], count["inputs"]) for count in found] == [
+        ("tokens", 16),
+        ("HellaSwag", 7),
+    ]
+    assert all(count["commit"] for count in found)
 
 
 def test_the_page_is_the_one_of_the_results():
