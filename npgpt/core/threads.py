@@ -3,8 +3,11 @@
 import os
 import sys
 import threading
+import time
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 
+from npgpt.core.pace import Pace
 from npgpt.errors import ArgumentError
 
 FLOPS_PER_THREAD = 250e6  # flops that are worth a thread, some milliseconds of a core
@@ -22,9 +25,10 @@ def set_threads(n: int) -> None:
 
     Without it they are as many as OMP_NUM_THREADS says or, without that, as there are physical
     cores that this process may use, also by the quota of a container. NUMBA_NUM_THREADS is an
-    upper limit to all of these, and small models take fewer. The result is the same, bit for bit,
-    for every n. The NumPy layers take no notice: their threads are NumPy's own. Raises
-    ArgumentError unless n is an integer of at least 1.
+    upper limit to all of these. Small models take fewer, and so does any model while other programs
+    keep the cores busy. The result is the same, bit for bit, for every number. The NumPy layers
+    take no notice: their threads are NumPy's own. Raises ArgumentError unless n is an integer of at
+    least 1.
     """
     global _count
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
@@ -54,8 +58,8 @@ def _default():
 def threads(flops=float("inf")):
     """Context in which Numba's kernels run on get_threads() threads, fewer for few flops.
 
-    Threads wait for each other after every kernel, and on a machine that others use too that takes
-    far longer than the kernels of a small model.
+    Threads wait for each other after every kernel, which takes longer than the kernels of a very
+    small model. While other programs use the cores, Pace finds the number that is fastest.
     """
     from numba import get_num_threads, set_num_threads
 
@@ -65,12 +69,22 @@ def threads(flops=float("inf")):
             " in it: start it by multiprocessing's method spawn or forkserver"
         )
     with _one_at_a_time if not pool_is_shared() else nullcontext():
-        before = get_num_threads()
-        set_num_threads(int(max(1, min(get_threads(), flops / FLOPS_PER_THREAD))))
+        before, most = get_num_threads(), int(max(1, min(get_threads(), flops / FLOPS_PER_THREAD)))
+        pace = pace_of(most, flops) if most > 1 else None
+        set_num_threads(pace.threads if pace else 1)
+        start, used = time.perf_counter(), time.process_time() if pace else 0.0
         try:
             yield
+            if pace:
+                pace.add(time.perf_counter() - start, time.process_time() - used)
         finally:
             set_num_threads(before)
+
+
+@lru_cache(maxsize=64)
+def pace_of(most, flops):
+    """The Pace of passes of so many flops, on at most so many threads."""
+    return Pace(most)
 
 
 def pool_is_shared():
