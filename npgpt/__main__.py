@@ -17,7 +17,10 @@ PROGRAMS = {
     "prepare addition": ("npgpt.prepro_addition", "make token files of sums, with no download"),
     "trace": ("npgpt.trace_gpt2", "write every tensor of a forward and backward pass"),
     "diff": ("npgpt.diff_traces", "find the first wrong tensor of a GPT-2, and why it is wrong"),
-    "reference": ("npgpt.write_reference", "write a model, a debug state and losses to check against"),
+    "reference": (
+        "npgpt.write_reference",
+        "write a model, a debug state and losses to check against",
+    ),
     "train": ("npgpt.train_gpt2", "train a model, or resume a run"),
     "sample": ("npgpt.sample", "generate text with a model"),
     "eval": ("npgpt.evaluate", "measure a model's loss, HellaSwag accuracy or exact match"),

@@ -1,4 +1,4 @@
-"""What goes on inside a model: attention, residual stream, norms, edits, each layer's time; pictures."""
+"""What goes on inside a model: attention, residual stream, norms, times; edits and pictures."""
 
 from npgpt.inside.edits import head, replace, scale
 from npgpt.inside.layer_times import layer_times

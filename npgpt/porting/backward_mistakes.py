@@ -35,31 +35,24 @@ def logit_gradients(case):
 
 def one_row_only(case):
     """A sum over the batch and the positions that has kept one of its terms: = for +=."""
-    arrays = case.arrays()
-    n_sum = 2 if case.rule.endswith("w") and len(arrays) == 2 else 1
-    summed, rest = arrays[:n_sum], arrays[n_sum:]
-    for axis, letter in ((0, "b"), (1, "t")):
-        for at, which in ((-1, "last"), (0, "first")):
-            if summed[0].shape[axis] < 2:
-                continue
-            index = [slice(None)] * 2
-            index[axis] = slice(at, None) if at else slice(1)
-            cut = [array[tuple(index)] for array in summed]
-            yield case.make(*cut, *rest), f"the {which} {letter} alone is in it"
+    dout, *others = case.arrays()
+    for at, what in kept(dout.shape):
+        yield case.make(dout * at, *others), f"{what} alone is in it"
 
 
-def norm_one_row_only(case):
-    """As one_row_only, of a layernorm's weight."""
-    arrays = case.arrays()
-    for axis, letter in ((0, "b"), (1, "t")):
-        for at, which in ((-1, "last"), (0, "first")):
-            if arrays[0].shape[axis] < 2:
-                continue
-            dout = np.zeros_like(arrays[0])
-            index = [slice(None)] * 2
-            index[axis] = slice(at, None) if at else slice(1)
-            dout[tuple(index)] = arrays[0][tuple(index)]
-            yield case.make(dout, *arrays[1:]), f"the {which} {letter} alone is in it"
+def kept(shape):
+    """Masks (B, T, 1) of what a loop leaves that overwrites, and what that is."""
+    B, T, _ = shape
+    b, t = np.arange(B)[:, None, None], np.arange(T)[None, :, None]
+    one = np.ones((B, T, 1), bool)
+    if B > 1:
+        yield one & (b == B - 1), "the last row of the batch"
+        yield one & (b == 0), "the first row of the batch"
+    if T > 1:
+        yield one & (t == T - 1), "the last position of each row"
+        yield one & (t == 0), "the first position of each row"
+    if B * T > 1:
+        yield (b == B - 1) & (t == T - 1), "the last position of the last row"
 
 
 def norm_weight_gradients(case):

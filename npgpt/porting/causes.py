@@ -32,13 +32,18 @@ class Cause(NamedTuple):
     predict: Callable[[Any], Iterator[tuple]]
     sentence: str
 
+    def is_about(self, case):
+        """Whether the hypothesis is about this tensor."""
+        names = {"*", case.rule, split_name(case.name)[0]}
+        return not names.isdisjoint(self.about.split())
 
-LN_MEANS, LN_RSTDS, LNS = "ln1_mean ln2_mean lnf_mean", "ln1_rstd ln2_rstd lnf_rstd", "ln1 ln2 lnf"
+
+LNS, LN_RSTDS = "ln1 ln2 lnf", "ln1_rstd ln2_rstd lnf_rstd"
 MATRICES = " ".join(f"d{names.split()[1]}w" for names in LINEARS.values())
 BIASES = " ".join([*(f"d{names.split()[1]}b" for names in LINEARS.values()), "dln1b dln2b dlnfb"])
 NORM_WEIGHTS = "dln1w dln2w dlnfw"
 STREAMS = "dresidual2 dinput"
-GRADIENTS = f"{MATRICES} {BIASES} {NORM_WEIGHTS} dwte dwpe"
+SUMS = f"{MATRICES} {BIASES} {NORM_WEIGHTS}"
 
 # Tried in this order; the first of those that leave about the same unexplained is the cause.
 CAUSES = (
@@ -78,11 +83,12 @@ CAUSES = (
     Cause("attention gradient", "dqkv", backward.qkv_gradients, "{}"),
     Cause("embedding gradient", "dwte", backward.embedding_gradients, "{}"),
     Cause("embedding gradient", "dwpe", backward.position_gradients, "{}"),
-    Cause("overwritten", f"{MATRICES} {BIASES}", backward.one_row_only, "{}: = for +="),
-    Cause("overwritten", NORM_WEIGHTS, backward.norm_one_row_only, "{}: = for +="),
+    Cause("overwritten", SUMS, backward.one_row_only, "{}: = for +="),
     Cause("AdamW", "step_m step_v step_params", backward.updates, "in the first update, {}"),
-    Cause("accumulated twice", GRADIENTS, general.twice, "it is twice what it should be: not set to"
-          " 0 before it was added up again"),
+    Cause(
+        "accumulated twice", f"{SUMS} dwte dwpe", general.twice,
+        "it is twice what it should be: not set to 0 before it was added up again",
+    ),
     Cause("wrong sign", "*", general.negated, "it has the wrong sign"),
     Cause("scaled", "*", general.scaled, "it is the right tensor times {}"),
     Cause("transposed", "*", general.transposed, "it is transposed: {} are exchanged"),
@@ -90,7 +96,7 @@ CAUSES = (
     Cause("wrong input", " ".join(RULES), general.other_input, "it is made of {}"),
     Cause("wrong block", "*", general.other_block, "it is {}"),
     Cause("shifted", "*", general.shifted, "position t has what belongs to {}"),
-    Cause("coarse precision", "*", general.coarser, "it differs as if rounded to {}"),
+    Cause("coarse precision", "*", general.coarser, "its errors are as small as those of {}"),
 )  # fmt: skip
 
 
@@ -103,12 +109,8 @@ def find_cause(case):
     best, found = LEFT / BETTER, None
     with np.errstate(all="ignore"):
         for cause in CAUSES:
-            if cause.about != "*" and not {case.rule, split_name(case.name)[0]} & {
-                *cause.about.split()
-            }:
+            if not cause.is_about(case) or found and cause.predict is general.coarser:
                 continue
-            if cause.predict is general.coarser and found:
-                break
             for prediction, filling in cause.predict(case):
                 left = unexplained(case, np.asarray(prediction)) / before
                 if left < BETTER * best:

@@ -67,6 +67,7 @@ class Judge:
         self.sizes = Sizes(expected.config, expected.B, expected.T)
         self.dtype = dtype or dtype_of_trace(mine)
         self.u = ROUNDOFFS[self.dtype]
+        self.all_right = True  # so far
         self._cache, self._rng, self._drift = Cache(), np.random.default_rng(0), None
 
     def get(self, name):
@@ -188,7 +189,8 @@ class Judge:
         base, step = split_name(name)
         if base not in STEPS:
             return value, np.full(value.shape, DIRECT * abs(value).max()), ()
-        noise = (STEP_NOISE + DRIFTS * step * self.drift() / self.u) * abs(value)
+        drift = self.drift() if self.all_right else 0.0
+        noise = (STEP_NOISE + DRIFTS * step * drift / self.u) * abs(value)
         if base == "step_params":
             lr = float(self.expected.read(SETTINGS)[0])
             noise[IDLE_BIAS] += IDLE_STEPS * step * lr / self.u
@@ -272,12 +274,12 @@ def region(wrong, axes):
 
 def compare(expected, mine, dtype=None):
     """Judge every tensor of MINE, in the order of computation -> a list of Findings, the Judge."""
-    judge, findings, wrong = Judge(expected, mine, dtype), [], False
+    judge, findings = Judge(expected, mine, dtype), []
     for name in expected.names:
         finding = judge.judge(name)
-        if finding.status == "wrong" and wrong and not finding.made_of and not is_given(name):
+        if finding.status == "wrong" and not (judge.all_right or finding.made_of or is_given(name)):
             finding.status, finding.case = "follows", None
-        wrong |= finding.status in ("wrong", "shape")
+        judge.all_right &= finding.status not in ("wrong", "shape")
         findings.append(finding)
     return findings, judge
 

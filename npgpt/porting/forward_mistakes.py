@@ -256,13 +256,8 @@ def probabilities(case):
     exps = np.exp(logits - highest)
     total = exps.sum(-1, keepdims=True)
     if padding:
-        with_padding = total + padding * np.exp(-highest)
-        yield (
-            exps / with_padding,
-            (
-                f"the softmax goes over {V + padding} logits: the rows that wte is padded by count too"
-            ),
-        )
+        padded = f"the softmax goes over {V + padding} logits, those of wte's padding too"
+        yield exps / (total + padding * np.exp(-highest)), padded
     yield exps, "the softmax is not divided by its sum"
     yield normalised_exp(logits, 1), "the softmax goes along the positions"
     yield (

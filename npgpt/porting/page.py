@@ -32,7 +32,8 @@ svg { max-width: 100%; } svg line { stroke: var(--faint); stroke-dasharray: 4 3;
 .scatter { width: 14rem; border: 1px solid var(--line); } .scatter circle { fill: var(--wrong);
   fill-opacity: .5; } .chart { border: 1px solid var(--line); width: 100%; }
 table.list { border-collapse: collapse; font-size: .85rem; width: 100%; }
-.list th, .list td { text-align: left; padding: .15rem .5rem; border-bottom: 1px solid var(--line); }
+.list th, .list td { text-align: left; padding: .15rem .5rem;
+  border-bottom: 1px solid var(--line); }
 .list td.number { font-variant-numeric: tabular-nums; }
 """
 

@@ -186,6 +186,9 @@ def npz_places(path):
             try:
                 with archive.open(member) as file:
                     shape, dtype = npy_header(file)
+                    size = file.tell() + np.dtype(dtype).itemsize * math.prod(shape)
+                if size != archive.getinfo(member).file_size:
+                    raise ValueError(size)
             except (ValueError, zipfile.BadZipFile, OSError) as error:
                 raise FileError(f"{path}: {member} is not an array") from error
             places[name] = member, None, dtype, shape
@@ -245,14 +248,16 @@ def folder_places(path):
     for number, line in enumerate(lines, 1):
         if not line.split():
             continue
-        name, kind, file, *sizes = [*line.split(), *[""] * (3 - len(line.split()))]
+        words = [*line.split(), "", "", ""]  # so that a short line has three too
+        name, kind, raw = words[:3]
+        sizes = words[3:-3]
         shape = tuple(int(n) for n in sizes if n.isascii() and n.isdecimal())
-        if kind not in RAW_DTYPES or not RAW_FILE.fullmatch(file) or len(shape) != len(sizes):
+        if kind not in RAW_DTYPES or not RAW_FILE.fullmatch(raw) or len(shape) != len(sizes):
             raise FileError(
                 f"{manifest}: line {number} must be a name, one of {', '.join(RAW_DTYPES)}, a file"
                 f" of this folder and its sizes, not {line!r}"
             )
-        places[name] = raw_place(path, file, kind, shape)
+        places[name] = raw_place(path, raw, kind, shape)
     return places
 
 

@@ -67,7 +67,9 @@ def mutated(name, right, wrong):
 def with_functions_of(module):
     """The textbook with what a changed module has in the place of its own."""
     copy = ModuleType("layers")
-    copy.__dict__.update({name: getattr(module, name, getattr(layers, name)) for name in layers.__all__})
+    copy.__dict__.update(
+        {name: getattr(module, name, getattr(layers, name)) for name in layers.__all__}
+    )
     return copy
 
 
@@ -107,8 +109,10 @@ CATALOGUE = [
         "return xshift * rstd + b", "ln1.0", "left out"),
     Bug("layernorm's weight is 1 + w", "layernorm", "return xshift * rstd * w + b",
         "return xshift * rstd * (1 + w) + b", "ln1.0", "layernorm"),
-    Bug("ln2 with ln1's weight", "passes", "layers.layernorm_forward(x, p.ln2w, p.ln2b)  # (B, T, C)\n    fch,",
-        "layers.layernorm_forward(x, p.ln1w, p.ln2b)  # (B, T, C)\n    fch,", "ln2.0", "wrong input"),
+    Bug("ln2 with ln1's weight", "passes",
+        "layers.layernorm_forward(x, p.ln2w, p.ln2b)  # (B, T, C)\n    fch,",
+        "layers.layernorm_forward(x, p.ln1w, p.ln2b)  # (B, T, C)\n    fch,", "ln2.0",
+        "wrong input"),
     # Linear layers
     Bug("bias missing", "matmul", "out += b", "pass", "qkv.0", "bias missing"),
     Bug("bias twice", "matmul", "out += b", "out += 2 * b", "qkv.0", "bias twice"),
@@ -216,7 +220,8 @@ CATALOGUE = [
         "not written"),
     Bug("dx by the transposed weight", "passes",
         "datty, *_ = layers.matmul_backward(dx, cache.attproj,",
-        "datty, *_ = layers.matmul_backward(dx, (cache.attproj[0], cache.attproj[1].T.copy(), cache.attproj[2]),",
+        "datty, *_ = layers.matmul_backward(dx, "
+        "(cache.attproj[0], cache.attproj[1].T.copy(), cache.attproj[2]),",
         "datty.1", None),
     Bug("derivative of the exact GELU", "gelu", "0.5 * (1 + tanh + xi * slope)",
         "(0.5 * (1 + np.vectorize(math.erf)(xi / math.sqrt(2)))"
@@ -244,17 +249,20 @@ CATALOGUE = [
         "partly written"),
     Bug("repeated tokens overwrite", "encoder", "np.add.at(dwte, tokens, dout)",
         "dwte[tokens] += dout", "dwte", "embedding gradient"),
-    Bug("the head's share is lost", "passes", "layers.encoder_backward(dx, cache.encoder, (g.wte, g.wpe), add=True)",
+    Bug("the head's share is lost", "passes",
+        "layers.encoder_backward(dx, cache.encoder, (g.wte, g.wpe), add=True)",
         "layers.encoder_backward(dx, cache.encoder, (g.wte, g.wpe), add=False)", "dwte",
         "embedding gradient"),
     Bug("dwpe of the last row", "encoder", "dwpe[:T] = dout.sum(0)", "dwpe[:T] = dout[-1]", "dwpe",
         "embedding gradient"),
     # The update
-    Bug("no bias correction", "adamw", "lr / (1 - beta1**t) * mi / (np.sqrt(vi / (1 - beta2**t)) + eps)",
+    Bug("no bias correction", "adamw",
+        "lr / (1 - beta1**t) * mi / (np.sqrt(vi / (1 - beta2**t)) + eps)",
         "lr * mi / (np.sqrt(vi) + eps)", "step_params.1", "AdamW"),
     Bug("L2 for weight decay", "adamw", "gi = scale * gi", "gi = scale * gi + weight_decay * pi",
         "step_m.1", "AdamW"),
-    Bug("no weight decay", "adamw", "pi *= 1 - lr * weight_decay", "pass", "step_params.1", "AdamW"),
+    Bug("no weight decay", "adamw", "pi *= 1 - lr * weight_decay", "pass", "step_params.1",
+        "AdamW"),
 ]  # fmt: skip
 
 # Mistakes that only some models and batches show; the pairs of npgpt reference are made for them.

@@ -1,52 +1,52 @@
 """Each planted bug is found where it is, and its cause named; and none in a right model."""
 
-import numpy as np
 import pytest
 from porting.planted import CATALOGUE, Buggy
+from porting.traces import write_trace
 
 from npgpt.core.config import GPT2Config
-from npgpt.porting.causes import find_cause
+from npgpt.porting.causes import CAUSES, find_cause
 from npgpt.porting.compare import compare
 from npgpt.porting.sources import Expected, Mine
-from npgpt.tracing.files import dtype_of, open_trace_writer
-from npgpt.tracing.names import shape_of
 from npgpt.tracing.record import Recorder, Updates
 from npgpt.tracing.seeded import random_batch, random_parameters
 
 CONFIG = GPT2Config(block_size=12, vocab_size=37, n_layer=2, n_head=3, n_embd=12)
-B, T, STEPS = 3, 9, 2
-UPDATES = Updates(STEPS, lr=1e-3, weight_decay=0.3)
-
-
-def write(recorder, path, dtype):
-    B, T = recorder.tokens.shape
-    tensors = {
-        name: (dtype_of(name, dtype), shape_of(name, recorder.params.config, B, T))
-        for name in recorder.names
-    }
-    with open_trace_writer(path, tensors) as out, np.errstate(all="ignore"):
-        recorder.run(out)
-    return path
+MODEL = (random_parameters(CONFIG, 5), *random_batch(5, 3, 9, 37))
+UPDATES = Updates(2, lr=1e-3, weight_decay=0.3)
 
 
 @pytest.fixture(scope="module")
-def model():
-    return random_parameters(CONFIG, 5), *random_batch(5, B, T, CONFIG.vocab_size)
-
-
-@pytest.fixture(scope="module")
-def expected(model, tmp_path_factory):
+def expected(tmp_path_factory):
     path = tmp_path_factory.mktemp("oracle") / "oracle.safetensors"
-    return Expected(write(Recorder(*model, updates=UPDATES), path, "<f8"))
+    return Expected(write_trace(Recorder(*MODEL, updates=UPDATES), path))
 
 
 @pytest.mark.parametrize("bug", CATALOGUE, ids=lambda bug: bug.name)
-def test_the_first_wrong_tensor_and_its_cause_are_found(bug, model, expected, tmp_path):
-    path = write(
-        Buggy(bug, *model, backend="numpy", updates=UPDATES), tmp_path / "mine.safetensors", "<f4"
-    )
+def test_the_first_wrong_tensor_and_its_cause_are_found(bug, expected, tmp_path):
+    recorder = Buggy(bug, *MODEL, backend="numpy", updates=UPDATES)
+    path = write_trace(recorder, tmp_path / "mine.safetensors", "<f4")
     findings, _ = compare(expected, Mine(path, expected))
     wrong = [finding for finding in findings if finding.status != "right"]
     assert wrong and wrong[0].name == bug.first, wrong[:3]
     cause = find_cause(wrong[0].case)
     assert (cause and cause[0]) == bug.cause, cause
+
+
+def test_the_catalogue_is_large_and_most_causes_are_known():
+    assert len({bug.name for bug in CATALOGUE}) == len(CATALOGUE) >= 40
+    assert sum(bug.cause is not None for bug in CATALOGUE) >= 30
+    assert {bug.cause for bug in CATALOGUE} - {None} <= {cause.name for cause in CAUSES}
+
+
+@pytest.mark.parametrize("backend", ["oracle", "numpy", "numba"])
+@pytest.mark.parametrize("dtype", ["<f4", "<f8"])
+def test_nothing_is_found_in_a_right_model(backend, dtype, expected, tmp_path):
+    if dtype == "<f8" and backend != "oracle":
+        pytest.skip("they compute in float32")
+    recorder = Recorder(*MODEL, backend=backend, updates=UPDATES)
+    path = write_trace(recorder, tmp_path / "mine.npz", dtype)
+    findings, judge = compare(expected, Mine(path, expected))
+    assert {finding.status for finding in findings} <= {"right", "absent"}
+    assert judge.dtype == {"<f4": "float32", "<f8": "float64"}[dtype]
+    assert 0.01 < max(finding.excess for finding in findings) < 0.5

@@ -28,9 +28,7 @@ def recorded(*arguments, **options):
 
 def test_names_come_in_their_order_and_arrays_in_their_shapes(params, state):
     for backend in ("oracle", "numpy"):
-        found, order, recorder = recorded(
-            params, state.x, state.y, backend, updates=Updates(2)
-        )
+        found, order, recorder = recorded(params, state.x, state.y, backend, updates=Updates(2))
         assert order == recorder.names == list(in_order(2, steps=2))
         for name, array in found.items():
             assert array.shape == shape_of(name, params.config, *state.x.shape), name
@@ -89,9 +87,7 @@ def test_updates_are_the_optimizers(params, state):
         np.testing.assert_allclose(np.delete(ours, idle), np.delete(norms, idle), rtol=1e-5)
         norms = [np.linalg.norm(view) for _, view in model.optimizer.m.items()]
         np.testing.assert_allclose(found[f"step_m.{step}"], norms, rtol=1e-4)
-        assert found[f"step_loss.{step}"] == pytest.approx(
-            model.loss(state.x, state.y), rel=1e-4
-        )
+        assert found[f"step_loss.{step}"] == pytest.approx(model.loss(state.x, state.y), rel=1e-4)
     assert (before != params.flat).any()  # by the model here, not by the recorder
     again, _, _ = recorded(params, state.x, state.y, updates=Updates(1))
     assert again["loss"] == found["loss"] or again["loss"] < found["loss"]
