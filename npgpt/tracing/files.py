@@ -10,6 +10,7 @@ import math
 import os
 import re
 import zipfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +25,9 @@ MANIFEST = "manifest.txt"
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bf16", "I64": "<i8", "I32": "<i4"}
 RAW_DTYPES = {"f4": "<f4", "f8": "<f8", "f2": "<f2", "i4": "<i4"}
 LARGEST_HEADER = 1 << 26  # bytes
-RAW_FILE = re.compile(r"[\w.-]+")
+RAW_FILE, RAW_SIZE = re.compile(r"[\w.-]+"), re.compile(r"[0-9]{1,18}")
+# What zipfile and NumPy raise for a damaged, encrypted or otherwise packed member.
+DAMAGES = (ValueError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError)
 
 
 @contextmanager
@@ -189,7 +192,7 @@ def npz_places(path):
                     size = file.tell() + np.dtype(dtype).itemsize * math.prod(shape)
                 if size != archive.getinfo(member).file_size:
                     raise ValueError(size)
-            except (ValueError, zipfile.BadZipFile, OSError) as error:
+            except DAMAGES as error:
                 raise FileError(f"{path}: {member} is not an array") from error
             places[name] = member, None, dtype, shape
     return places
@@ -226,7 +229,7 @@ def read_member(path, member, shape):
         try:
             with archive.open(member) as file:
                 out = np.lib.format.read_array(file, allow_pickle=False)
-        except (ValueError, zipfile.BadZipFile, EOFError, OSError) as error:
+        except DAMAGES as error:
             raise FileError(f"{path}: {member} is damaged ({size} bytes): {error}") from error
     assert out.shape == shape
     return out
@@ -251,7 +254,7 @@ def folder_places(path):
         words = [*line.split(), "", "", ""]  # so that a short line has three too
         name, kind, raw = words[:3]
         sizes = words[3:-3]
-        shape = tuple(int(n) for n in sizes if n.isascii() and n.isdecimal())
+        shape = tuple(int(n) for n in sizes if RAW_SIZE.fullmatch(n))
         if kind not in RAW_DTYPES or not RAW_FILE.fullmatch(raw) or len(shape) != len(sizes):
             raise FileError(
                 f"{manifest}: line {number} must be a name, one of {', '.join(RAW_DTYPES)}, a file"

@@ -134,6 +134,7 @@ def test_what_is_no_safetensors_file(content, tmp_path):
     [
         ("x f4", "line 1 must be"), ("x f3 x.f4 2", "line 1 must be"),
         ("x f4 ../x.f4 2", "line 1 must be"), ("x f4 x.f4 two", "line 1 must be"),
+        ("x f4 x.f4 " + "1" * 5000, "line 1 must be"),
         ("x f4 x.f4 3", "8 bytes, but"), ("x f4 y.f4 2", "No such file"),
     ],
 )  # fmt: skip
