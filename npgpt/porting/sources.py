@@ -13,6 +13,7 @@ from npgpt.tracing.files import TraceFile
 from npgpt.tracing.names import INPUTS, in_order, shape_of, split_name
 
 CACHED_BYTES = 1 << 30
+MOST_BLOCKS = 1000  # some 50 names each are listed
 LARGEST_MAP = 1 << 20  # bytes
 
 
@@ -28,6 +29,10 @@ class Expected:
             self.config = GPT2Config(*self.file.read("config").tolist())
         except (ArgumentError, TypeError) as error:
             raise FileError(f"{path}: the tensor config is damaged: {error}") from error
+        if self.config.n_layer > MOST_BLOCKS:
+            raise FileError(
+                f"{path}: n_layer must be at most {MOST_BLOCKS}, not {self.config.n_layer}"
+            )
         if len(self.file.shapes["tokens"]) != 2:
             raise FileError(f"{path}: tokens must be (B, T), not {self.file.shapes['tokens']}")
         self.B, self.T = self.file.shapes["tokens"]

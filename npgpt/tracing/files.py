@@ -217,7 +217,7 @@ def open_npz(path):
     with open_for_reading(path) as (file, _):
         try:
             archive = zipfile.ZipFile(file)
-        except zipfile.BadZipFile as error:
+        except DAMAGES as error:
             raise FileError(f"{path}: not an .npz file: {error}") from error
         with archive:
             yield archive
