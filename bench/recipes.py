@@ -53,7 +53,7 @@ MUON = {
     "schedule": "linear",
 }  # fmt: skip
 ADAMW = {"lr": 1e-3, "min_lr": 1e-4, "warmup": 100, "beta2": 0.99}  # nanoGPT's
-SMALL = {"n_layer": 4, "n_head": 4, "n_embd": 128, "B": 24, "T": 64, "steps": 240}
+SMALL = {"n_layer": 2, "n_head": 4, "n_embd": 128, "B": 24, "T": 64, "steps": 240}
 MEDIUM = {"n_layer": 4, "n_head": 4, "n_embd": 256, "B": 16, "T": 256}
 LARGE = {**MEDIUM, "n_layer": 6, "dropout": 0.2}
 

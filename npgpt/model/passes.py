@@ -235,7 +235,8 @@ def activation_bytes(config, B, T, recompute=False):
 
     Per position and in units of C, a block keeps x, qkv (3), atty, the x after attention and fch
     (4): 10; without recompute also ln1, ln2 and act (4): 16. The backward pass adds temporaries,
-    dx, dact (4), dfch (4), dln2, dqkv (3), ...: about 18, or 24 with what is recomputed.
+    dx, dact (4), dfch (4), dln2, dqkv (3), ...: about 18, or 24 with what is recomputed. Dropout
+    keeps nothing, and takes one or two temporaries more.
     """
     kept, temporary = (10, 24) if recompute else (16, 18)
     return 4 * B * T * config.n_embd * (config.n_layer * kept + temporary)
