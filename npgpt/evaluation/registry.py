@@ -98,9 +98,9 @@ def print_loss(model, tokens, description, options):
     count = min(len(tokens) - 1, (options.batches or sys.maxsize) * B * T)
     print(f"loss        {loss:.6f}")
     print(f"perplexity  {np.exp(loss):.6g}")
-    print(f"bits/byte   {describe_bits_per_byte(model, loss, tokens, count, description)}")
     print(f"tokens      {count:,}")
     print(f"tokens/s    {count / seconds:,.0f}")
+    print(f"bits/byte   {describe_bits_per_byte(model, loss, tokens, count, description)}")
 
 
 def describe_bits_per_byte(model, loss, tokens, count, description):
