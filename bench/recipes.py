@@ -72,7 +72,7 @@ GOALS = {
     "1.55": Goal(
         1.55,
         with_pytorch(
-            {**MEDIUM, **MUON, "steps": 600}, {**MEDIUM, **ADAMW, "steps": 2500},
+            {**MEDIUM, **MUON, "steps": 700}, {**MEDIUM, **ADAMW, "steps": 2500},
             ["PyTorch, compiled", "PyTorch, bf16, compiled", "PyTorch, bf16, compiled, Muon"],
         ),
     ),
