@@ -54,9 +54,12 @@ def trace(
             which have no arrays of preatt, att, losses, dlosses, dlogits, dpreatt and datt.
         only: the names or patterns of those to keep, such as ["att", "d*w"]; default: all.
 
-    Returns: a Trace.
-    Raises: ArgumentError for tokens or targets that the model cannot take, for an unknown backend,
-        and for a name that there is not.
+    Returns:
+        a Trace.
+
+    Raises:
+        ArgumentError: tokens or targets are not what the model takes, the backend is unknown, or a
+            name in edits or only is none.
     """
     recorder = Recorder(model.params, tokens, targets, backend, edits=edits)
     wanted = {*select(recorder.names, only)} - {*INPUTS}
