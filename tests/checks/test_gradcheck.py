@@ -151,6 +151,7 @@ def test_whole_gpt2_is_checked_in_all_sixteen_gradients(rng):
     assert len(report.rows) == 16
 
 
+@pytest.mark.slow
 def test_whole_gpt2_with_dropout_is_checked_in_all_sixteen_gradients(rng):
     model = tiny_gpt2("numpy", rng)
     tokens, targets = rng.integers(0, model.config.vocab_size, (2, 2, 5))
@@ -159,6 +160,7 @@ def test_whole_gpt2_with_dropout_is_checked_in_all_sixteen_gradients(rng):
     assert len(report.rows) == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["encoder_drop", "attproj_drop", "fcproj_drop"])
 def test_whole_gpt2_that_forgets_a_dropout_in_its_backward_pass_is_caught(rng, monkeypatch, place):
     model = tiny_gpt2("numpy", rng)

@@ -219,8 +219,8 @@ CATALOGUE = [
     Bug("db never computed", "matmul", "dout.sum(0)  # (OC,)", "0 * dout.sum(0)", "dfcprojb.1",
         "not written"),
     Bug("dx by the transposed weight", "passes",
-        "datty, *_ = layers.matmul_backward(dx, cache.attproj,",
-        "datty, *_ = layers.matmul_backward(dx, "
+        "datty, *_ = layers.matmul_backward(dattproj, cache.attproj,",
+        "datty, *_ = layers.matmul_backward(dattproj, "
         "(cache.attproj[0], cache.attproj[1].T.copy(), cache.attproj[2]),",
         "datty.1", None),
     Bug("derivative of the exact GELU", "gelu", "0.5 * (1 + tanh + xi * slope)",

@@ -37,6 +37,7 @@ def statuses(findings):
     return {finding.name: finding.status for finding in findings}
 
 
+@pytest.mark.slow
 def test_every_tensor_that_is_off_by_more_than_rounding_is_named(expected, right, tmp_path):
     """Each by itself, by a thousandth at one place; and nothing before it. Block 1 is enough."""
     for name in expected.names:

@@ -53,6 +53,7 @@ def test_the_steps_are_those_that_fit_into_the_time():
     assert recipe.steps_in_time([1.0], 10_000) == 1
 
 
+@pytest.mark.slow
 def test_npgpt_trains_and_validates_on_all(data, monkeypatch):
     found = learn.run_npgpt(Recipe(TINY), data, 3, time.perf_counter())
     assert found["steps"] == 6 and found["uncounted"] == 0

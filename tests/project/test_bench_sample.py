@@ -56,7 +56,7 @@ def test_the_systems_take_turns_and_what_they_did_is_written(monkeypatch, capsys
     written = json.loads(path.read_text(encoding="utf-8"))
     assert written["systems"]["npgpt"] == [60.0, 50.0, 70.0] * 2
     assert written["limit"] == [30.0, 20.0] * 2 and "limit" not in written["systems"]
-    assert "| npgpt | 60.0 (50.0 to 70.0) | 1.00 |" in capsys.readouterr().out
+    assert "| npgpt | 60.0 (52.5 to 67.5) |  |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
