@@ -18,7 +18,10 @@ class Batches:
     """An endless stream of batches from Tokens.
 
     A row has up to T + 1 tokens: x is all but the last, y all but the first. Subclasses implement
-    `next_rows`, and extend `state` and `restore` by their position in the stream.
+    `next_rows`, and extend `state` and `restore` by their position in the stream. Of `size` ranks
+    that train together each has the same stream, of `global_B` = size * B rows at a time, and this
+    one, `rank`, takes the B rows from rank * B on. `n_targets` counts those of the last batch, of
+    all ranks.
     """
 
     name = ""  # in ORDERS
@@ -27,17 +30,19 @@ class Batches:
     pad_token = 0  # fills x where a row has fewer than T + 1 tokens
     remedy = "make T smaller, or bring more text"  # for too few tokens
 
-    def __init__(self, tokens, B, T, seed=0, eot=None):
+    def __init__(self, tokens, B, T, seed=0, eot=None, rank=0, size=1):
         for name, value, lowest in (("B", B, 1), ("T", T, 1), ("seed", seed, 0)):
             if not is_integer(value) or value < lowest:
                 raise ArgumentError(
                     f"{name} must be an integer of at least {lowest}, not {value!r}"
                 )
         self.tokens, self.B, self.T, self.seed = tokens, int(B), int(T), int(seed)
+        self.rank, self.global_B, self.n_targets = rank, size * int(B), 0
         if len(tokens) < self.min_tokens:
+            ranks = "" if size == 1 else f" and {size} ranks"
             raise ArgumentError(
                 f"too few tokens: {len(tokens):,}, but order {self.name} needs"
-                f" {self.min_tokens:,} at B={B}, T={T}: {self.remedy}"
+                f" {self.min_tokens:,} at B={B}, T={T}{ranks}: {self.remedy}"
             )
 
     @property
@@ -46,17 +51,20 @@ class Batches:
         return self.T + 1
 
     def next(self):
-        """The next batch -> x, y int64 (B, T); y is -1 where x is padded."""
+        """The next batch, this rank's rows -> x, y int64 (B, T); y is -1 where x is padded."""
         x = np.full((self.B, self.T), self.pad_token, np.int64)
         y = np.full((self.B, self.T), IGNORED, np.int64)
-        for i, (start, count) in enumerate(self.next_rows()):
+        rows = self.next_rows()
+        self.n_targets = sum(count - 1 for _, count in rows)
+        own = rows[self.rank * self.B : (self.rank + 1) * self.B]
+        for i, (start, count) in enumerate(own):
             row = self.tokens.read(start, count)  # (count,), up to T + 1
             x[i, : count - 1] = row[:-1]
             y[i, : count - 1] = row[1:]
         return x, y
 
     def next_rows(self):
-        """The next batch's rows: a list of B pairs (start, count of tokens)."""
+        """The next batch's rows, of all ranks: global_B pairs (start, count of tokens)."""
         raise NotImplementedError
 
     def state(self):
@@ -73,7 +81,12 @@ class Batches:
 
 
 class SequenceBatches(Batches):
-    """Consecutive windows, as in llm.c; the remainder is dropped at the end."""
+    """Consecutive windows, as in llm.c; the remainder is dropped at the end.
+
+    The windows come in groups of `group`, the rows of a batch of all ranks, and the remainder is
+    what is too short for a group. A stream that is restored with other batches keeps its groups,
+    and so its order; `left` rows of the present group are still to come.
+    """
 
     name = "sequence"
     help = "consecutive windows, as in llm.c, starting over at the end"
@@ -81,25 +94,37 @@ class SequenceBatches(Batches):
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
-        self.position = 0
+        self.position, self.group, self.left = 0, self.global_B, 0
 
     @property
     def min_tokens(self):
-        return self.B * self.T + 1
+        return self.global_B * self.T + 1
 
     def next_rows(self):
-        if self.position + self.B * self.T + 1 > len(self.tokens):
-            self.position = 0
-        starts = range(self.position, self.position + self.B * self.T, self.T)
-        self.position += self.B * self.T
-        return [(start, self.T + 1) for start in starts]
+        rows = []
+        while len(rows) < self.global_B:
+            if not self.left:
+                if self.position + self.group * self.T + 1 > len(self.tokens):
+                    self.position = 0
+                self.left = self.group
+            rows.append((self.position, self.T + 1))
+            self.position += self.T
+            self.left -= 1
+        return rows
 
     def state(self):
-        return {**super().state(), "position": self.position}
+        where = {"position": self.position, "group": self.group, "left": self.left}
+        return {**super().state(), **where}
 
     def restore(self, state):
         super().restore(state)
-        self.position = integer_from_state(state, "position", len(self.tokens))
+        end = len(self.tokens)
+        state = {"group": self.global_B, "left": 0, **state}  # in 0.1.0 it has neither
+        position = integer_from_state(state, "position", end)
+        group = integer_from_state(state, "group", (end - 1) // self.T, lowest=1)
+        room = max(0, (end - 1 - position) // self.T)
+        left = integer_from_state(state, "left", min(group, room))
+        self.position, self.group, self.left = position, group, left
 
 
 class RandomBatches(Batches):
@@ -113,7 +138,7 @@ class RandomBatches(Batches):
         self.generator = np.random.default_rng(self.seed)
 
     def next_rows(self):
-        starts = self.generator.integers(0, len(self.tokens) - self.T, self.B)
+        starts = self.generator.integers(0, len(self.tokens) - self.T, self.global_B)
         return [(start, self.T + 1) for start in starts.tolist()]
 
     def state(self):
@@ -157,11 +182,11 @@ class ShuffleBatches(Batches):
 
     def next_rows(self):
         rows = []
-        while len(rows) < self.B:  # a batch may span two epochs
+        while len(rows) < self.global_B:  # a batch may span two epochs
             if self.cursor == self.n_rows:
                 self.epoch, self.cursor = self.epoch + 1, 0
                 self.permute()
-            chosen = self.permutation[self.cursor : self.cursor + self.B - len(rows)]
+            chosen = self.permutation[self.cursor : self.cursor + self.global_B - len(rows)]
             rows += zip(self.starts[chosen].tolist(), self.counts[chosen].tolist(), strict=True)
             self.cursor += len(chosen)
         return rows
@@ -203,18 +228,21 @@ ORDERS = {
 }
 
 
-def make_batches(tokens, B, T, order="sequence", seed=0, eot=None):
-    """The Batches of this order, a name in ORDERS, over Tokens; raises ArgumentError."""
+def make_batches(tokens, B, T, order="sequence", seed=0, eot=None, rank=0, size=1):
+    """The Batches of this order, a name in ORDERS, over Tokens; raises ArgumentError.
+
+    rank and size: for one of several processes, as in Batches.
+    """
     if order not in ORDERS:
         raise ArgumentError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
-    return ORDERS[order](tokens, B, T, seed=seed, eot=eot)
+    return ORDERS[order](tokens, B, T, seed=seed, eot=eot, rank=rank, size=size)
 
 
-def integer_from_state(state, name, highest=None):
-    """state[name], checked to be an integer from 0 to highest (None: no upper limit)."""
+def integer_from_state(state, name, highest=None, lowest=0):
+    """state[name], checked to be an integer from lowest to highest (None: no upper limit)."""
     value = state.get(name)
-    if not is_integer(value) or value < 0 or (highest is not None and value > highest):
-        limit = "at least 0" if highest is None else f"from 0 to {highest} with these tokens"
+    if not is_integer(value) or value < lowest or (highest is not None and value > highest):
+        limit = "at least 0" if highest is None else f"from {lowest} to {highest} with these tokens"
         raise StateError(f"the state's {name} must be {limit}, not {value!r}")
     return value
 

@@ -179,6 +179,9 @@ GENERATOR = np.random.default_rng(0).bit_generator.state
         ("sequence", {"order": "sequence", "position": -1}, "not -1"),
         ("sequence", {"order": "sequence", "position": True}, "not True"),
         ("sequence", {"order": "sequence", "position": 1.0}, "not 1.0"),
+        ("sequence", {"order": "sequence", "position": 0, "group": 8}, "group must be from 1 to 7"),
+        ("sequence", {"order": "sequence", "position": 0, "group": 0}, "with these tokens, not 0"),
+        ("sequence", {"order": "sequence", "position": 26, "left": 1}, "left must be from 0 to 0"),
         ("shuffle", {"order": "shuffle", "seed": 0, "epoch": 0, "place": 8}, "from 0 to 7"),
         ("shuffle", {"order": "shuffle", "seed": 0, "epoch": -1, "place": 0}, "epoch must be at"),
         ("shuffle", {"order": "shuffle", "seed": "0", "epoch": 0, "place": 0}, "seed must be at"),
@@ -256,3 +259,35 @@ def test_documents_without_end_of_text_are_refused(numbers):
 def test_bad_arguments_are_refused(options, message, numbers):
     with pytest.raises(ArgumentError, match=message):
         make_batches(numbers, **{"B": 1, "T": 4, **options})
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_ranks_have_the_rows_of_one_with_all_of_them(documents, order):
+    whole = make_batches(documents, 4, 2, order, seed=3, eot=EOT)
+    ranks = [make_batches(documents, 2, 2, order, 3, EOT, rank=r, size=2) for r in range(2)]
+    for _ in range(9):
+        x, y = whole.next()
+        parts = [batches.next() for batches in ranks]
+        np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), x)
+        np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), y)
+        assert {batches.n_targets for batches in (whole, *ranks)} == {(y >= 0).sum()}
+        assert all(batches.state() == whole.state() for batches in ranks)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_stream_goes_on_with_other_ranks_in_the_same_order(numbers, order):
+    """Two ranks with batches of one row, then one rank with three, against one with two."""
+    whole = rows(make_batches(numbers, 2, 4, order, eot=3), 24)
+    before = make_batches(numbers, 1, 4, order, eot=3, rank=0, size=2)
+    rows(before, 5)
+    after = make_batches(numbers, 3, 4, order, eot=3)
+    after.restore(json.loads(json.dumps(before.state())))
+    assert rows(after, 3) == whole[10:19]
+    last = make_batches(numbers, 1, 4, order, eot=3)
+    last.restore(after.state())  # in the middle of a group
+    assert rows(last, 9) == whole[19:28]
+
+
+def test_too_few_tokens_for_all_ranks_are_refused(numbers):
+    with pytest.raises(ArgumentError, match="at least 33 tokens at B=4, T=4 and 2 ranks, not 30"):
+        make_batches(numbers, 4, 4, "sequence", size=2)
