@@ -9,6 +9,8 @@ import sys
 
 from npgpt.cli import PATTERN, Parser, add_batch_size, add_seq_len, program
 from npgpt.errors import TrainingError
+from npgpt.parallel.start import only_rank_0_prints
+from npgpt.parallel.supervisor import run_supervised
 from npgpt.training.settings import (
     FIELDS,
     ON_RESUME,
@@ -62,9 +64,18 @@ def other_name(option):
     return said and f"there is no option {said}"
 
 
-@program
 def main(argv=None, prog=None):
     """Train; exit status 1: loss NaN or infinite, 2: other errors, 128 + n: signal n."""
+    status = run_supervised()
+    if status is not None:
+        return status
+    with only_rank_0_prints():
+        return as_rank(argv, prog)
+
+
+@program
+def as_rank(argv, prog):
+    """Train, alone or as one of the ranks that mpiexec has started."""
     try:
         trained = train(**parse(argv, prog))
     except TrainingError as error:

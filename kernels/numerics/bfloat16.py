@@ -27,6 +27,13 @@ def round_blocks(x, bits):
 
 
 @jit
+def round_row(x, bits):
+    """Fills bits (N,), on the thread that calls it: for one that is not the kernels'."""
+    for i in range(x.size):
+        bits[i] = bf16_bits(x[i])
+
+
+@jit
 def bf16_bits(x):
     """The bits of the bf16 nearest to a float32; ties go to the even one; nan stays nan."""
     bits = np.float32(x).view(np.uint32)

@@ -161,6 +161,10 @@ class Parameters(Views):
             yield slice(start, stop), value
             start = stop
 
+    def pieces(self) -> Iterator[NDArray[np.floating]]:
+        """Yield the whole buffer in order, here in one piece."""
+        yield self.flat
+
     def items(self) -> list[tuple[str, NDArray[np.floating]]]:
         """Pairs of name and view, in order."""
         return [(name, getattr(self, name)) for name in TENSOR_NAMES]

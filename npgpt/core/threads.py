@@ -13,7 +13,9 @@ from npgpt.errors import ArgumentError
 FLOPS_PER_THREAD = 250e6  # flops that are worth a thread, some milliseconds of a core
 FLOPS_PER_BYTE = 10  # flops that a core does in the time of moving a byte
 
-_count: int | None = None
+_count: int | None = None  # as set_threads was told
+_found: int | None = None  # without that: as the environment or the machine has it
+_sharers = 1  # processes that share the cores of this one
 _forked = False  # whether this process was forked from one that had started Numba's threads
 # Numba's own pool of threads, where there is neither TBB nor OpenMP, ends the process if two
 # Python threads use it at once.
@@ -43,15 +45,30 @@ def get_threads() -> int:
     return max(1, min(_count or _default(), config.NUMBA_NUM_THREADS))
 
 
-def _default():
-    global _count
-    try:
-        _count = int(os.environ["OMP_NUM_THREADS"].split(",")[0])
-    except (KeyError, ValueError):
-        from loky import cpu_count
+def share_cores(n):
+    """Let n processes, of which this is one, share the physical cores that all of them may use.
 
-        _count = cpu_count(only_physical_cores=True)
-    return _count
+    It counts where neither set_threads nor OMP_NUM_THREADS says how many threads there are.
+    """
+    global _found, _sharers
+    _found, _sharers = None, n
+
+
+def physical_cores():
+    """The number of physical cores that this process may use."""
+    from loky import cpu_count
+
+    return cpu_count(only_physical_cores=True)
+
+
+def _default():
+    global _found
+    if _found is None:
+        try:
+            _found = int(os.environ["OMP_NUM_THREADS"].split(",")[0])
+        except (KeyError, ValueError):
+            _found = max(1, physical_cores() // _sharers)
+    return _found
 
 
 @contextmanager

@@ -6,15 +6,17 @@ import numpy as np
 
 from npgpt.errors import ArgumentError
 from npgpt.layers.crossentropy import IGNORED
+from npgpt.parallel.communicator import ALONE
 
 CHUNK = 1 << 20  # tokens
 
 
-def mean_loss(model, tokens, B, T, batches=None):
+def mean_loss(model, tokens, B, T, batches=None, comm=ALONE):
     """The mean loss in nats of all tokens but the first, in batches of B windows of T, a float.
 
     tokens are Tokens or an array (N,). The last window may be shorter, so that each token counts
-    once, whatever B is. With `batches`, only that many are computed, the first ones.
+    once, whatever B is. With `batches`, only that many are computed, the first ones. The ranks of
+    comm share them, and each has the result, the same bits as one alone.
     """
     from tqdm import tqdm
 
@@ -22,17 +24,21 @@ def mean_loss(model, tokens, B, T, batches=None):
     if N < 1:
         raise ArgumentError(f"tokens must be at least 2, to predict one, not {len(tokens)}")
     starts = range(0, N, B * T)[:batches]
-    total, counted = 0.0, 0
-    for start in tqdm(starts, desc="loss", unit="batch", leave=False, disable=None):
+    totals, counted = np.zeros(len(starts)), min(N, len(starts) * B * T)
+    own = tqdm(
+        range(comm.rank, len(starts), comm.size),
+        desc="loss", unit="batch", leave=False, disable=True if comm.rank else None,
+    )  # fmt: skip
+    for i in own:
+        start = starts[i]
         count = min(B * T, N - start)
         window = tokens[start : start + count + 1]  # (count + 1,)
         rows = math.ceil(count / T)
         x = np.zeros(rows * T, np.int64)
         y = np.full(rows * T, IGNORED, np.int64)  # what follows the last token does not count
         x[:count], y[:count] = window[:-1], window[1:]
-        total += count * model.loss(x.reshape(rows, T), y.reshape(rows, T))
-        counted += count
-    return total / counted
+        totals[i] = count * model.loss(x.reshape(rows, T), y.reshape(rows, T))
+    return sum(comm.sum(totals).tolist()) / counted
 
 
 def token_bytes(tokenizer, vocab_size):

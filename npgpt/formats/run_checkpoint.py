@@ -13,6 +13,8 @@ import shutil
 import zlib
 from pathlib import Path
 
+import numpy as np
+
 from npgpt.core.config import is_integer
 from npgpt.core.parameters import Parameters, count_parameters
 from npgpt.data.descriptions import write_tokenizer
@@ -81,10 +83,10 @@ def is_readable(folder):
 def save_checkpoint(folder, params, tokenizer, state):
     """Write a checkpoint atomically: to a .partial folder, synced, then renamed.
 
-    tokenizer is a description or None. The Parameters in the dict `state` go to state.bin in order,
+    tokenizer is a description or None. The moments in the dict `state` go to state.bin in order,
     all its other values, which must be JSON-serializable, to state.json.
     """
-    moments = [value for value in state.values() if isinstance(value, Parameters)]
+    moments = moments_of(state)
     partial = folder.with_name(folder.name + PARTIAL)
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -143,9 +145,14 @@ def way_back(folder):
     return f"remove {folder} to continue from {earlier[-1].name}"
 
 
+def moments_of(state):
+    """What a state has in numbers as many as parameters: Parameters, or what has pieces as they."""
+    return [value for value in state.values() if hasattr(value, "pieces")]
+
+
 def write_state(folder, state):
-    """Write state.json: all of the dict `state` but for its Parameters."""
-    rest = {key: value for key, value in state.items() if not isinstance(value, Parameters)}
+    """Write state.json: all of the dict `state` but for its moments."""
+    rest = {key: value for key, value in state.items() if not hasattr(value, "pieces")}
     with atomic_write(folder / "state.json") as file:
         file.write(json.dumps(rest, indent=1).encode())
 
@@ -170,14 +177,15 @@ def remove_checkpoint(folder):
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def load_checkpoint(folder, moment_names):
+def load_checkpoint(folder, moment_names, mapped=False):
     """Read a checkpoint -> Parameters, state; state[name] is Parameters for moment_names.
 
-    Raises FileError where anything in it is damaged, with the earlier checkpoint's name.
+    mapped: the moments are not read but mapped into memory, and cannot be changed. Raises FileError
+    where anything in it is damaged, with the earlier checkpoint's name.
     """
     try:
         params, state = read_checkpoint(folder / "model.bin"), read_state(folder)
-        read = read_moments(folder / "state.bin", params.config, len(moment_names))
+        read = read_moments(folder / "state.bin", params.config, len(moment_names), mapped)
         verify_checkpoint(folder, state)
     except FileError as error:
         raise FileError(f"{error}; {way_back(folder)}") from error
@@ -202,16 +210,20 @@ def read_state(folder):
 
 
 def write_moments(path, config, moments):
-    """Write an optimizer's moments, a list of Parameters of a model of this config."""
+    """Write an optimizer's moments, as moments_of returns them, of a model of this config."""
     size = count_parameters(config)
     with atomic_write(path) as file:
         file.write(pack_header(MAGIC, 1, size & 0x7FFFFFFF, size >> 31))
         for moment in moments:
-            file.write(moment.flat.astype("<f4", copy=False))
+            for piece in moment.pieces():
+                file.write(piece.astype("<f4", copy=False))
 
 
-def read_moments(path, config, count):
-    """Read `count` moments of a model of this config -> a list of Parameters."""
+def read_moments(path, config, count, mapped=False):
+    """Read `count` moments of a model of this config -> a list of Parameters.
+
+    mapped: map them into memory instead; they cannot be changed.
+    """
     with open_for_reading(path) as (file, size):
         _, version, low, high = read_header(file, size, path, "training state", MAGIC, n_used=4)
         if version != 1:
@@ -222,6 +234,9 @@ def read_moments(path, config, count):
                 f"{path}: has moments of {found} parameters, but model.bin has {n_params}"
             )
         check_size(path, size, HEADER_BYTES + 4 * count * n_params, "a state of this header")
+        if mapped:
+            flats = np.memmap(path, "<f4", "r", HEADER_BYTES, (count, n_params))
+            return [Parameters(config, flat) for flat in flats]
         moments = [Parameters(config) for _ in range(count)]
         for moment in moments:
             read_into(file, moment.flat, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -178,14 +178,17 @@ class GPT2:
         add: bool = False,
         dropout: float = 0.0,
         seed: int | Sequence[int] = 0,
+        block_done: Callable[[int], None] | None = None,
     ) -> float:
         """Compute the loss, and overwrite `grads` with dloss times its gradients.
 
         With add they are added to `grads` instead: for n micro-batches of equally many targets,
         call it with dloss=1/n, and with add from the second one on. dropout is the fraction of
         activations to drop out; the same seed, an integer of at least 0 or several, drops the same
-        ones, so pass another one each time. Raises ArgumentError as loss does, with add where there
-        are no gradients yet, and for a dropout that is not from 0 to below 1, or no such seed.
+        ones, so pass another one each time. block_done(l) is called as soon as the gradients of
+        block l are in `grads`, from the last block to the first. Raises ArgumentError as loss does,
+        with add where there are no gradients yet, and for a dropout that is not from 0 to below 1,
+        or no such seed.
         """
         x, y = checked_batch(tokens, targets, self.config)
         drops = make_dropout(dropout, seed)
@@ -197,8 +200,9 @@ class GPT2:
             self.grads = self.params.zeros_like()
         with self.computing(6 * x.size):
             return gpt2_forward_backward(
-                x, y, self.params, self.grads, self.layers, dloss, add, self.recompute, drops
-            )
+                x, y, self.params, self.grads, self.layers, dloss, add, self.recompute, drops,
+                block_done,
+            )  # fmt: skip
 
     def gradient_norm(self) -> float:
         """The global L2 norm of `grads`; raises ArgumentError before the first forward_backward."""

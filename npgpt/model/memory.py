@@ -36,13 +36,18 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    config: GPT2Config, B: int, T: int, recompute: bool = False, optimizer: str = "adamw"
+    config: GPT2Config,
+    B: int,
+    T: int,
+    recompute: bool = False,
+    optimizer: str = "adamw",
+    shards: int = 1,
 ) -> Estimate:
     """Estimate the bytes of forward_backward and update at B, T, in float32 with the kernels.
 
-    recompute is the option of GPT2. With compiled kernels, one model and constant B and T, a
-    process's peak is within 10% of the total. Raises ArgumentError where B or T is out of range or
-    the optimizer unknown.
+    recompute is the option of GPT2, shards the number of ranks that share the moments. With
+    compiled kernels, one model and constant B and T, a process's peak is within 10% of the total.
+    Raises ArgumentError where B or T is out of range or the optimizer unknown.
     """
     if B < 1:
         raise ArgumentError(f"B must be at least 1, not {B}")
@@ -54,37 +59,41 @@ def estimate(
     return Estimate(
         parameters=weights,
         gradients=weights,
-        moments=OPTIMIZERS[optimizer].state_bytes(config),
+        moments=OPTIMIZERS[optimizer].state_bytes(config) // shards,
         activations=activation_bytes(config, B, T, recompute),
         logits=logit_bytes(config, B, T),
         program=BASE_BYTES,
     )
 
 
-def check_memory(config, B, T, recompute, optimizer, loaded=0, quiet=False, resumed=False):
-    """Print a step's memory, unless quiet -> Estimate.
+def check_memory(
+    config, B, T, recompute, optimizer, loaded=0, quiet=False, resumed=False, shards=1, ranks_here=1
+):
+    """Print a step's memory, unless quiet.
 
-    `loaded` bytes of it are allocated already. Raises ArgumentError where the rest is not
-    available, with what would take less: a resumed run can only change recompute.
+    `loaded` bytes of it are allocated already. shards: as in estimate; ranks_here: how many on this
+    host need as much. Raises ArgumentError where the rest is not available, with what would take
+    less: a resumed run can only change recompute.
     """
-    need, free = estimate(config, B, T, recompute, optimizer), available_memory()
+    need, free = estimate(config, B, T, recompute, optimizer, shards), available_memory()
+    ranks = "" if ranks_here == 1 else f" for each of {ranks_here} ranks"
     if not quiet:
-        print(f"memory of a step: {need}" + (f" (available {size_text(free)})" if free else ""))
-    if free is not None and need.total > free + loaded:
+        available = f" (available {size_text(free)})" if free else ""
+        print(f"memory of a step{ranks}: {need}{available}")
+    if free is not None and need.total > (most := free // ranks_here + loaded):
         if resumed:
             ways = [[] if recompute else [("--recompute", config, B, T, True)]]
         else:
             ways = ways_to_take_less(config, B, T, recompute, from_scratch=not loaded)
-        fitting = [first_fitting(way, optimizer, free + loaded) for way in ways]
+        fitting = [first_fitting(way, optimizer, shards, most) for way in ways]
         larger = "a machine with more memory"
         advice = " or ".join(filter(None, fitting)) or (
             larger if resumed else f"a smaller model, or {larger}"
         )
         raise ArgumentError(
-            f"a step takes {size_text(need.total)} of memory, but {size_text(free)} is available:"
-            f" take {advice}"
+            f"a step takes {size_text(need.total)} of memory{ranks}, but {size_text(free)} is"
+            f" available: take {advice}"
         )
-    return need
 
 
 def ways_to_take_less(config, B, T, recompute, from_scratch):
@@ -103,10 +112,10 @@ def ways_to_take_less(config, B, T, recompute, from_scratch):
     return ways
 
 
-def first_fitting(ways, optimizer, most):
+def first_fitting(ways, optimizer, shards, most):
     """The first of ways_to_take_less that takes at most so many bytes, with its size, or None."""
     for options, *sizes in ways:
-        size = estimate(*sizes, optimizer).total
+        size = estimate(*sizes, optimizer, shards).total
         if size <= most:
             return f"{options} ({size_text(size)})"
     return None

@@ -87,15 +87,27 @@ class AdamW:
 
     def update_tensors(self, names, params, grads, lr, grad_scale):
         """The part of `update` that changes the tensors with these names."""
-        decayed = TENSOR_NAMES if self.decayed_params == "all" else MATRICES
-        buffers = params.flat, grads.flat, self.m.flat, self.v.flat
-        with self.backend.computing(BYTES_PER_PARAMETER * FLOPS_PER_BYTE * params.flat.size):
-            for span, (wanted, decays) in params.spans(lambda n: (n in names, n in decayed)):
-                if wanted:
-                    self.backend.layers.adamw_update(
-                        *(buffer[span] for buffer in buffers), self.updates, lr, *self.betas,
-                        self.eps, self.weight_decay if decays else 0.0, grad_scale,
-                    )  # fmt: skip
+        buffers = [x.flat for x in (params, grads, self.m, self.v)]
+        kinds = params.spans(lambda name: (name in names, self.decays(name)))
+        pieces = [
+            (*(buffer[span] for buffer in buffers), decays)
+            for span, (wanted, decays) in kinds
+            if wanted
+        ]
+        self.update_pieces(pieces, params.flat.size, lr, grad_scale)
+
+    def update_pieces(self, pieces, n_params, lr, grad_scale):
+        """Update pieces of n_params parameters in all: tuples p, g, m, v, whether p is decayed."""
+        with self.backend.computing(BYTES_PER_PARAMETER * FLOPS_PER_BYTE * n_params):
+            for *buffers, decayed in pieces:
+                self.backend.layers.adamw_update(
+                    *buffers, self.updates, lr, *self.betas,
+                    self.eps, self.weight_decay if decayed else 0.0, grad_scale,
+                )  # fmt: skip
+
+    def decays(self, name):
+        """Whether the tensor with this name is weight-decayed."""
+        return self.decayed_params == "all" or name in MATRICES
 
     def state(self, config):
         """The optimizer's state for a checkpoint: the number of updates and the moments.

@@ -168,18 +168,21 @@ def body_forward(tokens, p, layers, recompute=False, keep=True, dropout=NO_DROPO
     return lnf, BodyCache(encoder_cache, encoder_drop, block_caches, lnf_cache)
 
 
-def body_backward(dlnf, cache, p, g, add, layers, recompute=False):
+def body_backward(dlnf, cache, p, g, add, layers, recompute=False, block_done=None):
     """Backpropagate dlnf (B, T, C) into g, whose wte must hold the lm_head's gradient already.
 
-    Consumes the cache: each block's is freed once it has been used.
+    Consumes the cache: each block's is freed once it has been used. block_done(l) is called when
+    those of block l are in g, from the last block to the first.
     """
     dx, *_ = layers.layernorm_backward(dlnf, cache.lnf, (g.lnfw, g.lnfb), add)  # (B, T, C)
-    for block, dblock in zip(reversed(p.blocks), reversed(g.blocks), strict=True):
+    for layer, block in reversed([*enumerate(p.blocks)]):
         block_cache = cache.blocks.pop()
         if recompute:
             block_cache = recompute_activations(block_cache, block, layers)
-        dx = block_backward(dx, block_cache, dblock, add, layers)
+        dx = block_backward(dx, block_cache, g.blocks[layer], add, layers)
         del block_cache
+        if block_done is not None:
+            block_done(layer)
     dx = drop_backward(dx, cache.encoder_drop, layers)  # (B, T, C)
     if not add:
         g.wpe[:] = 0
@@ -218,15 +221,16 @@ def gpt2_loss(tokens, targets, p, layers, dropout=NO_DROPOUT):
 
 
 def gpt2_forward_backward(
-    tokens, targets, p, g, layers, dloss=1.0, add=False, recompute=False, dropout=NO_DROPOUT
-):
+    tokens, targets, p, g, layers, dloss=1.0, add=False, recompute=False, dropout=NO_DROPOUT,
+    block_done=None,
+):  # fmt: skip
     """tokens and targets (B, T) -> loss (a float); dloss times its gradients are written to g.
 
-    With add they are added to what is there.
+    With add they are added to what is there. block_done: as in body_backward.
     """
     lnf, cache = body_forward(tokens, p, layers, recompute, dropout=dropout)  # (B, T, C)
     loss, dlnf = lm_head_loss(lnf, targets, p, layers, g, add, dloss)
-    body_backward(dlnf, cache, p, g, add, layers, recompute)
+    body_backward(dlnf, cache, p, g, add, layers, recompute, block_done)
     return loss
 
 

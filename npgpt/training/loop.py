@@ -23,9 +23,10 @@ def train_loop(run, trainer, quiet=False):
     The final state is saved as a checkpoint. Raises TrainingError where the loss is NaN or
     infinite, after saving the last finite state. Whatever else ends the run, as a validation
     without enough memory or a second Ctrl-C, what has been trained is saved first. With quiet
-    nothing is printed.
+    nothing is printed. Of several ranks, each runs this loop, in step; where one fails alone,
+    nothing is saved.
     """
-    s, update = run.settings, None
+    s, update, comm, ended_by = run.settings, None, trainer.comm, 0
     progress = Progress(trainer.step, s.steps, s.tokens_per_step, s.log_every, quiet)
     with closing(progress), stop_on_signal() as stopped:
         try:
@@ -33,7 +34,7 @@ def train_loop(run, trainer, quiet=False):
             validate_and_sample(run, trainer, progress, not run.logs.has_sample(trainer.step))
             if trainer.step:
                 run.save(trainer)
-            while not (trainer.done or stopped):
+            while not (trainer.done or (ended_by := signal_of_any(comm, stopped))):
                 update = trainer.update()
                 run.logs.update(update, s.tokens_per_step)
                 progress.update(update)
@@ -46,14 +47,19 @@ def train_loop(run, trainer, quiet=False):
         except TrainingError as error:
             raise TrainingError(f"{error}; {save_if_finite(run, trainer)}") from error
         except BaseException:
-            if trainer.step and trainer.updates_whole:
+            if trainer.step and trainer.updates_whole and comm.size == 1:
                 with suppress(Exception):  # the first error is the one to be told
                     run.save(trainer)
             raise
         if trainer.step:
             run.save(trainer)
         draw_loss_curve(run, progress)
-    return update, stopped[0] if stopped and not trainer.done else 0
+    return update, ended_by
+
+
+def signal_of_any(comm, stopped):
+    """The signal that any rank has received, or 0."""
+    return int(comm.gather([stopped[0] if stopped else 0]).max())
 
 
 def validate_and_sample(run, trainer, progress, may_sample=True):
@@ -66,6 +72,7 @@ def validate_and_sample(run, trainer, progress, may_sample=True):
         run.logs.validation(step, val_loss, bits)
         shown = "" if bits is None else f", {bits:.4f} bits per byte"
         progress.say(f"step {step}: validation loss {val_loss:.4f}{shown}")
+    may_sample = may_sample and trainer.comm.rank == 0
     if may_sample and is_due(s.sample_every, step, s.steps):
         text = trainer.sample()
         run.logs.sample(step, text)
@@ -90,8 +97,11 @@ def save_if_finite(run, trainer):
 
 
 def draw_loss_curve(run, progress):
-    """Draw the run's loss.png, where matplotlib is installed; a failure does not end the run."""
-    if importlib.util.find_spec("matplotlib"):
+    """Draw the run's loss.png, where matplotlib is installed; a failure does not end the run.
+
+    A Follower's folder has no logs to draw.
+    """
+    if run.logs.folder and importlib.util.find_spec("matplotlib"):
         from npgpt.training.curves import draw_run
 
         try:

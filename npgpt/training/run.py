@@ -10,6 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
+from npgpt.core.parameters import count_parameters
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import PARTIAL, atomic_write
 from npgpt.formats.run_checkpoint import (
@@ -18,10 +19,12 @@ from npgpt.formats.run_checkpoint import (
     checkpoint_folder,
     checkpoint_steps,
     is_readable,
+    moments_of,
     remove_checkpoint,
     save_checkpoint,
     update_checkpoint,
 )
+from npgpt.model.optimizer import OPTIMIZERS
 from npgpt.training.logs import RunLogs, summary_writer_class
 from npgpt.training.settings import (
     ON_RESUME,
@@ -125,10 +128,10 @@ class Run:
     def save(self, trainer):
         """Save the trainer's checkpoint, and remove those beyond `keep`.
 
-        Of one that exists already only the validation loss can be new.
+        Of one that exists already only the validation loss can be new. All ranks must save at once.
         """
         folder = self.checkpoint_folder(trainer.step)
-        if folder.exists():
+        if trainer.comm.broadcast_json(folder.exists()):
             update_checkpoint(folder, trainer.state())
         else:
             tokenizer = trainer.model.tokenizer and trainer.model.tokenizer.description
@@ -184,6 +187,46 @@ class Run:
                 ) from error
 
 
+class Follower:
+    """What a run is to the ranks that write nothing: settings, and a part in its checkpoints."""
+
+    def __init__(self, settings):
+        self.settings = self.settings_before = settings
+        self.folder, self.logs = Path(settings.run), NoLogs()
+
+    def start_from(self, step, validated=True):
+        """As in Run, but there is nothing to write."""
+
+    def close(self):
+        """As in Run, but there is nothing to close."""
+
+    def checkpoint_steps(self):
+        """None that this rank could read."""
+        return []
+
+    def save(self, trainer):
+        """Send rank 0 what it needs for a checkpoint."""
+        if not trainer.comm.broadcast_json(None):
+            for moment in moments_of(trainer.state()):
+                for _ in moment.pieces():
+                    pass
+
+
+class NoLogs:
+    """The logs of a Follower."""
+
+    folder = None
+
+    def update(self, *entry):
+        """Write nothing; so do the others."""
+
+    validation = sample = update
+
+    def has_sample(self, step):
+        """There is none to look for."""
+        return False
+
+
 def entries_of_others(folder):
     """What a folder holds that is not of a run whose process was killed as it began."""
     if not os.path.isdir(folder):
@@ -199,12 +242,9 @@ def with_absolute_paths(s):
     return dataclasses.replace(s, **absolute)
 
 
-def check_disk(s, need):
-    """Raise ArgumentError if the run's checkpoints do not fit on the disk.
-
-    need is the memory Estimate of its model.
-    """
-    checkpoint = need.parameters + need.moments
+def check_disk(s, config):
+    """Raise ArgumentError if the checkpoints of a run of this GPT2Config do not fit on the disk."""
+    checkpoint = 4 * count_parameters(config) + OPTIMIZERS[s.optimizer].state_bytes(config)
     free = shutil.disk_usage(nearest_existing_parent(s.run)).free
     n_more = max(1, s.keep + 2 - len(checkpoint_steps(s.run)))
     if checkpoint * n_more > free:

@@ -14,6 +14,7 @@ from npgpt.data.batches import ORDERS
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import open_for_reading
 from npgpt.model.optimizer import DECAYED_PARAMS, OPTIMIZERS
+from npgpt.parallel.exchange import WIRES
 from npgpt.training.schedules import SCHEDULES, learning_rate
 from npgpt.wording import counted
 
@@ -36,7 +37,7 @@ MANY_PARTS = re.compile(
 ON_RESUME = (
     "train", "val", "steps", "lr", "muon_lr", "patience", "val_every", "val_batches",
     "sample_every", "sample_tokens", "sample_prompt", "log_every", "checkpoint_every", "keep",
-    "precision", "recompute", "threads", "tensorboard",
+    "precision", "recompute", "threads", "shard_optimizer", "wire", "tensorboard",
 )  # fmt: skip
 ORDER_HELP = "order of batches: " + "; ".join(
     f"{name}: {order.help}" for name, order in ORDERS.items()
@@ -78,7 +79,9 @@ class Settings:
     B: int = setting(4, "sequences per micro-batch", lowest=1)
     T: int = setting(64, "tokens per sequence", lowest=1)
     total_batch: int = setting(
-        0, "tokens per update, a multiple of B * T (gradient accumulation); 0: B * T", lowest=0
+        0,
+        "tokens per update, a multiple of B * T (gradient accumulation); 0: B * T of each rank",
+        lowest=0,
     )
     steps: int = setting(1000, "number of updates", lowest=1)
     overfit_one_batch: bool = setting(False, "train on the first batch alone, as a check")
@@ -128,7 +131,7 @@ class Settings:
     )
 
     val_every: int = setting(100, "updates between validations; 0: never", lowest=0)
-    val_batches: int = setting(20, "batches per validation; 0: all", lowest=0)
+    val_batches: int = setting(20, "batches per validation, of each rank; 0: all", lowest=0)
     patience: int = setting(
         0, "stop after this many validations without a lower loss; 0: never", lowest=0
     )
@@ -152,7 +155,15 @@ class Settings:
         False, "save memory: recompute cheap activations in the backward pass", of_model=True
     )
     threads: int = setting(
-        0, "threads; 0: OMP_NUM_THREADS, or the number of physical cores", lowest=0
+        0,
+        "threads of a rank; 0: OMP_NUM_THREADS, or its share of the physical cores",
+        lowest=0,
+    )
+    shard_optimizer: bool = setting(
+        True, "several ranks: each keeps and updates only its part of the optimizer's state"
+    )
+    wire: str = setting(
+        "fp32", "several ranks: number format of the gradients that they exchange", choices=WIRES
     )
     tensorboard: bool = setting(False, "also write TensorBoard logs (needs the extra tensorboard)")
 
@@ -172,14 +183,24 @@ class Settings:
             raise ArgumentError("min_lr and final_lr_fraction do not go together: give one")
 
     @property
-    def grad_accum_steps(self):
-        """The number of micro-batches per update."""
-        return max(1, self.total_batch // (self.B * self.T))
-
-    @property
     def tokens_per_step(self):
-        """The number of tokens per update."""
-        return self.grad_accum_steps * self.B * self.T
+        """The number of tokens per update, of all ranks."""
+        return self.total_batch or self.B * self.T
+
+    def share(self, ranks=1):
+        """What each of so many ranks does of an update -> sequences and number of micro-batches.
+
+        Its micro-batches are all alike, and of B sequences or, where that is not possible, the
+        largest below. Raises ArgumentError where the ranks cannot do alike much.
+        """
+        rows = self.tokens_per_step // self.T
+        if rows % ranks:
+            raise ArgumentError(
+                f"{ranks} ranks cannot share the {rows} sequences of an update alike: take a number"
+                f" of ranks that divides {rows}"
+            )
+        B = max(n for n in range(1, self.B + 1) if rows // ranks % n == 0)
+        return B, rows // ranks // B
 
     @property
     def model_options(self):

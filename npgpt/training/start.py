@@ -13,6 +13,7 @@ from npgpt.errors import ArgumentError
 from npgpt.formats.models import load_model
 from npgpt.model.gpt2 import GPT2
 from npgpt.model.memory import check_memory
+from npgpt.parallel.communicator import ALONE
 from npgpt.training.run import check_disk
 
 CHANNELS = {
@@ -27,8 +28,11 @@ OVERHEAD = 1.25  # of a step over its matrix products and attention: layernorm, 
 SIZES = ("n_layer", "n_head", "n_embd")
 
 
-def make_model(s, data, quiet=False):
-    """The GPT2 that the Settings start from, with its tokenizer; quiet: as in check_memory."""
+def make_model(s, data, quiet=False, comm=ALONE):
+    """The GPT2 that the Settings start from, with its tokenizer, the same at all ranks of comm.
+
+    quiet: as in check_memory.
+    """
     depth_match = re.fullmatch(r"d(\d+)", s.model)
     if s.model and not depth_match:
         given = [name for name in (*SIZES, "block_size", "vocab_size") if getattr(s, name)]
@@ -43,8 +47,24 @@ def make_model(s, data, quiet=False):
         config = config_from_scratch(s, depth_match, data.tokenizer_description)
     tokenizer = data.reconcile_tokenizers(s.model, description)
     data.check_fits(config, s.T)
-    check_disk(s, check_memory(config, s.B, s.T, s.recompute, s.optimizer, loaded, quiet))
-    return build_model(s, config, params, tokenizer)
+    check_room(s, config, loaded, quiet, comm)
+    model = build_model(s, config, params, tokenizer)
+    comm.broadcast(model.params.flat)
+    return model
+
+
+def check_room(s, config, loaded, quiet, comm, resumed=False):
+    """Raise ArgumentError where memory or, at rank 0, the disk is too small for the run.
+
+    loaded, quiet, resumed: as in check_memory.
+    """
+    B, _ = s.share(comm.size)
+    shards = comm.size if s.shard_optimizer else 1
+    check_memory(
+        config, B, s.T, s.recompute, s.optimizer, loaded, quiet, resumed, shards, comm.ranks_here
+    )
+    if comm.rank == 0:
+        check_disk(s, config)
 
 
 def build_model(s, config, params, tokenizer):

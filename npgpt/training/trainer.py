@@ -15,6 +15,9 @@ from npgpt.evaluation.loss import bits_per_byte, count_bytes, mean_loss, token_b
 from npgpt.layers.crossentropy import IGNORED
 from npgpt.model.optimizer import OPTIMIZERS, clip_scale
 from npgpt.model.text import encode_prompt, generate_text
+from npgpt.parallel.communicator import ALONE
+from npgpt.parallel.exchange import Exchange, SharedExchange
+from npgpt.parallel.sharded import SHARDED
 from npgpt.training.outliers import Outliers
 from npgpt.wording import counted
 
@@ -49,15 +52,18 @@ class ValSize(NamedTuple):
 class Trainer:
     """A model, its optimizer and batches, and the progress; `step` counts the updates done."""
 
-    def __init__(self, model, settings, data):
-        """Prepare to train the GPT2 with these Settings on TrainingData."""
-        self.model, self.settings, self.data = model, settings, data
+    def __init__(self, model, settings, data, comm=ALONE):
+        """Prepare to train the GPT2 with these Settings on TrainingData, as a rank of comm."""
+        self.model, self.settings, self.data, self.comm = model, settings, data, comm
         s = settings
-        self.optimizer = OPTIMIZERS[s.optimizer].from_settings(model.backend, s)
+        self.optimizer, self.exchange = self._optimizer_and_exchange()
         model.optimizer = self.optimizer  # model.update() continues with its moments
         eot = model.tokenizer and model.tokenizer.eot
+        B, self.grad_accum_steps = s.share(comm.size)
         with naming(f"--train {s.train}"):
-            self.batches = make_batches(data.train, s.B, s.T, s.order, s.seed, eot)
+            self.batches = make_batches(
+                data.train, B, s.T, s.order, s.seed, eot, comm.rank, comm.size
+            )
         if data.val and self.batches.is_padded:
             with naming(f"--val {s.val}"):
                 self.val_batches = make_batches(data.val, s.B, s.T, s.order, eot=eot)
@@ -81,10 +87,25 @@ class Trainer:
         self.val_loss = self.best_val_loss = None
         self.validations_since_best = 0
 
+    def _optimizer_and_exchange(self):
+        s, model, comm = self.settings, self.model, self.comm
+        if comm.size == 1:
+            return OPTIMIZERS[s.optimizer].from_settings(model.backend, s), Exchange(model)
+        if not s.shard_optimizer:
+            optimizer = OPTIMIZERS[s.optimizer].from_settings(model.backend, s)
+        elif s.optimizer in SHARDED:
+            optimizer = SHARDED[s.optimizer].of_rank(model.config, comm, model.backend, s)
+        else:
+            raise ArgumentError(
+                f"shard_optimizer goes with {', '.join(SHARDED)}, not with {s.optimizer}"
+            )
+        return optimizer, SharedExchange(model, comm, not s.shard_optimizer, s.wire)
+
     def state(self):
         """The training state, besides the model's parameters, as a dict for a checkpoint.
 
-        Its Parameters are the optimizer's moments; JSON can hold the rest.
+        What has pieces are the optimizer's moments, which all ranks must ask for; JSON can hold the
+        rest.
         """
         return {
             "step": self.step,
@@ -121,8 +142,7 @@ class Trainer:
         lr = s.learning_rate(self.step)
         batches_state = self.batches.state()
         try:
-            loss = self._forward_backward()
-            norm = self.model.gradient_norm()
+            loss, norm = self.exchange.finish(self._forward_backward())
         except BaseException:  # interrupted, or out of memory: the weights are those of before
             self.batches.restore(batches_state)
             raise
@@ -142,20 +162,26 @@ class Trainer:
         return Update(self.step, loss, lr, norm, time.perf_counter() - start, skipped)
 
     def _forward_backward(self):
-        """The loss of the next update's batches, with their gradients -> a float."""
+        """This rank's part of the loss of the next update, with its gradients -> a float."""
         s = self.settings
-        batches = self.fixed_batches if s.overfit_one_batch else self._next_batches()
-        counts = [np.count_nonzero(y != IGNORED) for _, y in batches]
+        batches, n_targets = self.fixed_batches if s.overfit_one_batch else self._next_batches()
         loss = 0.0
-        for i, ((x, y), count) in enumerate(zip(batches, counts, strict=True)):
-            weight = float(count / sum(counts))  # each target of the update counts alike
+        for i, (x, y) in enumerate(batches):
+            # each target of the update counts alike, whichever rank has it
+            weight = float(np.count_nonzero(y != IGNORED) / n_targets)
             loss += weight * self.model.forward_backward(
-                x, y, dloss=weight, add=i > 0, dropout=s.dropout, seed=[s.seed, self.step, i]
-            )
+                x, y, weight, add=i > 0, dropout=s.dropout, seed=[s.seed, self.step, i],
+                block_done=self.exchange.block_done if i + 1 == len(batches) else None,
+            )  # fmt: skip
         return loss
 
     def _next_batches(self):
-        return [self.batches.next() for _ in range(self.settings.grad_accum_steps)]
+        """The batches of an update, and how many targets it has at all ranks."""
+        batches, n_targets = [], 0
+        for _ in range(self.grad_accum_steps):
+            batches.append(self.batches.next())
+            n_targets += self.batches.n_targets
+        return batches, n_targets
 
     def validate(self):
         """Measure the loss on the validation tokens -> a float; remember whether it is the best."""
@@ -163,7 +189,8 @@ class Trainer:
         if self.batches.is_padded:
             val_loss = self._padded_loss()
         else:
-            val_loss = mean_loss(self.model, self.data.val, s.B, s.T, s.val_batches or None)
+            batches = s.val_batches or None
+            val_loss = mean_loss(self.model, self.data.val, s.B, s.T, batches, self.comm)
         if not math.isfinite(val_loss):
             self.weights_finite = False
             raise TrainingError(f"the validation loss is {val_loss} after step {self.step}")
@@ -214,12 +241,13 @@ class Trainer:
             yield x, y
 
     def _padded_loss(self):
-        total = count = 0
-        for x, y in self._padded_batches():
+        totals, count = [], 0
+        for i, (x, y) in enumerate(self._padded_batches()):
             targets = np.count_nonzero(y != IGNORED)
-            total += targets * self.model.loss(x, y)
+            own = i % self.comm.size == self.comm.rank
+            totals.append(targets * self.model.loss(x, y) if own else 0.0)
             count += targets
-        return total / count
+        return sum(self.comm.sum(totals).tolist()) / count
 
     @property
     def done(self):

@@ -18,7 +18,8 @@ CONFIG = npgpt.GPT2Config(block_size=16, vocab_size=30, n_layer=2, n_head=2, n_e
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
-    monkeypatch.setattr(threads, "_count", None)
+    for name, value in (("_count", None), ("_found", None), ("_sharers", 1)):
+        monkeypatch.setattr(threads, name, value)
 
 
 def test_set_threads_is_what_the_kernels_get_and_others_do_not():
@@ -55,6 +56,20 @@ def test_without_a_word_they_are_the_physical_cores(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("loky.cpu_count", lambda only_physical_cores: 1)
     assert npgpt.get_threads() == 1
+
+
+def test_several_processes_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("loky.cpu_count", lambda only_physical_cores: 2 * LIMIT)
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 2 * LIMIT)
+    found = []
+    for n in (1, 2, 2 * LIMIT, 3 * LIMIT):
+        threads.share_cores(n)
+        found.append(npgpt.get_threads())
+    assert found == [2 * LIMIT, LIMIT, 1, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    threads.share_cores(2)
+    assert npgpt.get_threads() == 2
 
 
 def test_little_work_takes_fewer_threads():

@@ -12,6 +12,7 @@ import npgpt
 from npgpt.errors import ArgumentError, FileError
 from npgpt.formats.run_checkpoint import best_step, checkpoint_steps
 from npgpt.model.optimizer import AdamW
+from npgpt.parallel.communicator import ALONE
 from npgpt.training.run import Run
 from npgpt.training.settings import Settings
 from npgpt.training.trainer import Update
@@ -34,7 +35,7 @@ def saved(run, params, step, val_loss):
     model = npgpt.GPT2(params.config, params=params, backend="numpy")
     moments = AdamW(model.backend).state(params.config)
     state = {"step": step, "val_loss": val_loss, **moments}
-    run.save(SimpleNamespace(step=step, model=model, state=lambda: state))
+    run.save(SimpleNamespace(step=step, model=model, comm=ALONE, state=lambda: state))
 
 
 def test_a_run_is_opened_with_the_settings_it_was_made_with(run, settings):

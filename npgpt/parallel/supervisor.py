@@ -1,0 +1,53 @@
+"""A rank's supervisor: a process that waits for it, and says how it was killed.
+
+mpiexec ends all processes as soon as one that it has started is killed, and does not always say
+which. So what it starts is this supervisor, which computes nothing, and the rank is its child.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from npgpt.parallel.launcher import launched_as
+
+SUPERVISED = "NPGPT_SUPERVISED"  # the environment's variable: the supervisor's process
+PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's sys/prctl.h
+
+
+def run_supervised():
+    """Run this program's command once more, as a rank -> its exit status; None in the rank itself.
+
+    None also where there is no other rank, or no signals as on Unix.
+    """
+    rank, size = launched_as()
+    if size == 1 or os.name != "posix":
+        return None
+    if SUPERVISED in os.environ:
+        die_with_parent(int(os.environ[SUPERVISED]))
+        return None
+    environ = {**os.environ, SUPERVISED: str(os.getpid())}
+    child = subprocess.Popen(sys.orig_argv, env=environ, close_fds=False)  # MPI's are among them
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: child.send_signal(number))
+    status = child.wait()
+    if status < 0:
+        name = signal.Signals(-status).name
+        print(
+            f"error: rank {rank} (process {child.pid} on {socket.gethostname()}) was killed by"
+            f" {name}: the run ends at its last checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
+        return 128 - status
+    return status
+
+
+def die_with_parent(parent):
+    """Let the system kill this process when its parent is no more. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != parent:  # it has gone already
+            os._exit(1)
