@@ -32,6 +32,6 @@ def oversubscribed(ranks):
         if sum(threads) > cores:
             notes.append(
                 f"{host}: {len(threads)} ranks with {sum(threads)} threads in all share"
-                f" {cores} core{'s' * (cores > 1)}: fewer ranks, or --threads, would be faster"
+                f" {cores} core{'s' * (cores > 1)}: fewer would be faster"
             )
     return notes

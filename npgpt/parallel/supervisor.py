@@ -30,10 +30,16 @@ def run_supervised():
         return None
     environ = {**os.environ, SUPERVISED: str(os.getpid())}
     child = subprocess.Popen(sys.orig_argv, env=environ, close_fds=False)  # MPI's are among them
+    passed_on = set()
+
+    def pass_on(number, frame):
+        passed_on.add(number)
+        child.send_signal(number)
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, frame: child.send_signal(number))
+        signal.signal(number, pass_on)
     status = child.wait()
-    if status < 0:
+    if status < 0 and -status not in passed_on:  # mpiexec ends the others by SIGTERM
         name = signal.Signals(-status).name
         print(
             f"error: rank {rank} (process {child.pid} on {socket.gethostname()}) was killed by"
@@ -41,8 +47,7 @@ def run_supervised():
             file=sys.stderr,
             flush=True,
         )
-        return 128 - status
-    return status
+    return 128 - status if status < 0 else status
 
 
 def die_with_parent(parent):

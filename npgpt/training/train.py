@@ -111,10 +111,8 @@ def announce(run, trainer, notes=()):
     B, grad_accum_steps = s.share(trainer.comm.size)
     if trainer.comm.size > 1:
         times = f"{grad_accum_steps} times " * (grad_accum_steps > 1)
-        print(
-            f"{trainer.comm.size} ranks, each with {get_threads()} threads and {times}{B} sequences"
-            " of an update"
-        )
+        threads = f"{get_threads()} thread{'s' * (get_threads() > 1)}"
+        print(f"{trainer.comm.size} ranks: {times}{B} sequences of an update and {threads} each")
     for note in notes:
         print(f"note: {note}")
     if s.steps != before.steps and trainer.step > 0:
