@@ -1,0 +1,179 @@
+"""Two ranks that mpiexec starts: a run, one that is killed, one that is stopped, what is missing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import ROOT
+
+from npgpt.data.descriptions import write_tokenizer
+from npgpt.data.token_files import write_tokens
+from npgpt.formats.run_checkpoint import checkpoint_folder, checkpoint_steps, load_checkpoint
+
+MPIEXEC = next(
+    (
+        str(path)
+        for path in (Path(sys.executable).with_name("mpiexec"), shutil.which("mpiexec"))
+        if path and Path(path).exists()
+    ),
+    None,
+)
+has_mpi = find_spec("mpi4py") is not None and MPIEXEC is not None
+needs_mpi = pytest.mark.skipif(
+    not has_mpi, reason="needs mpi4py and an mpiexec: pip install -e '.[mpi]'"
+)
+TIMEOUT = 4  # seconds after which a silent rank is lost
+LONGEST = 60  # seconds of a run, after which it hangs
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with tokens, for runs whose kernels are compiled."""
+    folder = tmp_path_factory.mktemp("mpi")
+    letters = np.random.default_rng(7).integers(97, 123, 4000)
+    letters[::10] = 256
+    for name in ("train", "val"):
+        write_tokens(folder / f"{name}.bin", letters)
+        write_tokenizer(folder / f"{name}.bin", {"name": "bytes"})
+    return folder
+
+
+def command(*words, ranks=2):
+    """The command that starts ranks of `npgpt`."""
+    return [MPIEXEC, "-n", str(ranks), sys.executable, "-m", "npgpt", *map(str, words)]
+
+
+def training(folder, name, **changes):
+    settings = {
+        "train": folder / "train.bin", "val": folder / "val.bin", "run": folder / name,
+        "n_layer": 2, "n_head": 2, "n_embd": 16, "B": 2, "T": 16, "lr": 1e-2, "clip": 0.5,
+        "steps": 10, "val_every": 5, "checkpoint_every": 5, "order": "documents", **changes,
+    }  # fmt: skip
+    return ["train", *(f"--{key.replace('_', '-')}={value}" for key, value in settings.items())]
+
+
+def start(words, **env):
+    """Start a command in a group of its own, as Open MPI allows it to root and on few cores."""
+    allowed = {
+        f"{name}_ALLOW_RUN_AS_ROOT{also}": "1"
+        for name in ("OMPI", "PRTE")
+        for also in ("", "_CONFIRM")
+    }
+    return subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **allowed, **env},
+    )  # fmt: skip
+
+
+def finish(process):
+    """Its exit status and what it has printed."""
+    try:
+        out, err = process.communicate(timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, out, err
+
+
+def losses(run):
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return np.array([line.get("loss", line.get("val_loss")) for line in lines])
+
+
+@needs_mpi
+def test_two_ranks_train_as_one_and_rank_0_speaks_for_both(folder):
+    status, out, err = finish(start(command(*training(folder, "two"))))
+    assert status == 0, err
+    assert out.count("done: 10 steps") == 1 and "2 ranks: 2 sequences of an update" in out
+    one = [sys.executable, "-m", "npgpt", *map(str, training(folder, "one", B=4))]
+    assert finish(start(one))[0] == 0
+    np.testing.assert_allclose(losses(folder / "two"), losses(folder / "one"), rtol=0, atol=1e-5)
+    words = ["eval", "--model", folder / "one", "--tokens", folder / "val.bin"]
+    _, alone, _ = finish(start([sys.executable, "-m", "npgpt", *map(str, words)]))
+    status, shared, err = finish(start(command(*words)))
+    assert status == 0, err
+    assert shared.splitlines()[:3] == alone.splitlines()[:3]  # without the speed
+
+
+@needs_mpi
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_rank_that_is_lost_is_named_and_the_run_goes_on_from_its_checkpoint(folder, number):
+    run = folder / number.name
+    words = training(folder, number.name, steps=1_000_000, val_every=0)
+    process = start(command(*words), NPGPT_RANK_TIMEOUT=str(TIMEOUT))
+    begin = time.monotonic()
+    while not (run.exists() and checkpoint_steps(run)) and time.monotonic() - begin < LONGEST:
+        time.sleep(0.05)
+    rank_1 = next(pid for pid in ranks_of(run) if pid != holder(run))
+    os.kill(rank_1, number)
+    begin = time.monotonic()
+    status, _, err = finish(process)
+    assert status != 0 and time.monotonic() - begin < TIMEOUT + 8
+    told = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1, err
+    assert told[0].startswith(f"error: rank 1 (process {rank_1} on ")
+    reason = "was killed by SIGKILL" if number == signal.SIGKILL else "has not answered for 4 s"
+    assert reason in told[0]
+    assert ranks_of(run) == []
+    last = checkpoint_steps(run)[-1]
+    load_checkpoint(checkpoint_folder(run, last), ("m", "v"))
+    resume = ["train", "--resume", str(run), f"--steps={last + 2}"]
+    status, out, err = finish(start([sys.executable, "-m", "npgpt", *resume]))
+    assert status == 0 and f"done: {last + 2} steps" in out, err
+
+
+def ranks_of(run):
+    """The processes that train in a folder, without mpiexec and the ranks' supervisors."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            environ = (path / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        is_rank = any(word.startswith(b"NPGPT_SUPERVISED=") for word in environ)
+        if is_rank and f"--run={run}".encode() in words:
+            found.append(int(path.name))
+    return found
+
+
+def holder(run):
+    """The process that is rank 0: it has the run's lock open."""
+    lock = (run / "lock").resolve()
+    for pid in ranks_of(run):
+        for handle in Path(f"/proc/{pid}/fd").iterdir():
+            if handle.resolve() == lock:
+                return pid
+    return None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs what mpiexec sets")
+def test_without_mpi4py_one_sentence_tells_what_is_missing(folder, tmp_path):
+    (tmp_path / "mpi4py.py").write_text("raise ImportError('none')\n")
+    for rank, expected in (
+        ("0", "error: 2 ranks were started, but they need the extra: pip install 'npgpt[mpi]'\n"),
+        ("1", ""),
+    ):
+        words = [sys.executable, "-m", "npgpt", *map(str, training(folder, "no"))]
+        path = os.pathsep.join([str(tmp_path), str(ROOT)])
+        process = start(words, PMI_RANK=rank, PMI_SIZE="2", PYTHONPATH=path)
+        assert finish(process) == (2, "", expected)
+    assert not (folder / "no").exists()
+
+
+def test_nothing_of_mpi_is_imported_by_a_process_alone(folder):
+    code = (
+        "import sys; from npgpt.train_gpt2 import main;"
+        f"assert main({training(folder, 'alone', steps=1)[1:]!r}) == 0;"
+        "assert not [name for name in sys.modules if 'mpi' in name.split('.')[0]]"
+    )
+    status, _, err = finish(start([sys.executable, "-c", code]))
+    assert status == 0, err
