@@ -17,15 +17,31 @@ from npgpt.formats.models import load_model
 from npgpt.model.backend import BACKENDS
 from npgpt.model.gpt2 import GPT2
 from npgpt.model.quantization import WEIGHT_FORMAT_HELP, WEIGHT_FORMATS
+from npgpt.parallel.cores import divide_cores
+from npgpt.parallel.start import communicator, only_rank_0_prints
 
 OPTIONS = {"B": "--batch-size", "T": "--seq-len", "batches": "--batches", "after": "--after"}
 
 
+def main(argv=None, prog=None):
+    """Evaluate the model and print the result; ranks that mpiexec has started share the work."""
+    with only_rank_0_prints():
+        return as_rank(argv, prog)
+
+
 @program
 @np.errstate(over="ignore", invalid="ignore")  # the loss of a diverged model is nan
-def main(argv=None, prog=None):
-    """Evaluate the model and print the result."""
+def as_rank(argv, prog):
+    """Evaluate, alone or as one of several ranks."""
     args = parse(argv, prog)
+    with communicator() as comm:
+        divide_cores(comm)
+        evaluate(args, comm)
+    return 0
+
+
+def evaluate(args, comm):
+    """Evaluate by the arguments of parse."""
     params, tokenizer = load_model(args.model)
     options = {name: getattr(args, name) for name in ("backend", "precision", "weight_format")}
     model = GPT2(params.config, params=params, **options)
@@ -35,8 +51,7 @@ def main(argv=None, prog=None):
         tokenizer = given
     evaluation = EVALUATIONS[args.evaluation]
     args.B = args.B or evaluation.B
-    evaluation.run(Subject(args.model, model, tokenizer), args.data, args)
-    return 0
+    evaluation.run(Subject(args.model, model, tokenizer, comm), args.data, args)
 
 
 def parse(argv, prog):

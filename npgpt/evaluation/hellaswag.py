@@ -12,6 +12,7 @@ import numpy as np
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import HEADER_BYTES, open_for_reading, read_header, read_into
 from npgpt.layers.crossentropy import IGNORED
+from npgpt.parallel.communicator import ALONE
 from npgpt.wording import counted
 
 MAGIC = 20240522
@@ -119,16 +120,20 @@ def parse_example(words, index, vocab_size, where):
     return Example(parts[0], parts[1:], label)
 
 
-def count_correct(model, examples):
-    """The number of HellaSwag examples where the model chooses the right completion."""
+def count_correct(model, examples, comm=ALONE):
+    """The number of HellaSwag examples where the model chooses the right completion.
+
+    The ranks of comm share them, and each has the result.
+    """
     from tqdm import tqdm
 
-    correct = 0
-    bar = tqdm(examples, desc="hellaswag", unit="example", leave=False, disable=None)
+    correct, own = 0, examples[comm.rank :: comm.size]
+    disable = True if comm.rank else None
+    bar = tqdm(own, desc="hellaswag", unit="example", leave=False, disable=disable)
     for i, example in enumerate(bar, 1):
         correct += choose(model, example) == example.label
         bar.set_postfix_str(f"accuracy {correct / i:.4f}", refresh=False)
-    return correct
+    return int(comm.sum([correct])[0])
 
 
 def choose(model, example):

@@ -19,17 +19,22 @@ from npgpt.evaluation.hellaswag import count_correct, is_cut, read_hellaswag
 from npgpt.evaluation.loss import bits_per_byte, count_bytes, mean_loss, token_bytes
 from npgpt.files import read_text
 from npgpt.model.gpt2 import GPT2
+from npgpt.parallel.communicator import ALONE, Alone
 
 ANSWER_SEPARATOR = "="
 
 
 @dataclass
 class Subject:
-    """A model to evaluate: its name, the GPT2, its tokenizer's description or None."""
+    """A model to evaluate: its name, the GPT2, its tokenizer's description or None.
+
+    The ranks of comm share the work.
+    """
 
     name: str
     model: GPT2
     tokenizer_description: dict[str, Any] | None
+    comm: Alone = ALONE
 
     def check_tokens(self, path, highest):
         """Raise FileError for a token outside the model's vocabulary."""
@@ -75,25 +80,26 @@ def evaluate_tokens(subject, patterns, options):
     """Print the loss on token files."""
     tokens = open_data(subject, patterns)
     description = subject.tokenizer_description or tokens.tokenizer_description
-    print_loss(subject.model, tokens, description, options)
+    print_loss(subject, tokens, description, options)
 
 
 def evaluate_text(subject, path, options):
     """Print the loss on a text."""
     tokens = np.array(subject.known_tokenizer().encode(read_text(path)), np.int64)  # (N,)
     subject.check_tokens(path, tokens.max(initial=0))
-    print_loss(subject.model, tokens, subject.tokenizer_description, options)
+    print_loss(subject, tokens, subject.tokenizer_description, options)
 
 
-def print_loss(model, tokens, description, options):
+def print_loss(subject, tokens, description, options):
     """Print the model's loss on Tokens or an array (N,), by the tokenizer's description or None."""
+    model = subject.model
     B, T = options.B, options.T or model.config.block_size
     if T > model.config.block_size:
         raise ArgumentError(
             f"-T must be at most the block_size of {model.config.block_size}, not {T}"
         )
     start = time.perf_counter()
-    loss = mean_loss(model, tokens, B, T, options.batches)
+    loss = mean_loss(model, tokens, B, T, options.batches, subject.comm)
     seconds = time.perf_counter() - start
     count = min(len(tokens) - 1, (options.batches or sys.maxsize) * B * T)
     print(f"loss        {loss:.6f}")
@@ -128,7 +134,9 @@ def evaluate_answers(subject, patterns, options):
         raise ArgumentError(
             f"--after must encode to one token, but {after!r} encodes to {len(ids)}"
         )
-    correct, count = count_exact(subject.model, tokens, ids[0], options.B, tokenizer.eot)
+    correct, count = count_exact(
+        subject.model, tokens, ids[0], options.B, tokenizer.eot, subject.comm
+    )
     print(f"exact answers  {correct / count:.4f}")
     print(f"documents      {count:,}")
 
@@ -138,7 +146,7 @@ def evaluate_hellaswag(subject, path, options):
     config = subject.model.config
     check_same_tokenizer(path, read_tokenizer(path), subject.name, subject.tokenizer_description)
     examples = read_hellaswag(path, config.vocab_size)[: options.batches]
-    correct = count_correct(subject.model, examples)
+    correct = count_correct(subject.model, examples, subject.comm)
     print(f"accuracy  {correct / len(examples):.4f}")
     print(f"examples  {len(examples):,}")
     cut = sum(is_cut(example, config.block_size) for example in examples)

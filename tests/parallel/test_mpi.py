@@ -1,4 +1,4 @@
-"""Two ranks that mpiexec starts: a run, one that is killed, one that is stopped, what is missing."""
+"""Two ranks that mpiexec starts: a run, a rank that is killed or stopped, what is missing."""
 
 import json
 import os
@@ -100,7 +100,7 @@ def test_two_ranks_train_as_one_and_rank_0_speaks_for_both(folder):
     _, alone, _ = finish(start([sys.executable, "-m", "npgpt", *map(str, words)]))
     status, shared, err = finish(start(command(*words)))
     assert status == 0, err
-    assert shared.splitlines()[:3] == alone.splitlines()[:3]  # without the speed
+    assert shared.splitlines()[:-1] == alone.splitlines()[:-1]  # without the speed
 
 
 @needs_mpi
