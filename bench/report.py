@@ -50,6 +50,16 @@ SECTIONS = {  # program -> heading, and what the results below it have in common
         "What the trainer adds to a step of GPT-2 124M",
         "By `python -m bench.trainer`.",
     ),
+    "parallel": ("Several ranks", "By `python -m bench.parallel times`."),
+    "parallel_losses": (
+        "The same training on any number of ranks",
+        "By `python -m bench.parallel losses`, a small model on random text.",
+    ),
+    "parallel_kills": ("Ranks that are lost", "By `python -m bench.parallel kills`."),
+    "parallel_network": (
+        "A limited network, and what the plan predicts",
+        "By `python -m bench.parallel network`.",
+    ),
 }
 INTRODUCTION = """\
 # Figures
@@ -80,6 +90,11 @@ python -m bench.products -T 1024 --rounds 1
 python -m bench.kernels
 python -m bench.trainer
 python -m bench.learn --text tinyshakespeare.txt
+pip install -e '.[mpi]'
+python -m bench.parallel times
+python -m bench.parallel losses
+python -m bench.parallel kills
+python -m bench.parallel network
 python scripts/train_gpt2.py --size 124M -B 4 -T 64 --name seeded --out data
 python -m bench.accuracy --model data/seeded.bin
 python -m bench.report

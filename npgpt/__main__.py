@@ -24,6 +24,7 @@ PROGRAMS = {
     "train": ("npgpt.train_gpt2", "train a model, or resume a run"),
     "sample": ("npgpt.sample", "generate text with a model"),
     "eval": ("npgpt.evaluate", "measure a model's loss, HellaSwag accuracy or exact match"),
+    "plan": ("npgpt.plan", "predict what training takes on many machines"),
     "plot": ("npgpt.plot", "compare the losses of runs"),
     "convert": ("npgpt.convert", "convert models between llm.c and Hugging Face"),
     "download": ("npgpt.download", "download published models and the reference files"),

@@ -79,6 +79,28 @@ CONTENTS = {
         },
     },
     "trainer": {"B": 4, "T": 64, "bare": [1.0, 2.0, 1.0], "trainer": [1.02, 2.02, 1.03]},
+    "parallel": {
+        "B": 4, "T": 64,
+        "ways": {
+            "1 rank": {"seconds": [1.0, 1.1], "exposed": [0.0], "copy": [0.0], "bytes": 0},
+            "2 ranks": {"seconds": [1.2], "exposed": [0.3], "copy": [0.1], "bytes": 5},
+        },
+    },
+    "parallel_losses": {
+        "runs": [{"order": "random", "ranks": 2, "way": "shards", "steps": 180, "skipped": 3,
+                  "largest of 50": 1e-7, "largest": 2e-7, "validation": 3e-7}],
+        "control": 0.02,
+    },
+    "parallel_kills": {
+        "stated": 10,
+        "kills": [{"signal": "SIGKILL", "seconds": 0.2, "same": True, "largest difference": 0.0},
+                  {"signal": "SIGSTOP", "seconds": 6.0, "same": False, "largest difference": 1e-6}],
+    },
+    "parallel_network": {
+        "B": 4, "T": 64,
+        "rates": {"1gbit": {"seconds": [6.0, 6.2], "exposed": [4.0], "predicted": 5.5,
+                            "exchange": 4.1}},
+    },
 }  # fmt: skip
 
 
@@ -123,6 +145,10 @@ def test_the_pictures_are_those_of_the_results():
         ("learn", ("systems", "npgpt", "seconds", 0)),
         ("learn", ("systems", "PyTorch, eager", "loss", 1)),
         ("learn", ("recipes", "npgpt", "B")),
+        ("parallel", ("ways", "2 ranks", "exposed", 0)),
+        ("parallel_losses", ("control",)),
+        ("parallel_kills", ("kills", 1, "seconds")),
+        ("parallel_network", ("rates", "1gbit", "predicted")),
     ],
 )
 def test_a_changed_number_in_a_result_changes_the_page(program, way, written):
