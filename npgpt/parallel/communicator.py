@@ -159,7 +159,8 @@ class Ranks(Alone):
     def _attend(self):
         """Send a heartbeat if it is time, read what has come, and see who is silent."""
         now = time.monotonic()
-        if now - self._sent >= BEAT and self.transport.done(self._beats):
+        beats = self._next not in self._parted and now - self._sent >= BEAT
+        if beats and self.transport.done(self._beats):
             self._sent = now
             self._beats = [self.transport.send(np.zeros(0, np.uint8), self._next, CONTROL)]
         for source, content in self.transport.control():

@@ -73,6 +73,9 @@ class SharedExchange(Exchange):
         self.model, self.comm, self.gathered = model, comm, gathered
         self.wire = WIRES[wire]
         self.layout = make_layout(model.config, comm.size)
+        largest = max(number_of(parts[comm.rank]) for parts in self.layout)
+        # what comes for one bucket; made once, since new memory costs as much as filling it
+        self.received = np.empty((comm.size, largest), self.wire.dtype)
         self.pending = []
 
     def block_done(self, layer):
@@ -106,8 +109,12 @@ class SharedExchange(Exchange):
     def _reduce(self, flat, parts):
         """A bucket's sums, into the spans of flat that this rank owns or, gathered, into all."""
         send, others = self.comm.transport.send, self.comm.others
-        own, dtype = parts[self.comm.rank], self.wire.dtype
-        received = {rank: [np.empty(j - i, dtype) for i, j in own] for rank in others}
+        own, ends = parts[self.comm.rank], [0]
+        for i, j in own:
+            ends.append(ends[-1] + j - i)
+        received = [
+            [place[i:j] for i, j in zip(ends, ends[1:], strict=False)] for place in self.received
+        ]
         requests = [
             self.comm.transport.receive(piece, rank, DATA)
             for rank in others
@@ -127,6 +134,11 @@ class SharedExchange(Exchange):
                 for i, j in own:
                     flat[i:j] = self.wire.decode(self.wire.encode(flat[i:j]))
             all_gather(self.comm, flat, parts, self.wire)
+
+
+def number_of(spans):
+    """How many numbers spans have in all."""
+    return sum(stop - start for start, stop in spans)
 
 
 def add_in_order(terms, out):

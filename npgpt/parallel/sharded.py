@@ -20,7 +20,8 @@ class ShardedAdamW(AdamW):
     def __init__(self, config, comm, *arguments):
         super().__init__(*arguments)
         self.comm, self.layout = comm, make_layout(config, comm.size)
-        self.own = [span for parts in self.layout for span in parts[comm.rank]]
+        own = [span for parts in self.layout for span in parts[comm.rank]]
+        self.n_own = sum(stop - start for start, stop in own)
 
     @classmethod
     def of_rank(cls, config, comm, backend, s):
@@ -30,22 +31,29 @@ class ShardedAdamW(AdamW):
         )
 
     def update(self, params, grads, lr, grad_scale=1.0):
-        """Update this rank's spans of params, and gather those of the others."""
+        """Update this rank's spans of params, and gather those of the others.
+
+        Bucket by bucket: one is on its way while the next is updated.
+        """
         if self.m is None:
-            n_own = sum(stop - start for start, stop in self.own)
-            self.m, self.v = np.zeros(n_own, np.float32), np.zeros(n_own, np.float32)
+            self.m, self.v = np.zeros(self.n_own, np.float32), np.zeros(self.n_own, np.float32)
         self.updates += 1
-        self.update_pieces(list(self._pieces(params, grads)), self.m.size, lr, grad_scale)
-        jobs = [
-            self.comm.submit(all_gather, self.comm, params.flat, parts) for parts in self.layout
-        ]
+        jobs, at = [], 0
+        for parts in self.layout:
+            own = parts[self.comm.rank]
+            n_params = sum(stop - start for start, stop in own)
+            self.update_pieces([*self._pieces(params, grads, own, at)], n_params, lr, grad_scale)
+            jobs.append(self.comm.submit(all_gather, self.comm, params.flat, parts))
+            at += n_params
         for job in jobs:
             job.result()
 
-    def _pieces(self, params, grads):
-        """Yield p, g, m, v and whether it is decayed, for each piece of this rank's spans."""
-        at = 0
-        for start, stop in self.own:
+    def _pieces(self, params, grads, own, at):
+        """Yield p, g, m, v and whether it is decayed, for each piece of the spans in own.
+
+        at: where their moments begin in m and v.
+        """
+        for start, stop in own:
             for span, decays in params.spans(self.decays):
                 i, j = max(start, span.start), min(stop, span.stop)
                 if i < j:
@@ -66,7 +74,7 @@ class ShardedAdamW(AdamW):
             whole = {"m": self.m.flat, "v": self.v.flat}
         self.updates = self.comm.broadcast_json(self.updates)
         for name in self.MOMENTS:
-            shard = np.empty(sum(stop - start for start, stop in self.own), np.float32)
+            shard = np.empty(self.n_own, np.float32)
             for window in windows(self.layout):
                 source = whole[name] if self.comm.rank == 0 else None
                 self.comm.run(scatter, self.comm, window, source, shard)
@@ -84,7 +92,7 @@ class Scattered:
         optimizer, comm = self.optimizer, self.optimizer.comm
         shard = self.shard
         if shard is None:
-            shard = np.zeros(sum(stop - start for start, stop in optimizer.own), np.float32)
+            shard = np.zeros(optimizer.n_own, np.float32)
         for window in windows(optimizer.layout):
             piece = comm.run(gather, comm, window, shard)
             if comm.rank == 0:

@@ -4,6 +4,7 @@ mpiexec ends all processes as soon as one that it has started is killed, and doe
 which. So what it starts is this supervisor, which computes nothing, and the rank is its child.
 """
 
+import atexit
 import ctypes
 import os
 import signal
@@ -26,7 +27,9 @@ def run_supervised():
     if size == 1 or os.name != "posix":
         return None
     if SUPERVISED in os.environ:
-        die_with_parent(int(os.environ[SUPERVISED]))
+        supervisor = int(os.environ[SUPERVISED])
+        die_with_parent(supervisor)
+        atexit.register(os.kill, supervisor, signal.SIGCONT)  # one that was stopped sees the end
         return None
     environ = {**os.environ, SUPERVISED: str(os.getpid())}
     child = subprocess.Popen(sys.orig_argv, env=environ, close_fds=False)  # MPI's are among them

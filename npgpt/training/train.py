@@ -137,7 +137,7 @@ def announce(run, trainer, notes=()):
 
 def new_trainer(s, quiet, comm=ALONE):
     """The Trainer of a new run with these Settings."""
-    data = TrainingData(s.train, s.val)
+    data = same_data(s, comm)
     return Trainer(make_model(s, data, quiet, comm), s, data, comm)
 
 
@@ -152,7 +152,7 @@ def resumed_trainer(run, quiet, comm=ALONE):
         return new_trainer(s, quiet, comm)
     folder = checkpoint_folder(run.folder, steps[-1])
     with saying_what_to_do(run):
-        data = TrainingData(s.train, s.val)
+        data = same_data(s, comm)
     params, state, description = read_at_rank_0(folder, s, comm)
     config = params.config
     with saying_what_to_do(run):
@@ -187,6 +187,21 @@ def saying_what_to_do(run):
             f" {again}, or start a new run on other data (--model {run.folder} starts it from the"
             " weights of this one)"
         ) from error
+
+
+def same_data(s, comm):
+    """The TrainingData of these Settings; ArgumentError where another rank's files are others."""
+    data = TrainingData(s.train, s.val)
+    if comm.size == 1:
+        return data
+    prints = comm.gather_json([tokens and tokens.fingerprint for tokens in (data.train, data.val)])
+    for rank, found in enumerate(prints):
+        for name, one, other in zip(("train", "val"), prints[0], found, strict=True):
+            if one != other:
+                raise ArgumentError(
+                    f"--{name} {getattr(s, name)}: has other tokens at rank {rank} than at rank 0"
+                )
+    return data
 
 
 def read_at_rank_0(folder, s, comm):

@@ -104,3 +104,19 @@ def test_a_checkpoint_that_cannot_be_written_ends_all_ranks(tmp_path, tokens, mo
         train(2, **SETTINGS, **tokens, run=str(tmp_path / "run"), steps=20)
     state = load_checkpoint(checkpoint_folder(tmp_path / "run", 5), ("m", "v"))[1]
     assert state["step"] == 5 and not list((tmp_path / "run").glob("checkpoints/*.partial"))
+
+
+def test_ranks_that_have_other_tokens_are_refused(tmp_path, tokens):
+    other = tmp_path / "other.bin"
+    write_tokens(other, np.full(500, 97))
+    settings = {**SETTINGS, **tokens, "run": str(tmp_path / "run"), "steps": 2}
+
+    def train_on_own(comm):
+        own = {"train": str(other)} if comm.rank == 1 else {}
+        return train_as_rank(comm, None, True, {**settings, **own})
+
+    with pytest.raises(
+        ArgumentError, match="--train .*: has other tokens at rank 1 than at rank 0"
+    ):
+        in_ranks(2, train_on_own)
+    assert not (tmp_path / "run").exists()
