@@ -22,6 +22,8 @@ from npgpt.parallel.plan import Cluster, predict
 
 HOSTS = "10.77.0.1", "10.77.0.2"  # addresses, and the namespaces' names
 RATES = {"1gbit": 1.25e8, "100mbit": 1.25e7}  # tc's name -> bytes a second
+# MPICH's other way, UCX, finds the shared memory of two namespaces on one machine.
+BY_TCP = {"MPIR_CVAR_CH4_NETMOD": "ofi", "FI_PROVIDER": "tcp"}
 LATENCY = 1e-4  # seconds, of a message between two processes that sleep while they wait
 LAUNCHER = """#!/bin/sh
 # mpiexec calls it as it would call ssh: options, host, command
@@ -90,7 +92,7 @@ def compare(B, T, steps, model=None):
         step = predict(config, machine, Cluster(2, 1, bandwidth, LATENCY))
         with tempfile.TemporaryDirectory() as folder, two_hosts(rate):
             words = ("-m", "bench.parallel.steps", json.dumps(settings))
-            out = finish(between_hosts(Path(folder), *words))
+            out = finish(between_hosts(Path(folder), *words), **BY_TCP)
         measured = json.loads(out.splitlines()[-1])
         found[rate] = {**measured, "predicted": step.total, "exchange": step.exchange}
     return {"B": B, "T": T, "rates": found, "measured figures": asdict(machine)}

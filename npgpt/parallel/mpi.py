@@ -19,7 +19,7 @@ class MpiTransport:
             mpi4py.rc.finalize = False  # after a failure it would wait for ever
             from mpi4py import MPI
 
-            atexit.register(MPI.Finalize)
+            atexit.register(finalize, MPI)
         except ImportError as error:
             raise ArgumentError(
                 f"{launched} ranks were started, but they need the package mpi4py:"
@@ -69,4 +69,10 @@ class MpiTransport:
         if clean:
             self._comm.Free()
         else:
-            atexit.unregister(self._mpi.Finalize)
+            atexit.unregister(finalize)
+
+
+def finalize(mpi):
+    """Leave MPI as the process ends; waits for all ranks."""
+    if not mpi.Is_finalized():
+        mpi.Finalize()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from npgpt import GPT2, ArgumentError, GPT2Config, Parameters
+from npgpt.core.parameters import BLOCK_NAMES
 
 CONFIG = GPT2Config(block_size=9, vocab_size=13, n_layer=2, n_head=3, n_embd=12)
 
@@ -197,3 +198,22 @@ def test_a_copy_trains_on_as_the_model_does_and_apart_from_it(model, copied):
     assert other.optimizer.updates == model.optimizer.updates == 2
     assert not np.shares_memory(other.params.flat, model.params.flat)
     assert np.shares_memory(other.params.wte, other.params.flat)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_block_is_said_to_be_done_when_its_gradients_are_final(backend, rng):
+    config = GPT2Config(block_size=8, vocab_size=30, n_layer=3, n_head=2, n_embd=16)
+    model = GPT2(config, backend=backend)
+    x, y = rng.integers(0, 30, (2, 2, 8))
+    model.forward_backward(x, y)
+    seen = []
+
+    def block_done(layer):
+        grads = model.grads.blocks[layer]
+        seen.append((layer, {name: getattr(grads, name).copy() for name in BLOCK_NAMES}))
+
+    model.forward_backward(y, x, add=True, block_done=block_done)
+    assert [layer for layer, _ in seen] == [2, 1, 0]
+    for layer, found in seen:
+        for name in BLOCK_NAMES:
+            np.testing.assert_array_equal(found[name], getattr(model.grads.blocks[layer], name))
