@@ -9,11 +9,12 @@ from runs import SIZES, content
 
 from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import write_tokens
-from npgpt.errors import ArgumentError, FileError
-from npgpt.formats.run_checkpoint import checkpoint_folder, load_checkpoint
+from npgpt.errors import ArgumentError, FileError, TrainingError
+from npgpt.formats.run_checkpoint import checkpoint_folder, checkpoint_steps, load_checkpoint
 from npgpt.parallel.communicator import ALONE, PeerError
 from npgpt.training.run import Run
 from npgpt.training.train import train_as_rank
+from npgpt.training.trainer import Trainer
 
 SETTINGS = {
     **SIZES, "schedule": "constant", "val_every": 4, "checkpoint_every": 5, "lr": 1e-2,
@@ -120,3 +121,16 @@ def test_ranks_that_have_other_tokens_are_refused(tmp_path, tokens):
     ):
         in_ranks(2, train_on_own)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_no_number_at_one_rank_stops_all_and_saves(tmp_path, tokens, monkeypatch):
+    right = Trainer._forward_backward
+
+    def diverges(trainer):
+        loss = right(trainer)
+        return float("nan") if trainer.comm.rank == 1 and trainer.step == 8 else loss
+
+    monkeypatch.setattr(Trainer, "_forward_backward", diverges)
+    with pytest.raises(TrainingError, match="the loss is nan in step 9: stopped before"):
+        train(2, **{**SETTINGS, "val_every": 0}, **tokens, run=str(tmp_path / "run"), steps=20)
+    assert checkpoint_steps(tmp_path / "run") == [5]  # the weights of after 8 gave no number
