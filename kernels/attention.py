@@ -28,11 +28,11 @@ def attention_forward(qkv, NH, *drop):
     B, T, C3 = qkv.shape
     out = empty((B, T, C3 // 3), qkv.dtype)  # (B, T, C)
     stats = np.empty((B, 2 * NH, T), qkv.dtype)
-    n_terms = current_n_terms(qkv.dtype)
+    words, n_terms = drop_words(NH * T, *drop), current_n_terms(qkv.dtype)
     if n_terms:
-        forward_bf16(qkv, out, stats, drop_words(*drop), n_terms)
+        forward_bf16(qkv, out, stats, words, n_terms)
     else:
-        forward_full_precision(qkv, out, stats, drop_words(*drop))
+        forward_full_precision(qkv, out, stats, words)
     return out, (qkv, stats, out, *drop)
 
 
@@ -40,11 +40,12 @@ def attention_backward(dout, cache):
     """dout (B, T, C) -> dqkv (B, T, 3C)."""
     qkv, stats, out, *drop = cache
     dqkv = empty(qkv.shape, qkv.dtype)  # (B, T, 3C)
-    n_terms = current_n_terms(qkv.dtype)
+    rows = stats[0].size // 2  # of att, NH T of a sequence
+    words, n_terms = drop_words(rows, *drop), current_n_terms(qkv.dtype)
     if n_terms:
-        backward_bf16(dout, out, qkv, stats, dqkv, drop_words(*drop), n_terms)
+        backward_bf16(dout, out, qkv, stats, dqkv, words, n_terms)
     else:
-        backward_full_precision(dout, out, qkv, stats, dqkv, drop_words(*drop))
+        backward_full_precision(dout, out, qkv, stats, dqkv, words)
     return dqkv
 
 

@@ -1,5 +1,7 @@
 """Dropout, a row at a time: the twin of npgpt/layers/dropout.py, with the same random numbers."""
 
+import math
+
 from numba import prange
 
 from npgpt.kernels.codegen.jit import jit
@@ -12,7 +14,7 @@ def dropout_forward(x, drop):
     """x (..., C) -> out of the same shape, cache: each element 0, or x times drop.scale."""
     out = empty(x.shape, x.dtype)
     C = x.shape[-1]
-    drop_rows(x.reshape(-1, C), out.reshape(-1, C), drop_words(drop))
+    drop_rows(x.reshape(-1, C), out.reshape(-1, C), drop_words(math.prod(x.shape[1:-1]), drop))
     return out, drop
 
 

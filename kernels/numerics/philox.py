@@ -11,9 +11,12 @@ LOW, HALF = np.uint64(MASK), np.uint64(32)
 ZERO, ONE, RANGE = np.uint64(0), np.uint64(1), np.uint64(2**32)
 
 
-def drop_words(*drop):
-    """A Drop for kernels, uint64 (4,): threshold, both halves of the key, site; none is (0,)."""
-    words = [(d.threshold, d.key & MASK, d.key >> 32, d.site) for d in drop]
+def drop_words(rows, *drop):
+    """A Drop for kernels, uint64 (5,): threshold, both halves of the key, site, first row.
+
+    rows: how many rows an entry of the first axis has. Without a Drop it is (0,).
+    """
+    words = [(d.threshold, d.key & MASK, d.key >> 32, d.site, d.before * rows) for d in drop]
     return np.array(words, np.uint64).reshape(-1)
 
 
@@ -34,7 +37,7 @@ def drop_row(x, row, block, words):
     real = x.dtype.type
     threshold, k0, k1, site = words[0], words[1], words[2], words[3]
     scale = real(np.float64(RANGE) / np.float64(RANGE - threshold))
-    first, row, zero = np.uint64(block), np.uint64(row), real(0)
+    first, row, zero = np.uint64(block), words[4] + np.uint64(row), real(0)
     whole = x.size // 4
     for i in range(whole):
         w0, w1, w2, w3 = philox(first + np.uint64(i), row, site, ZERO, k0, k1)

@@ -4,6 +4,7 @@ The random numbers are a function of a key and of an element's place (Philox4x32
 2011). There is no state: the backward pass draws the same numbers again, in place of keeping them.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +18,15 @@ MASK = 0xFFFFFFFF  # the low 32 bits
 class Drop(NamedTuple):
     """What is dropped: a fraction `rate`, from 0 to below 1, by a key of 64 bits and a site.
 
-    The site, 32 bits, is for the places of a model: each has random numbers of its own.
+    The site, 32 bits, is for the places of a model: each has random numbers of its own. Of an array
+    that is computed in parts, `before` is how many entries of its first axis come before this part:
+    the parts drop what the whole would.
     """
 
     rate: float
     key: int
     site: int
+    before: int = 0
 
     @property
     def threshold(self):
@@ -57,13 +61,13 @@ def philox(counter, key):
     return c0, c1, c2, c3
 
 
-def kept(rows, columns, drop):
-    """Which elements of a matrix are kept -> bool (rows, columns).
+def kept(rows, columns, drop, first=0):
+    """Which elements of a matrix, whose rows count from `first` on, are kept: bool (rows, columns).
 
     Four columns are a block: their words are those of the counter (block, row, site, 0).
     """
-    blocks = np.arange(-(-columns // 4))
-    words = philox((blocks, np.arange(rows)[:, None], drop.site, 0), drop.key)
+    blocks, numbers = np.arange(-(-columns // 4)), first + np.arange(rows)[:, None]
+    words = philox((blocks, numbers, drop.site, 0), drop.key)
     words = np.stack(np.broadcast_arrays(*words), -1).reshape(rows, -1)[:, :columns]
     return words >= drop.threshold
 
@@ -71,7 +75,8 @@ def kept(rows, columns, drop):
 def dropout_forward(x, drop):
     """x (..., C) -> out of the same shape, cache: each element 0, or x times drop.scale."""
     C = x.shape[-1]
-    mask = kept(x.size // C, C, drop).reshape(x.shape)
+    first = drop.before * math.prod(x.shape[1:-1])
+    mask = kept(x.size // C, C, drop, first).reshape(x.shape)
     return np.where(mask, x * drop.scale, 0).astype(x.dtype), drop
 
 

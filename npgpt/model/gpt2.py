@@ -178,6 +178,7 @@ class GPT2:
         add: bool = False,
         dropout: float = 0.0,
         seed: int | Sequence[int] = 0,
+        before: int = 0,
         block_done: Callable[[int], None] | None = None,
     ) -> float:
         """Compute the loss, and overwrite `grads` with dloss times its gradients.
@@ -185,13 +186,14 @@ class GPT2:
         With add they are added to `grads` instead: for n micro-batches of equally many targets,
         call it with dloss=1/n, and with add from the second one on. dropout is the fraction of
         activations to drop out; the same seed, an integer of at least 0 or several, drops the same
-        ones, so pass another one each time. block_done(l) is called as soon as the gradients of
-        block l are in `grads`, from the last block to the first. Raises ArgumentError as loss does,
-        with add where there are no gradients yet, and for a dropout that is not from 0 to below 1,
-        or no such seed.
+        ones, so pass another one each time. Of a batch that is computed in parts, `before` is the
+        number of sequences before this part: so its parts drop what the whole would. block_done(l)
+        is called as soon as the gradients of block l are in `grads`, from the last block to the
+        first. Raises ArgumentError as loss does, with add where there are no gradients yet, and for
+        a dropout that is not from 0 to below 1, or no such seed.
         """
         x, y = checked_batch(tokens, targets, self.config)
-        drops = make_dropout(dropout, seed)
+        drops = make_dropout(dropout, seed, before)
         if self.grads is None:
             if add:
                 raise ArgumentError(

@@ -25,32 +25,42 @@ class BlockDrops(NamedTuple):
 
 
 class Dropout(NamedTuple):
-    """The dropout of one pass: a fraction `rate` by a key; 0 is none. Its places are GPT-2's."""
+    """The dropout of one pass: a fraction `rate` by a key; 0 is none. Its places are GPT-2's.
+
+    before: how many sequences of the same batch come before those of the pass, as in Drop.
+    """
 
     rate: float = 0.0
     key: int = 0
+    before: int = 0
 
     def embedding(self):
         """What is dropped out of the embedding: a Drop, or None."""
-        return Drop(self.rate, self.key, 0) if self.rate else None
+        return self._at(0) if self.rate else None
 
     def block(self, layer):
         """What is dropped out in this layer's block."""
         if not self.rate:
             return NO_DROPS
-        att, attproj, fcproj = (Drop(self.rate, self.key, 1 + 3 * layer + i) for i in range(3))
+        att, attproj, fcproj = (self._at(1 + 3 * layer + i) for i in range(3))
         return BlockDrops((att,), attproj, fcproj)
+
+    def _at(self, site):
+        return Drop(self.rate, self.key, site, self.before)
 
 
 NO_DROPS, NO_DROPOUT = BlockDrops(), Dropout()
 
 
-def make_dropout(rate, seed):
-    """The Dropout of a rate and a seed, an integer or several; ArgumentError if one cannot be."""
+def make_dropout(rate, seed, before=0):
+    """The Dropout of a rate and a seed, an integer or several; ArgumentError if one cannot be.
+
+    before: as in Dropout.
+    """
     if not 0 <= rate < 1:
         raise ArgumentError(f"dropout must be at least 0 and below 1, not {rate!r}")
     try:
-        return Dropout(rate, key_of(seed)) if rate else NO_DROPOUT
+        return Dropout(rate, key_of(seed), before) if rate else NO_DROPOUT
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"seed must be an integer of at least 0, or several, not {seed!r}"

@@ -170,7 +170,8 @@ class Trainer:
             # each target of the update counts alike, whichever rank has it
             weight = float(np.count_nonzero(y != IGNORED) / n_targets)
             loss += weight * self.model.forward_backward(
-                x, y, weight, add=i > 0, dropout=s.dropout, seed=[s.seed, self.step, i],
+                x, y, dloss=weight, add=i > 0, dropout=s.dropout, seed=[s.seed, self.step],
+                before=(i * self.comm.size + self.comm.rank) * len(x),  # sequences of the update
                 block_done=self.exchange.block_done if i + 1 == len(batches) else None,
             )  # fmt: skip
         return loss

@@ -109,7 +109,7 @@ def test_gradients_of_parameters_go_where_they_are_told(own, name, add):
 def test_attention_with_dropout_equals_its_textbook(shape, dtype, count, rng):
     rtol = 3e-5 if dtype == np.float32 else 1e-13
     (qkv, NH), _ = arguments("attention", shape, dtype, rng)
-    dout, drop = rng.standard_normal(shape).astype(dtype), Drop(0.3, 2**63 + 5, 7)
+    dout, drop = rng.standard_normal(shape).astype(dtype), Drop(0.3, 2**63 + 5, 7, 2)
     results = []
     for own in (kernels, layers):
         out, cache = own.attention_forward(qkv, NH, drop)
@@ -125,7 +125,7 @@ def test_attention_with_dropout_equals_its_textbook(shape, dtype, count, rng):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_dropout_is_its_textbook_bit_for_bit(shape, dtype, count, rng):
     x = rng.standard_normal(shape).astype(dtype)
-    for drop in (Drop(0.2, 0, 0), Drop(0.75, 2**64 - 1, 2**32 - 1), Drop(1 - 2**-32, 3, 1)):
+    for drop in (Drop(0.2, 0, 0), Drop(0.75, 2**64 - 1, 2**32 - 1), Drop(1 - 2**-32, 3, 1, 7)):
         out, _ = kernels.dropout_forward(x, drop)
         np.testing.assert_array_equal(out, layers.dropout_forward(x, drop)[0])
 

@@ -59,6 +59,16 @@ def test_another_key_or_site_is_another_mask():
     )
 
 
+@pytest.mark.parametrize("shape", [(6, 5), (6, 2, 9), (6, 2, 3, 3)])
+def test_parts_drop_what_the_whole_drops(shape, rng):
+    x, drop = rng.standard_normal(shape), Drop(0.4, 11, 2)
+    whole, _ = dropout_forward(x, drop)
+    for start, stop in ((0, 1), (1, 4), (4, 6)):
+        part, _ = dropout_forward(x[start:stop], drop._replace(before=start))
+        np.testing.assert_array_equal(part, whole[start:stop])
+    assert (dropout_forward(x[4:], drop)[0] != whole[4:]).any()
+
+
 def test_the_gradient_goes_where_the_forward_pass_went(rng):
     x, dout = rng.standard_normal((2, 3, 5, 7))
     drop = Drop(0.4, 11, 2)

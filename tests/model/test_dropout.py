@@ -45,6 +45,20 @@ def test_the_same_seed_drops_the_same_and_another_drops_others(batch):
 OTHERS = [{"seed": 6}, {"seed": [5, 0, 1]}, {"seed": [5, 1, 0]}, {"dropout": 0.4}, {"dropout": 0.0}]
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_the_parts_of_a_batch_drop_what_the_whole_drops(backend, batch):
+    loss, grads = gradients(batch, backend)
+    model = GPT2(CONFIG, seed=1, backend=backend)
+    parts = [
+        model.forward_backward(
+            *batch[:, start:stop], (stop - start) / 3, start > 0, dropout=0.3, seed=5, before=start
+        )
+        for start, stop in ((0, 1), (1, 3))
+    ]
+    assert parts[0] / 3 + parts[1] * 2 / 3 == pytest.approx(loss, abs=1e-6)
+    np.testing.assert_allclose(model.grads.flat, grads, atol=1e-6)
+
+
 def test_every_place_drops_its_own(batch):
     _, cache = body_forward(batch[0], GPT2(CONFIG).params, layers, dropout=make_dropout(0.5, 1))
     drops = [cache.encoder_drop]

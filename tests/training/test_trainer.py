@@ -193,18 +193,18 @@ def test_a_validation_is_also_in_bits_per_byte_of_what_it_predicts(tokens, order
     assert again.validate() == loss and again.bits_per_byte is None
 
 
-def test_each_micro_batch_drops_out_others_and_a_validation_none(tokens):
+def test_each_step_and_sequence_drops_out_others_and_a_validation_none(tokens):
     one = trainer(tokens, dropout=0.3, total_batch=32, overfit_one_batch=True, seed=4)
     seeds, right = [], one.model.forward_backward
 
     def forward_backward(x, y, **options):
         assert options["dropout"] == 0.3
-        seeds.append(options["seed"])
+        seeds.append((*options["seed"], options["before"]))
         return right(x, y, **options)
 
     one.model.forward_backward = forward_backward
     weights_after(3, one)
-    assert seeds == [[4, step, i] for step in range(3) for i in range(2)]
+    assert seeds == [(4, step, before) for step in range(3) for before in (0, 2)]
     plain = trainer(tokens)
     plain.model.params.flat[:] = one.model.params.flat
     assert one.validate() == plain.validate()
