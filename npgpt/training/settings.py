@@ -15,6 +15,7 @@ from npgpt.errors import ArgumentError, FileError
 from npgpt.files import open_for_reading
 from npgpt.model.optimizer import DECAYED_PARAMS, OPTIMIZERS
 from npgpt.parallel.exchange import WIRES
+from npgpt.parallel.sharded import SHARDED
 from npgpt.training.schedules import SCHEDULES, learning_rate
 from npgpt.wording import counted
 
@@ -160,7 +161,7 @@ class Settings:
         lowest=0,
     )
     shard_optimizer: bool = setting(
-        True, "several ranks: each keeps and updates only its part of the optimizer's state"
+        True, "several ranks: each keeps and updates only its part of AdamW's state"
     )
     wire: str = setting(
         "fp32", "several ranks: number format of the gradients that they exchange", choices=WIRES
@@ -201,6 +202,20 @@ class Settings:
             )
         B = max(n for n in range(1, self.B + 1) if rows // ranks % n == 0)
         return B, rows // ranks // B
+
+    def in_shards(self, ranks):
+        """Whether each of so many ranks keeps its part of the optimizer's state, and not all of it.
+
+        Raises ArgumentError for an optimizer that has no parts.
+        """
+        if ranks == 1 or not self.shard_optimizer:
+            return False
+        if self.optimizer not in SHARDED:
+            raise ArgumentError(
+                f"--optimizer {self.optimizer} updates whole matrices, so {ranks} ranks cannot keep"
+                " its state in shards: give --no-shard-optimizer"
+            )
+        return True
 
     @property
     def model_options(self):

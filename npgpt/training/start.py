@@ -59,7 +59,7 @@ def check_room(s, config, loaded, quiet, comm, resumed=False):
     loaded, quiet, resumed: as in check_memory.
     """
     B, _ = s.share(comm.size)
-    shards = comm.size if s.shard_optimizer else 1
+    shards = comm.size if s.in_shards(comm.size) else 1
     check_memory(
         config, B, s.T, s.recompute, s.optimizer, loaded, quiet, resumed, shards, comm.ranks_here
     )

@@ -159,8 +159,7 @@ def resumed_trainer(run, quiet, comm=ALONE):
         tokenizer = data.reconcile_tokenizers(run.folder, description)
         data.check_fits(config, s.T)
         data.check_unchanged(state.get("tokens"), state.get("data"))
-    in_shards = comm.size > 1 and s.shard_optimizer
-    moments = 0 if in_shards else OPTIMIZERS[s.optimizer].state_bytes(config)
+    moments = 0 if s.in_shards(comm.size) else OPTIMIZERS[s.optimizer].state_bytes(config)
     check_room(s, config, params.flat.nbytes + moments, quiet, comm, resumed=True)
     if s.steps < state["step"]:
         raise ArgumentError(
@@ -209,7 +208,7 @@ def read_at_rank_0(folder, s, comm):
 
     In shards the moments are left in the file, and only rank 0 has them in the state.
     """
-    names, in_shards = OPTIMIZERS[s.optimizer].MOMENTS, comm.size > 1 and s.shard_optimizer
+    names, in_shards = OPTIMIZERS[s.optimizer].MOMENTS, s.in_shards(comm.size)
     params = state = description = None
     if comm.rank == 0:
         params, state = load_checkpoint(folder, names, mapped=in_shards)

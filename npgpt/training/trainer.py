@@ -89,16 +89,12 @@ class Trainer:
 
     def _optimizer_and_exchange(self):
         s, model, comm = self.settings, self.model, self.comm
-        if comm.size == 1:
-            return OPTIMIZERS[s.optimizer].from_settings(model.backend, s), Exchange(model)
-        if not s.shard_optimizer:
-            optimizer = OPTIMIZERS[s.optimizer].from_settings(model.backend, s)
-        elif s.optimizer in SHARDED:
+        if s.in_shards(comm.size):
             optimizer = SHARDED[s.optimizer].of_rank(model.config, comm, model.backend, s)
         else:
-            raise ArgumentError(
-                f"shard_optimizer goes with {', '.join(SHARDED)}, not with {s.optimizer}"
-            )
+            optimizer = OPTIMIZERS[s.optimizer].from_settings(model.backend, s)
+        if comm.size == 1:
+            return optimizer, Exchange(model)
         return optimizer, SharedExchange(model, comm, not s.shard_optimizer, s.wire)
 
     def state(self):

@@ -17,6 +17,7 @@ from helpers import ROOT
 from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import write_tokens
 from npgpt.formats.run_checkpoint import checkpoint_folder, checkpoint_steps, load_checkpoint
+from npgpt.wording import install_extra
 
 MPIEXEC = next(
     (
@@ -104,6 +105,22 @@ def test_two_ranks_train_as_one_and_rank_0_speaks_for_both(folder):
 
 
 @needs_mpi
+def test_two_ranks_train_as_one_with_dropout_and_muon(folder):
+    options = {"optimizer": "muon", "dropout": 0.2}
+    words = [*training(folder, "two_muon", **options), "--no-shard-optimizer"]
+    status, _, err = finish(start(command(*words)))
+    assert status == 0, err
+    one = [sys.executable, "-m", "npgpt", *map(str, training(folder, "one_muon", B=4, **options))]
+    assert finish(start(one))[0] == 0
+    found, expected = losses(folder / "two_muon"), losses(folder / "one_muon")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert np.abs(found - losses(folder / "two")).max() > 1e-2
+    status, _, err = finish(start(command(*training(folder, "refused", **options))))
+    assert status == 2 and err.count("error:") == 1 and "give --no-shard-optimizer" in err
+    assert not (folder / "refused").exists()
+
+
+@needs_mpi
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_rank_that_is_lost_is_named_and_the_run_goes_on_from_its_checkpoint(folder, number):
     run = folder / number.name
@@ -127,7 +144,7 @@ def test_a_rank_that_is_lost_is_named_and_the_run_goes_on_from_its_checkpoint(fo
     load_checkpoint(checkpoint_folder(run, last), ("m", "v"))
     resume = ["train", "--resume", str(run), f"--steps={last + 2}"]
     status, out, err = finish(start([sys.executable, "-m", "npgpt", *resume]))
-    assert status == 0 and f"done: {last + 2} steps" in out, err
+    assert status == 0 and f"done: {last + 2:,} steps" in out, err
 
 
 def ranks_of(run):
@@ -158,10 +175,8 @@ def holder(run):
 @pytest.mark.skipif(os.name != "posix", reason="needs what mpiexec sets")
 def test_without_mpi4py_one_sentence_tells_what_is_missing(folder, tmp_path):
     (tmp_path / "mpi4py.py").write_text("raise ImportError('none')\n")
-    for rank, expected in (
-        ("0", "error: 2 ranks were started, but they need the extra: pip install 'npgpt[mpi]'\n"),
-        ("1", ""),
-    ):
+    what = f"2 ranks were started, but they need the package mpi4py: {install_extra('mpi')}"
+    for rank, expected in (("0", f"error: {what}\n"), ("1", "")):
         words = [sys.executable, "-m", "npgpt", *map(str, training(folder, "no"))]
         path = os.pathsep.join([str(tmp_path), str(ROOT)])
         process = start(words, PMI_RANK=rank, PMI_SIZE="2", PYTHONPATH=path)

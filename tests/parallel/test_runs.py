@@ -88,7 +88,7 @@ def test_a_run_that_is_there_is_told_by_rank_0(tmp_path, tokens):
     settings = {**SETTINGS, **tokens, "run": str(tmp_path / "run"), "steps": 2}
     train(2, **settings)
     before = content(tmp_path / "run")
-    with pytest.raises(ArgumentError, match="already holds a run: continue it with --resume"):
+    with pytest.raises(ArgumentError, match="there is a run in this folder: continue it by"):
         train(2, **settings)
     assert content(tmp_path / "run") == before
 

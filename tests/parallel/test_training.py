@@ -6,7 +6,7 @@ from ranks import in_ranks
 
 import npgpt
 from npgpt.data.batches import ORDERS
-from npgpt.data.descriptions import write_tokenizer
+from npgpt.data.descriptions import tokenizer_from_description, write_tokenizer
 from npgpt.data.token_files import open_tokens, write_tokens
 from npgpt.data.training_data import TrainingData
 from npgpt.errors import ArgumentError
@@ -59,6 +59,54 @@ def test_ranks_train_as_one_with_all_their_sequences(path, order, shard_optimize
         np.testing.assert_allclose(flat, weights, rtol=0, atol=2e-4)
         np.testing.assert_array_equal(flat, ranks[0][2])
         np.testing.assert_array_equal(losses, ranks[0][0])
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("total_batch", [6 * 8, 12 * 8])
+def test_ranks_drop_out_what_one_process_does(path, size, total_batch):
+    settings = {"dropout": 0.3, "total_batch": total_batch}
+    expected, *_ = trained(ALONE, path, **settings)
+    in_more_parts, *_ = trained(ALONE, path, **{**settings, "B": 2})
+    np.testing.assert_allclose(in_more_parts, expected, rtol=0, atol=1e-5)
+    for losses, *_ in in_ranks(size, lambda comm: trained(comm, path, B=6 // size, **settings)):
+        np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
+    without, *_ = trained(ALONE, path, total_batch=total_batch)
+    assert np.abs(without - expected).max() > 1e-2
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_train_with_muon_as_one_process_does(path, size):
+    settings = {"optimizer": "muon", "weight_decay": 0.1, "shard_optimizer": False}
+    expected, val_loss, weights, _ = trained(ALONE, path, **settings)
+    ranks = in_ranks(size, lambda comm: trained(comm, path, B=6 // size, **settings))
+    for losses, found, flat, _ in ranks:
+        np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
+        assert found == pytest.approx(val_loss, abs=1e-5)
+        np.testing.assert_allclose(flat, weights, rtol=0, atol=2e-4)
+        np.testing.assert_array_equal(flat, ranks[0][2])
+    adamw, *_ = trained(ALONE, path)
+    assert np.abs(adamw - expected).max() > 1e-2
+
+
+def test_muon_is_refused_in_shards(path):
+    s = make_settings({"optimizer": "muon"})
+    assert not s.in_shards(1) and make_settings({}).in_shards(2)
+    with pytest.raises(ArgumentError, match="muon updates whole matrices.*--no-shard-optimizer"):
+        in_ranks(2, lambda comm: trainer(comm, path, B=3, optimizer="muon"))
+
+
+@pytest.mark.parametrize("order", ["shuffle", "documents"])
+def test_bits_per_byte_are_those_of_one_process(path, order):
+    def bits(comm):
+        one = trainer(comm, path, B=6 // comm.size, order=order)
+        one.model.tokenizer = tokenizer_from_description({"name": "bytes"})
+        one.validate()
+        return one.bits_per_byte, one.val_size
+
+    alone, size = bits(ALONE)
+    assert size.n_bytes > 0
+    for found, same in in_ranks(2, bits):
+        assert found == pytest.approx(alone, abs=1e-5) and same == size
 
 
 def test_a_gradient_that_is_left_out_is_noticed(path, monkeypatch):

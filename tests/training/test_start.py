@@ -136,6 +136,17 @@ def test_what_takes_less_memory_is_named_with_its_size(monkeypatch):
         assert need <= 5e9 and f"--{name.replace('_', '-')} {value} ({need / 1e9:.2f} GB)" in said
 
 
+def test_ranks_of_a_host_share_its_memory(monkeypatch):
+    whole = npgpt.estimate(npgpt.GPT2Config(), 8, 1024, shards=2)
+    said = memory_refused(monkeypatch, 2 * whole.total - 2, shards=2, ranks_here=2)
+    assert said.startswith(f"a step takes {whole.total / 1e9:.2f} GB of memory for each of 2 ranks")
+    need = npgpt.estimate(npgpt.GPT2Config(), 4, 1024, shards=2).total
+    assert f"-B 4 ({need / 1e9:.2f} GB)" in said
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * whole.total)
+    settings = {"B": 8, "T": 1024, "recompute": False, "optimizer": "adamw", "quiet": True}
+    memory.check_memory(npgpt.GPT2Config(), **settings, shards=2, ranks_here=2)
+
+
 def test_what_cannot_be_changed_is_not_named(monkeypatch):
     recompute = npgpt.estimate(npgpt.GPT2Config(), 8, 1024, recompute=True).total
     resumed = memory_refused(monkeypatch, recompute, resumed=True)
