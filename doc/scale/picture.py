@@ -3,6 +3,8 @@
 python doc/scale/picture.py
 """
 
+import json
+import statistics
 import sys
 from pathlib import Path
 
@@ -13,16 +15,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for drawing
 from drawing import BLUE, GREEN, GREY, ORANGE, PINK, arrow, canvas, grid, note, plain, save
 
 import npgpt
+from npgpt.core.parameters import count_parameters
 from npgpt.parallel.plan import Cluster, Machine, efficiency
 
 HERE = Path(__file__).parent
 N = 4
 COLOURS = BLUE, ORANGE, GREEN, PINK
-# By npgpt.parallel.measure on an Intel Xeon with AMX, one thread, GPT-2 124M, B=4, T=1024.
-MACHINE = Machine(
-    block_forward=0.62, block_backward=1.20, rest=4.6, update=1.25e-9, copy=2.4e-10, threads=1
-)
+RESULT = HERE.parents[1] / "bench" / "results" / "intel-amx" / "step_4x1024.json"
 LINKS = (("100 Gb/s", 12.5e9, BLUE), ("10 Gb/s", 1.25e9, ORANGE), ("1 Gb/s", 1.25e8, GREEN))
+
+
+def machine():
+    """The Machine of a result of bench.step: GPT-2 124M, B=4, T=1024, on all cores of one machine.
+
+    The seconds of the matrix products are divided among blocks and head, and those of a block
+    among forward and backward pass, by their flops.
+    """
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    seconds, L, C, V = result["breakdown"]["seconds"], 12, 768, 50257
+    in_head = V / (V + 12 * L * C)
+    rest = seconds["matrix products"] * in_head + seconds["softmax and loss"] + seconds["encoder"]
+    block = (sum(seconds.values()) - rest - seconds["AdamW"]) / L
+    return Machine(
+        block_forward=block / 3, block_backward=2 / 3 * block, rest=rest,
+        update=seconds["AdamW"] / count_parameters(npgpt.PUBLISHED["124M"]),
+        copy=2 / statistics.median(result["limit"]["memory"]),  # a byte is read and one is written
+        threads=result["machine"]["threads"],
+    )  # fmt: skip
 
 
 def held(step):
@@ -79,7 +98,7 @@ def chart():
     nodes = [2**k for k in range(11)]
     for name, bandwidth, colour in LINKS:
         shares = [
-            efficiency(npgpt.PUBLISHED["124M"], MACHINE, Cluster(n, 1, bandwidth, 2e-6))
+            efficiency(npgpt.PUBLISHED["124M"], machine(), Cluster(n, 1, bandwidth, 2e-6))
             for n in nodes
         ]
         axes.plot(nodes, shares, "o-", color=colour, markersize=4, label=name)
