@@ -317,7 +317,7 @@ def parallel_losses(result):
         "",
         "The largest differences to the losses of one rank that trains with all sequences: in the"
         " first 50 steps, in all, and of the validations. Two micro-batches an update, clipping,"
-        " updates with a z-score above 1.5 skipped, but for bf16 (on the wire). whole: the"
+        " updates with a z-score above 1 skipped, but for bf16 (on the wire). whole: the"
         " optimizer is not in shards. one left out: the gradients of one rank are not added, which"
         " must show.",
     ]
