@@ -32,7 +32,7 @@ needs_mpi = pytest.mark.skipif(
     not has_mpi, reason="needs mpi4py and an mpiexec: pip install -e '.[mpi]'"
 )
 TIMEOUT = 4  # seconds after which a silent rank is lost
-LONGEST = 60  # seconds of a run, after which it hangs
+LONGEST = 240  # seconds of a run, after which it hangs
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_two_ranks_train_as_one_and_rank_0_speaks_for_both(folder):
 
 @needs_mpi
 def test_two_ranks_train_as_one_with_dropout_and_muon(folder):
-    options = {"optimizer": "muon", "dropout": 0.2}
+    options = {"optimizer": "muon", "dropout": 0.2, "steps": 5}
     words = [*training(folder, "two_muon", **options), "--no-shard-optimizer"]
     status, _, err = finish(start(command(*words)))
     assert status == 0, err
@@ -114,7 +114,8 @@ def test_two_ranks_train_as_one_with_dropout_and_muon(folder):
     assert finish(start(one))[0] == 0
     found, expected = losses(folder / "two_muon"), losses(folder / "one_muon")
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-    assert np.abs(found - losses(folder / "two")).max() > 1e-2
+    plain = losses(folder / "two")[: len(found)]
+    assert np.abs(found - plain).max() > 1e-2
     status, _, err = finish(start(command(*training(folder, "refused", **options))))
     assert status == 2 and err.count("error:") == 1 and "give --no-shard-optimizer" in err
     assert not (folder / "refused").exists()
