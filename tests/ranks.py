@@ -19,7 +19,12 @@ class Wires:
 
 
 class LocalTransport:
-    """As npgpt.parallel.mpi.MpiTransport. A request is a place to fill, or None if it is done."""
+    """As npgpt.parallel.mpi.MpiTransport, but it never fails.
+
+    A request is a place to fill, or None if it is done.
+    """
+
+    failure = ConnectionError
 
     def __init__(self, wires, rank):
         self.wires, self.rank, self.size = wires, rank, wires.size

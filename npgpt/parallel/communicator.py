@@ -139,22 +139,33 @@ class Ranks(Alone):
         self._thread.join()
 
     def _serve(self):
-        while True:
-            try:
-                found = self._jobs.get(timeout=BEAT)
-            except queue.Empty:
-                self._attend()
-                continue
-            if found is None:
-                self.transport.close(clean=not self._broken_off)
-                return
-            future, job, arguments = found
-            try:
-                if self._failure is not None and job != self._part:
-                    raise self._failure
-                future.set_result(job(*arguments))
-            except BaseException as error:
-                future.set_exception(error)
+        try:
+            while self._work():
+                pass
+            self.transport.close(clean=not self._broken_off)
+        except self.transport.failure as error:
+            first = str(error).splitlines()[0]
+            self._end(f"{self._name(self.rank)} does not reach the others any more: {first}")
+
+    def _work(self):
+        """Do the next job, or see to the others -> whether there may be more."""
+        try:
+            found = self._jobs.get(timeout=BEAT)
+        except queue.Empty:
+            self._attend()
+            return True
+        if found is None:
+            return False
+        future, job, arguments = found
+        try:
+            if self._failure is not None and job != self._part:
+                raise self._failure
+            future.set_result(job(*arguments))
+        except self.transport.failure:
+            raise
+        except BaseException as error:
+            future.set_exception(error)
+        return True
 
     def _attend(self):
         """Send a heartbeat if it is time, read what has come, and see who is silent."""

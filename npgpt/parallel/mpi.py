@@ -8,7 +8,10 @@ from npgpt.wording import install_extra
 
 
 class MpiTransport:
-    """Bytes from rank to rank, without waiting: send, receive, done."""
+    """Bytes from rank to rank, without waiting: send, receive, done.
+
+    `failure` is what they raise when MPI itself fails.
+    """
 
     def __init__(self):
         """Join the ranks that mpiexec has started. Raises ArgumentError where that fails."""
@@ -37,7 +40,7 @@ class MpiTransport:
             )
         if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
             raise ArgumentError("MPI must allow calls from a thread (MPI_THREAD_SERIALIZED)")
-        self._mpi, self._comm = MPI, MPI.COMM_WORLD.Dup()
+        self._mpi, self._comm, self.failure = MPI, MPI.COMM_WORLD.Dup(), MPI.Exception
         self.rank, self.size = self._comm.rank, self._comm.size
 
     def send(self, array, to, tag):
