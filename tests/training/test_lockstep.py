@@ -104,7 +104,7 @@ def lockstep(torch, model, tokens, s):
     losses, norms = [], []
     for step in range(s.steps):
         update = ours.update()
-        loss, norm = theirs.update(batches, s.grad_accum_steps)
+        loss, norm = theirs.update(batches, ours.grad_accum_steps)
         losses.append((update.loss, loss))
         norms.append((update.norm, norm))
         print(f"step {step + 1}: {update.loss:.6f} {loss:.6f} {abs(update.loss - loss):.1e}")
