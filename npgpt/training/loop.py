@@ -64,16 +64,15 @@ def signal_of_any(comm, stopped):
 
 def validate_and_sample(run, trainer, progress, may_sample=True):
     """Validate and, if it may, sample if due -> whether the validation loss is the best so far."""
-    s, step, is_best = run.settings, trainer.step, False
+    s, step, is_best, writes = run.settings, trainer.step, False, trainer.comm.rank == 0
     if trainer.data.val and trainer.val_loss is None and is_due(s.val_every, step, s.steps):
         val_loss = trainer.validate()
         is_best = trainer.validations_since_best == 0 and step > 0
-        bits = trainer.bits_per_byte
+        bits = trainer.bits_per_byte if writes else None
         run.logs.validation(step, val_loss, bits)
         shown = "" if bits is None else f", {bits:.4f} bits per byte"
         progress.say(f"step {step}: validation loss {val_loss:.4f}{shown}")
-    may_sample = may_sample and trainer.comm.rank == 0
-    if may_sample and is_due(s.sample_every, step, s.steps):
+    if writes and may_sample and is_due(s.sample_every, step, s.steps):
         text = trainer.sample()
         run.logs.sample(step, text)
         progress.say(f"sample at step {step}:\n{text}")
