@@ -43,21 +43,20 @@ OTHERS = {
     "skip_loss_z": 5.0, "skip_norm_z": 6.0, "val_every": 9, "val_batches": 3,
     "patience": 4, "sample_every": 2, "sample_tokens": 5, "sample_prompt": "ab",
     "log_every": 5, "checkpoint_every": 4, "keep": 3,
-    "precision": "bf16", "recompute": True, "threads": 1, "shard_optimizer": False,
-    "wire": "bf16", "tensorboard": True,
+    "precision": "bf16", "recompute": True, "threads": 1, "tensorboard": True, "wire": "bf16",
+    "shard_optimizer": False,
 }  # fmt: skip
 APART = {"min_lr": 0.003}  # which does not go with final_lr_fraction
 
 
 def as_options(values):
-    switches = {True: "--", False: "--no-"}
-    return [
-        word
-        for name, value in values.items()
-        for word in (
-            [f"{switches[value]}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
-        )
-    ]
+    words = []
+    for name, value in values.items():
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", str(value)]
+    return words
 
 
 def test_options_have_hyphens_too_and_switches_can_be_switched_off():
