@@ -93,6 +93,7 @@ CAUSES = (
     Cause("scaled", "*", general.scaled, "it is the right tensor times {}"),
     Cause("transposed", "*", general.transposed, "it is transposed: {} are exchanged"),
     Cause("left out", " ".join(RULES), general.left_out, "it is what comes out without {}"),
+    Cause("wrong block", " ".join(RULES), general.other_parameters, "it has the parameters of {}"),
     Cause("wrong input", " ".join(RULES), general.other_input, "it is made of {}"),
     Cause("wrong block", "*", general.other_block, "it is {}"),
     Cause("shifted", "*", general.shifted, "position t has what belongs to {}"),
@@ -119,7 +120,7 @@ def find_cause(case):
 
 
 def unexplained(case, prediction):
-    """The difference that a prediction leaves; infinite if rounding cannot make it."""
+    """The difference that a prediction leaves, 0 if tiny; infinite if rounding cannot make it."""
     if prediction.shape != case.mine.shape or not np.isfinite(prediction).all():
         return math.inf
     size, usual = rms(prediction), rms(case.value)
@@ -127,7 +128,7 @@ def unexplained(case, prediction):
     error = abs(case.mine - prediction)
     if (error > np.maximum(tolerance, 64 * case.judge.u * size)).any():
         return math.inf
-    return max(rms(error), ROUNDING * rms(tolerance))
+    return max(0.0, rms(error) - ROUNDING * rms(tolerance))
 
 
 def rms(x):

@@ -6,6 +6,7 @@ import numpy as np
 
 from npgpt.porting.compare import ROUNDOFFS, axes_of, region
 from npgpt.porting.rules import RULES
+from npgpt.porting.sources import is_parameter
 from npgpt.tracing.names import FORWARD_BLOCK, split_name
 
 # Parameters that are taken for each other.
@@ -88,6 +89,18 @@ def left_out(case):
         if arrays[i].dtype.kind == "f":
             fill = np.ones_like if name.startswith("ln") and "w" in name else np.zeros_like
             yield case.make(*arrays[:i], fill(arrays[i]), *arrays[i + 1 :]), name
+
+
+def other_parameters(case):
+    """What comes out with the parameters of another block."""
+    own = [is_parameter(name) and split_name(name)[1] is not None for name in case.inputs]
+    for block in range(case.L) if sum(own) > 1 else ():
+        if block != case.block:
+            names = [
+                f"{split_name(name)[0]}.{block}" if is_own else name
+                for name, is_own in zip(case.inputs, own, strict=True)
+            ]
+            yield case.make(*(case.judge.get(name)[0] for name in names)), f"block {block}"
 
 
 def other_input(case):

@@ -268,9 +268,10 @@ CATALOGUE = [
 # Mistakes that only some models and batches show; the pairs of npgpt reference are made for them.
 QUIET = [
     Bug("attention's softmax overflows", "steps",
-        "    shifted -= shifted.max(-1, keepdims=True)\n", "", "att.0", None),
+        "    shifted -= shifted.max(-1, keepdims=True)\n", "", "att.0",
+        "not finite"),
     Bug("-1 is taken for a token", "steps", "counted = np.flatnonzero(targets != IGNORED)",
-        "counted = np.arange(targets.size)", "losses", None),
+        "counted = np.arange(targets.size)", "loss", None),
     Bug("ignored positions count in the mean", "steps", "loss = losses.sum() / len(counted)",
         "loss = losses.mean()", "loss", "loss mean"),
     Bug("dlosses divided by B*T always", "steps", "dlosses[counted] = dloss / len(counted)",
@@ -280,7 +281,7 @@ QUIET = [
     Bug("every block has block 0's weights", "passes",
         "for block in p.blocks:\n        x, cache = block_forward(x, block,",
         "for block in p.blocks:\n        x, cache = block_forward(x, p.blocks[0],", "ln1.1",
-        "wrong input"),
+        "wrong block"),
     Bug("dwpe divided by B", "encoder", "dwpe[:T] = dout.sum(0)", "dwpe[:T] = dout.mean(0)", "dwpe",
         "embedding gradient"),
     Bug("heads in the reverse order", "steps", "out = y.swapaxes(1, 2).reshape(B, T, C3 // 3)",

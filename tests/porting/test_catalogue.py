@@ -1,12 +1,13 @@
 """Each planted bug is found where it is, and its cause named; and none in a right model."""
 
 import pytest
-from porting.planted import CATALOGUE, Buggy
+from porting.planted import CATALOGUE, QUIET, Buggy
 from porting.traces import write_trace
 
 from npgpt.core.config import GPT2Config
 from npgpt.porting.causes import CAUSES, find_cause
 from npgpt.porting.compare import compare
+from npgpt.porting.reference import make_pair
 from npgpt.porting.sources import Expected, Mine
 from npgpt.tracing.record import Recorder, Updates
 from npgpt.tracing.seeded import random_batch, random_parameters
@@ -33,10 +34,24 @@ def test_the_first_wrong_tensor_and_its_cause_are_found(bug, expected, tmp_path)
     assert (cause and cause[0]) == bug.cause, cause
 
 
+@pytest.mark.parametrize("bug", QUIET, ids=lambda bug: bug.name)
+def test_a_mistake_that_one_pair_shows_is_found_there(bug, tmp_path):
+    words = {"overflows": "loud", "-1": "ignored", "ignored": "ignored", "always": "ignored"}
+    pair = next((name for word, name in words.items() if word in bug.name.split()), "plain")
+    model = make_pair(pair)
+    expected = Expected(write_trace(Recorder(*model), tmp_path / "oracle.safetensors"))
+    path = write_trace(Buggy(bug, *model, backend="numpy"), tmp_path / "mine.safetensors", "<f4")
+    findings, _ = compare(expected, Mine(path, expected))
+    wrong = next(finding for finding in findings if finding.status == "wrong")
+    cause = find_cause(wrong.case)
+    assert (wrong.name, cause and cause[0]) == (bug.first, bug.cause), cause
+
+
 def test_the_catalogue_is_large_and_most_causes_are_known():
     assert len({bug.name for bug in CATALOGUE}) == len(CATALOGUE) >= 40
     assert sum(bug.cause is not None for bug in CATALOGUE) >= 30
     assert {bug.cause for bug in CATALOGUE} - {None} <= {cause.name for cause in CAUSES}
+    assert len({bug.name for bug in (*CATALOGUE, *QUIET)}) == len(CATALOGUE) + len(QUIET)
 
 
 @pytest.mark.parametrize("backend", ["oracle", "numpy", "numba"])
