@@ -39,7 +39,8 @@ class Finding:
     """What is to say of one tensor.
 
     status: "right" or "wrong"; "shape" where that is another one; "follows" where it differs from
-    EXPECTED's, could not be made of MINE's, and something before it is wrong; "absent" in MINE.
+    EXPECTED's, could not be made of MINE's, and something before it is wrong; "absent" in MINE, or
+    in EXPECTED, which has nothing to make it of either.
     """
 
     name: str

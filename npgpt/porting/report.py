@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from npgpt.errors import FileError
 from npgpt.porting.causes import find_cause
@@ -61,8 +61,9 @@ class Report:
         if follows := self.of("follows"):
             names = listed([finding.name for finding in follows])
             lines.append(f"wrong, as what is wrong before would make them: {names}")
-        if absent:
-            lines.append(f"not in MINE: {listed([finding.name for finding in absent])}")
+        for where, alone in (("MINE", False), ("EXPECTED", True)):
+            names = [finding.name for finding in absent if bool(finding.own_name) == alone]
+            lines += [f"not in {where}: {listed(names)}"] if names else []
         return "\n".join(lines)
 
 
@@ -149,6 +150,11 @@ def number_or_null(value):
 
 def make_report(expected, mine, dtype=None):
     """Compare MINE with EXPECTED and explain what is wrong -> a Report."""
+    if "config" in mine and (theirs := mine.read("config").tolist()) != [*astuple(expected.config)]:
+        raise FileError(
+            f"{mine.file.path}: is of another model than {expected.path}: its block_size,"
+            f" vocab_size, n_layer, n_head and n_embd are {theirs}"
+        )
     findings, judge = compare(expected, mine, dtype)
     judged = [f for f in findings if f.status != "absent" and f.name not in INPUTS]
     if not judged:

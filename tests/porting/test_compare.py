@@ -6,7 +6,7 @@ from porting.traces import traced, write_trace
 
 from npgpt import FileError, GPT2Config
 from npgpt.porting.causes import find_cause
-from npgpt.porting.compare import ROUNDOFFS, compare, region
+from npgpt.porting.compare import ROUNDOFFS, Judge, compare, region
 from npgpt.porting.report import make_report
 from npgpt.porting.sources import Expected, Mine, read_map
 from npgpt.tracing.record import Recorder, Updates
@@ -37,22 +37,36 @@ def statuses(findings):
     return {finding.name: finding.status for finding in findings}
 
 
+class Changed(Mine):
+    """MINE with another array in the place of one."""
+
+    def change(self, name, array):
+        self.name, self.array = name, array
+
+    def read(self, name):
+        return self.array if name == self.name else super().read(name)
+
+
 @pytest.mark.slow
 def test_every_tensor_that_is_off_by_more_than_rounding_is_named(expected, right, tmp_path):
     """Each by itself, by a thousandth at one place; and nothing before it. Block 1 is enough."""
+    np.savez(tmp_path / "mine.npz", **right)
     for name in expected.names:
         if name in ("config", "step_settings") or name.endswith(".0"):
             continue
-        arrays = {**right, name: right[name].copy()}
-        flat = arrays[name].reshape(-1)
+        array = right[name].astype(np.float64)
+        flat = array.reshape(-1)
         at = int(abs(flat).argmax())
-        flat[at] += 1 if flat.dtype.kind == "i" else max(1e-3 * abs(flat[at]), 1e-6)
-        findings = judged(expected, arrays, tmp_path)
-        wrong = [finding for finding in findings if finding.status == "wrong"]
-        assert wrong[0].name == name
-        assert wrong[0].index == tuple(map(int, np.unravel_index(at, right[name].shape)))
-        assert wrong[0].excess > 1 and wrong[0].n_wrong >= 1
-        assert wrong[0].mine == pytest.approx(float(flat[at]))
+        flat[at] += 1 if name in ("tokens", "targets") else max(1e-3 * abs(flat[at]), 1e-6)
+        mine = Changed(tmp_path / "mine.npz", expected)
+        mine.change(name, array.astype(int) if right[name].dtype.kind == "i" else array)
+        judge = Judge(expected, mine)
+        judged = (judge.judge(each) for each in expected.names)
+        wrong = next(finding for finding in judged if finding.status == "wrong")
+        assert wrong.name == name
+        assert wrong.index == tuple(map(int, np.unravel_index(at, array.shape)))
+        assert wrong.excess > 1 and wrong.n_wrong >= 1
+        assert wrong.mine == pytest.approx(float(flat[at]))
 
 
 def test_a_few_units_in_the_last_place_are_rounding(expected, right, tmp_path, rng):
@@ -157,6 +171,18 @@ def test_numbers_that_are_none(expected, right, tmp_path):
     assert find_cause(finding.case)[0] == "not finite"
 
 
+def test_a_part_of_the_oracles_trace_is_compared_as_it_is(right, tmp_path):
+    parts = {"config", "tokens", "targets", "logits", "dwte"}
+    whole = traced(Recorder(*MODEL))
+    np.savez(tmp_path / "part.npz", **{name: whole[name] for name in parts})
+    part = Expected(tmp_path / "part.npz")
+    few = {name: right[name] for name in ("logits", "dwte", "wte")}
+    found = statuses(judged(part, few, tmp_path))
+    assert (found["logits"], found["dwte"], found["wte"]) == ("right", "right", "absent")
+    few["logits"] = few["logits"] * np.float32(1.001)
+    assert statuses(judged(part, few, tmp_path))["logits"] == "wrong"
+
+
 def test_regions_in_words():
     wrong = np.zeros((3, 5, 4), bool)
     wrong[1, 2:4] = True
@@ -182,6 +208,10 @@ def test_files_that_cannot_be_compared(expected, right, tmp_path):
     np.savez(tmp_path / "bad.npz", **{**right, "lnf": right["lnf"][:1]})
     with pytest.raises(FileError, match=r"lnf must be \(2, 7, 8\), not \(1, 7, 8\)"):
         Expected(tmp_path / "bad.npz")
+    other = np.array([10, 30, 2, 2, 8], "<i4")
+    np.savez(tmp_path / "other.npz", **{**right, "config": other})
+    with pytest.raises(FileError, match=r"is of another model than .*: .* \[10, 30, 2, 2, 8\]"):
+        make_report(expected, Mine(tmp_path / "other.npz", expected))
     np.savez(tmp_path / "own.npz", **right)
     with pytest.raises(FileError, match="no tensor h.0, which the map has for qkv"):
         Mine(tmp_path / "own.npz", expected, {"qkv": "h.0"})
