@@ -65,9 +65,9 @@ class Judge:
 
     def __init__(self, expected, mine, dtype=None):
         self.expected, self.mine = expected, mine
-        self.sizes = Sizes(expected.config, expected.B, expected.T)
         self.dtype = dtype or dtype_of_trace(mine)
         self.u = ROUNDOFFS[self.dtype]
+        self.sizes = Sizes(expected.config, expected.B, expected.T, self.u)
         self.all_right = True  # so far
         self._cache, self._rng, self._drift = Cache(), np.random.default_rng(0), None
 

@@ -24,11 +24,12 @@ DIRECT = 64  # the noise of what has no rule, in units of its largest number
 
 
 class Sizes(NamedTuple):
-    """The sizes of a trace."""
+    """The sizes of a trace, and the unit roundoff u of what it is compared with."""
 
     config: GPT2Config
     B: int
     T: int
+    u: float
 
     @property
     def hs(self):
@@ -130,15 +131,29 @@ def softmax(s, logits):
     highest = logits.max(-1, keepdims=True)
     probs = np.exp(logits - highest)
     probs /= probs.sum(-1, keepdims=True)
-    return probs, probs * (abs(logits) + abs(highest) + math.sqrt(logits.shape[-1]) + 4)
+    lost = lost_in_sum(s, probs)
+    noise = abs(logits) + abs(highest) + math.sqrt(logits.shape[-1]) + lost + 4
+    return probs, probs * noise
+
+
+def lost_in_sum(s, probs):
+    """The relative noise of a sum of exponentials by what is too small to change it.
+
+    Added up one by one, terms of less than u times the sum are lost, and with 50,257 of them that
+    can be more than all roundings together.
+    """
+    return np.where(probs < 2 * s.u, probs, 0).sum(-1, keepdims=True) / (4 * s.u)
 
 
 def losses(s, logits, targets):
     highest = logits.max(-1)
-    log_sum = np.log(np.exp(logits - highest[..., None]).sum(-1))
+    exps = np.exp(logits - highest[..., None])
+    sums = exps.sum(-1, keepdims=True)
+    log_sum = np.log(sums[..., 0])
     target = np.take_along_axis(logits, np.maximum(targets, 0)[..., None], -1)[..., 0]
     counted = targets != IGNORED
     noise = 2 * abs(highest) + 2 * abs(target) + abs(log_sum) + math.sqrt(logits.shape[-1])
+    noise += lost_in_sum(s, exps / sums)[..., 0]
     return (log_sum + highest - target) * counted, noise * counted
 
 
