@@ -1,12 +1,18 @@
 """npgpt trace: a model and a batch from anywhere, written by name."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from helpers import TINY_MODEL, TINY_STATE
+from helpers import ROOT, TINY_MODEL, TINY_STATE
 
+from npgpt import PUBLISHED, write_checkpoint
 from npgpt.data.token_files import write_tokens
 from npgpt.trace_gpt2 import main
 from npgpt.tracing.files import TraceFile
+from npgpt.tracing.seeded import random_parameters
 
 TINY = ["--model", str(TINY_MODEL)]
 
@@ -75,3 +81,23 @@ def test_bad_arguments_are_named_and_nothing_is_written(options, words, tmp_path
 def test_an_ending_that_is_no_format_is_told_before_anything_is_computed(tmp_path, capsys):
     assert main([*TINY, "--out", str(tmp_path / "t.pt")]) == 2
     assert "t.pt: must end in .safetensors or .npz" in capsys.readouterr().err
+
+
+@pytest.mark.full_size
+@pytest.mark.parametrize("backend", ["oracle", "numpy"])
+def test_gpt2_124m_is_written_as_it_is_computed(backend, tmp_path):
+    """In less memory than its 1.5 GB of tensors and 1 GB of float64 weights and gradients ask."""
+    write_checkpoint(tmp_path / "m.bin", random_parameters(PUBLISHED["124M"], 0))
+    options = ["--model", "m.bin", "-B", "4", "-T", "64", "--dtype", "float32", "--out", "t"]
+    script = (
+        "import sys, resource; from npgpt.trace_gpt2 import main; status = main(sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(status)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *options, "--backend", backend], cwd=tmp_path, text=True,
+        capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True,
+    )  # fmt: skip
+    kilobytes = int(ran.stdout.split()[-1])
+    assert kilobytes < {"oracle": 4e6, "numpy": 2e6}[backend]
+    trace = TraceFile(tmp_path / "t")
+    assert len(trace.shapes) == 647 and trace.read("loss") == pytest.approx(31.48388, abs=1e-4)
