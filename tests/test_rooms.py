@@ -6,6 +6,7 @@ module, which is how importlib is asked for one.
 
 import ast
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -321,3 +322,13 @@ def test_a_circle_is_found(files, found, tmp_path):
     assert bool(way) == found
     if found:
         assert way[0] == way[-1] and len({*way}) == len(way) - 1 >= 2
+
+
+def test_the_wheel_has_every_room():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    rooms = {
+        str(path.parent.relative_to(ROOT)).replace("/", ".")
+        for path in [*ROOT.glob("npgpt/*/__init__.py"), *ROOT.glob("kernels/**/__init__.py")]
+    }
+    rooms = {name.replace("kernels", "npgpt.kernels") if name[0] == "k" else name for name in rooms}
+    assert set(settings["tool"]["setuptools"]["packages"]) == rooms | {"npgpt"}
