@@ -184,6 +184,7 @@ def test_muon_repeats_bit_for_bit_on_any_number_of_threads(rng):
         np.testing.assert_array_equal(again, results[0])
 
 
+@pytest.mark.slow
 def test_muon_in_bf16_is_as_close_as_bf16(coarse, rng):
     p, g = rng.standard_normal((2, 3, 128, 96)).astype(np.float32)
     with computing_in(coarse):

@@ -51,6 +51,7 @@ def test_it_is_right_on_every_pair(name, program, tmp_path):
     assert absent == {"config", "tokens", "targets", "step_settings"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("right", "wrong", "first", "cause"),
     [

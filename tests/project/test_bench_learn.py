@@ -113,6 +113,7 @@ def test_seconds_are_the_whole_process_s_but_for_what_does_not_count(tmp_path, m
     assert sorted(seeds) == [(name, seed) for name in sorted(goal.recipes) for seed in (0, 1)]
 
 
+@pytest.mark.slow
 def test_one_system_prints_its_result(data, monkeypatch, capsys):
     monkeypatch.setitem(GOALS, "1.90", Goal(1.9, {"npgpt": Recipe(TINY)}))
     assert learn.main(["--only", "npgpt", "--goals", "1.90", "--data", str(data)]) == 0
