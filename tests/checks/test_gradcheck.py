@@ -213,6 +213,7 @@ def test_whole_gpt2_with_a_wrong_attention_is_caught(rng, monkeypatch):
     assert "dlnfw" not in wrong  # it comes before
 
 
+@pytest.mark.slow
 def test_the_program_shows_a_row_for_each_layer_and_argument(capsys):
     assert main(["--backend", "numpy"]) == 0  # numba: .ci/run
     rows = capsys.readouterr().out.splitlines()
