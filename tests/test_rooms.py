@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "formats": {"errors", "wording", "files", "core", "data"},
     "model": {"errors", "wording", "layers", "core", "kernels", "data", "formats"},
     "tracing": {"errors", "files", "layers", "core", "model"},
-    "porting": {"errors", "files", "layers", "core", "formats", "tracing"},
+    "porting": {"errors", "wording", "files", "layers", "core", "formats", "tracing"},
     "parallel": {"errors", "wording", "core", "kernels", "model"},
     "evaluation": {"errors", "wording", "files", "layers", "data", "model", "parallel"},
     "inside": {"errors", "wording", "layers", "core", "data", "model"},

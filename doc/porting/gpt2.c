@@ -386,7 +386,7 @@ static void backward(Activations d, Tensors *g, Activations a, Tensors *p, Confi
     encoder_backward(g->tensor[WTE], g->tensor[WPE], d.encoded, x, B, T, C);
 }
 
-/* Step 13: AdamW. */
+/* Step 14: AdamW. */
 static void update(Tensors *p, Tensors *g, Tensors *m, Tensors *v, int t, float lr, float decay) {
     float c1 = 1 - powf(0.9f, t), c2 = 1 - powf(0.999f, t);
     for (size_t i = 0; i < p->total; i++) {

@@ -77,7 +77,8 @@ class Ranks(Alone):
     def __init__(self, transport, silence=SILENCE):
         self.transport, self.silence = transport, silence
         self.rank, self.size = transport.rank, transport.size
-        self.others = tuple(rank for rank in range(self.size) if rank != self.rank)
+        # from the next one on, so that no rank is sent to by all others at once
+        self.others = tuple((self.rank + i) % self.size for i in range(1, self.size))
         self.advice = ""
         self._jobs, self._parted, self._failure = queue.SimpleQueue(), set(), None
         self._broken_off = False  # whether a message is on its way that nobody receives
@@ -134,7 +135,7 @@ class Ranks(Alone):
         """Part from the others: when all are done or, after an error, when all have been told."""
         if kind is not None and self._failure is None:
             self._failure = PeerError(told(error))  # ends what the thread is waiting for
-        self.run(self._part, "" if kind is None else told(error))
+        self.run(self._part, "" if kind is None or kind is PeerError else told(error))
         self._jobs.put(None)
         self._thread.join()
 
@@ -207,9 +208,11 @@ class Ranks(Alone):
 
     def _end(self, reason):
         """End all ranks: no rank can be asked any more."""
-        print(f"error: {reason}{self.advice}", file=sys.__stderr__, flush=True)
-        self.transport.abort(2)
-        os._exit(2)
+        try:
+            print(f"error: {reason}{self.advice}", file=sys.__stderr__, flush=True)
+            self.transport.abort(2)
+        finally:  # also without a stderr, or where MPI itself has failed
+            os._exit(2)
 
     def _swap(self, own, parts):
         """Send own to the others, and receive theirs into their places in parts."""
@@ -255,7 +258,7 @@ def told(error):
     """An error in the words that another rank is told."""
     if isinstance(error, NpgptError):
         return str(error)
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def pack(value):

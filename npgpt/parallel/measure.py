@@ -3,12 +3,15 @@
 import dataclasses
 import multiprocessing
 import statistics
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
 from npgpt.core.threads import set_threads
+from npgpt.errors import ArgumentError
 from npgpt.model.gpt2 import GPT2
 from npgpt.parallel.plan import Machine
 
@@ -26,8 +29,14 @@ def measure_machine(config, B, T, ranks, threads, precision="fp32", recompute=Fa
         return measure_rank(*arguments)
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(ranks)
-    with ProcessPoolExecutor(ranks, context, initializer, (barrier,)) as pool:
-        found = [*pool.map(measure_rank, *zip(*[arguments] * ranks, strict=True))]
+    try:
+        with ProcessPoolExecutor(ranks, context, initializer, (barrier,)) as pool:
+            found = [*pool.map(measure_rank, *zip(*[arguments] * ranks, strict=True))]
+    except (BrokenProcessPool, threading.BrokenBarrierError, MemoryError) as error:
+        raise ArgumentError(
+            f"a step of {B} sequences of {T} tokens cannot be measured in {ranks} processes at"
+            " once: one of them has ended, perhaps for want of memory"
+        ) from error
     fields = [field.name for field in dataclasses.fields(Machine)]
     return Machine(*(statistics.median(getattr(one, name) for one in found) for name in fields))
 
@@ -55,6 +64,16 @@ def median_seconds(function):
 
 
 def measure_rank(config, B, T, threads, precision, recompute):
+    """As `measured`; where it fails, the others do not wait for it."""
+    try:
+        return measured(config, B, T, threads, precision, recompute)
+    except BaseException:
+        if _barrier is not None:
+            _barrier.abort()
+        raise
+
+
+def measured(config, B, T, threads, precision, recompute):
     """The Machine of this process."""
     set_threads(threads)
     rng = np.random.default_rng(0)

@@ -18,17 +18,17 @@ class MpiTransport:
         _, launched = launched_as()
         try:
             import mpi4py
-
-            mpi4py.rc.finalize = False  # after a failure it would wait for ever
-            from mpi4py import MPI
-
-            atexit.register(finalize, MPI)
         except ImportError as error:
             raise ArgumentError(
                 f"{launched} ranks were started, but they need the package mpi4py:"
                 f" {install_extra('mpi')}"
             ) from error
-        except RuntimeError as error:  # mpi4py finds no library of MPI
+        mpi4py.rc.finalize = False  # after a failure it would wait for ever
+        try:
+            from mpi4py import MPI
+
+            atexit.register(finalize, MPI)
+        except (ImportError, RuntimeError) as error:  # it finds no library of MPI
             first = str(error).splitlines()[0]
             raise ArgumentError(
                 f"mpi4py cannot load an MPI: {first} ({install_extra('mpi')})"

@@ -79,7 +79,7 @@ def predict(config, machine, cluster, grad_accum_steps=1, sharded=True, wire="fp
     received = n_params * (N - 1) / N  # numbers
     # Each is added, a copy's time; on a machine whose cores all compute, that takes from these.
     adding = 4 * received * machine.copy
-    at = backward_end = L * machine.block_backward
+    backward_end = L * machine.block_backward
     at, busy = 0.0, 0.0
     for i, size in enumerate(sizes):
         ready = min((i + 1) * machine.block_backward, backward_end)
@@ -93,7 +93,7 @@ def predict(config, machine, cluster, grad_accum_steps=1, sharded=True, wire="fp
     exchange, hidden = exposed, busy - exposed
     if sharded:
         exchange += sum(collective_seconds(4 * size, cluster, machine) for size in sizes)
-    exchange += (N - cluster.ranks_per_node) * cluster.latency  # loss and norm
+    exchange += 2 * (N - cluster.ranks_per_node) * cluster.latency  # loss and norm; any signal
     compute += min(adding, hidden) / machine.threads
     update = n_params * machine.update / (N if sharded else 1)
     return Step(compute, exchange, update, hidden)

@@ -116,6 +116,8 @@ def find_cause(case):
                 left = unexplained(case, np.asarray(prediction)) / before
                 if left < BETTER * best:
                     best, found = left, (cause.name, cause.sentence.format(filling))
+                if best == 0:
+                    return found
     return found
 
 

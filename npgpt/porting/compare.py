@@ -78,6 +78,8 @@ class Judge:
         """
         if name in self._cache:
             return self._cache[name]
+        if name in INPUTS:  # those of MINE are compared with them, and may be out of range
+            return self._cache.keep(name, (self.expected.read(name), ()))
         array = self.mine.read(name) if name in self.mine else None
         if array is not None and array.shape == self.expected.shape(name):
             return self._cache.keep(name, (self.compared(name, array), ()))

@@ -8,6 +8,7 @@ from npgpt.errors import FileError
 from npgpt.porting.causes import find_cause
 from npgpt.porting.compare import compare
 from npgpt.tracing.names import INPUTS
+from npgpt.wording import counted
 
 EXPLAINED = 8  # wrong tensors whose causes are looked for, the first ones
 LISTED = 12  # names in a line of the text
@@ -53,10 +54,12 @@ class Report:
         if self.wrong:
             lines += first_lines(self.wrong[0], self)
             lines += later_lines(self.wrong[1:])
-            lines += ["", f"right, made of what MINE has: {len(right)} tensors"]
+            lines += ["", f"right, made of what MINE has: {counted(len(right), 'tensor')}"]
         else:
             closest = max(right, key=lambda finding: finding.excess)
-            lines.append(f"all right: {len(right)} tensors, each within what rounding can make")
+            lines.append(
+                f"all right: {counted(len(right), 'tensor')}, each within what rounding can make"
+            )
             lines.append(f"(the nearest to that limit: {closest.name}, {closest.excess:.2f} of it)")
         if follows := self.of("follows"):
             names = listed([finding.name for finding in follows])
@@ -75,8 +78,11 @@ def first_lines(finding, report):
     lines = [f"first wrong: {named(finding)}", *detail(finding)]
     if report.suspects:
         lines.append(f"  or the mistake is in {listed(report.suspects)}, which MINE does not have")
-    last = f", up to {right[-1]}" if right else ""
-    lines.append(f"  everything before it is right: {len(right)} tensors{last}")
+    if right:
+        before = f"{counted(len(right), 'tensor')}, up to {right[-1]}"
+        lines.append(f"  everything before it is right: {before}")
+    else:
+        lines.append("  nothing before it is in MINE")
     return lines
 
 
@@ -110,7 +116,7 @@ def detail(finding):
     ]
     size = math.prod(finding.shape)
     where = f", only at {finding.where}" if finding.where else ""
-    lines.append(f"  {finding.n_wrong:,} of {size:,} numbers are wrong{where}")
+    lines.append(f"  wrong are {finding.n_wrong:,} of {counted(size, 'number')}{where}")
     cause = f"{finding.cause}: {finding.sentence}" if finding.cause else "no cause was recognised"
     lines.append(f"  cause: {cause}")
     return lines

@@ -10,7 +10,7 @@ from npgpt.core.parameters import TENSOR_NAMES
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import open_for_reading
 from npgpt.tracing.files import TraceFile
-from npgpt.tracing.names import INPUTS, in_order, shape_of, split_name
+from npgpt.tracing.names import INPUTS, STEPS, in_order, shape_of, split_name
 
 CACHED_BYTES = 1 << 30
 MOST_BLOCKS = 1000  # some 50 names each are listed
@@ -74,7 +74,7 @@ class Mine:
             if each in self.file:
                 stacked = block is not None and "{block}" not in own and own != base
                 self._places[name] = each, block if stacked else None
-            elif block is not None and own in self.file:
+            elif block is not None and own in self.file and base not in STEPS:
                 self._places[name] = own, block
         for base, own in names.items():
             if not any(split_name(name)[0] == base for name in self._places):

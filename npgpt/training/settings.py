@@ -192,13 +192,13 @@ class Settings:
         """What each of so many ranks does of an update -> sequences and number of micro-batches.
 
         Its micro-batches are all alike, and of B sequences or, where that is not possible, the
-        largest below. Raises ArgumentError where the ranks cannot do alike much.
+        largest below. Raises ArgumentError where the ranks cannot do equally much.
         """
         rows = self.tokens_per_step // self.T
         if rows % ranks:
             raise ArgumentError(
-                f"{ranks} ranks cannot share the {rows} sequences of an update alike: take a number"
-                f" of ranks that divides {rows}"
+                f"{ranks} ranks cannot share the {counted(rows, 'sequence')} of an update equally:"
+                f" take a number of ranks that divides {rows}"
             )
         B = max(n for n in range(1, self.B + 1) if rows // ranks % n == 0)
         return B, rows // ranks // B

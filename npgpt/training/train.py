@@ -71,6 +71,8 @@ def train_as_rank(comm, resume, quiet, settings):
             notes = divide_cores(comm, s.threads)
             trainer = resumed_trainer(run, quiet, comm)
         again = command("train", "--resume", s.run)
+        if comm.size > 1:
+            again = f"mpiexec -n {comm.size} {again}"
         comm.advice = f"; go on from the last checkpoint: {again}"
         run.start_from(trainer.step, trainer.val_loss is not None)
         if not quiet:

@@ -234,3 +234,14 @@ def test_a_map_that_is_none(text, words, tmp_path):
     path.write_text(text)
     with pytest.raises(FileError, match=words):
         read_map(path)
+
+
+@pytest.mark.parametrize("name", ["tokens", "targets"])
+def test_wrong_inputs_are_named_and_computed_with_nowhere(name, expected, right, tmp_path):
+    findings = judged(expected, {**right, name: right[name] + 1000.0}, tmp_path)
+    assert [finding.name for finding in findings if finding.status == "wrong"] == [name]
+
+
+def test_all_steps_in_one_array_are_not_taken_for_blocks(expected, right, tmp_path):
+    findings = judged(expected, {**right, "step_loss": np.ones(2, np.float32)}, tmp_path)
+    assert not [finding for finding in findings if finding.status == "wrong"]
