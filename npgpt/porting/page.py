@@ -17,7 +17,7 @@ body { background: var(--back); color: var(--text); font: 16px/1.5 system-ui, sa
   max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .faint { color: var(--faint); } .bad { color: var(--wrong); } .good { color: var(--right); }
-pre { background: var(--card); padding: .7rem 1rem; overflow-x: auto; }
+pre { white-space: pre-wrap; background: var(--card); padding: .7rem 1rem; overflow-x: auto; }
 .map { overflow-x: auto; } .map table { border-collapse: separate; border-spacing: 3px; }
 .map th { font-weight: normal; color: var(--faint); font-size: .8rem; text-align: right; }
 .map td { font-size: .7rem; padding: .1rem .3rem; color: #fff; border-radius: 3px; }
