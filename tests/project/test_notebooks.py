@@ -303,6 +303,7 @@ def interrupt(client, cell):
 def test_there_is_a_notebook_for_each_layer():
     layers = {path.stem for path in (ROOT / "npgpt" / "layers").glob("*.py")}
     layers -= {"__init__", "grads", "residual"}
+    layers -= {"dropout", "muon"}  # have a page in doc/ alone: GPT-2 can do without them
     assert {name[3:] for name in MISTAKES} - {"training"} == layers
 
 

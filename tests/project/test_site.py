@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import defaultdict
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -118,13 +119,15 @@ def side_by_side(text):
 
 
 def search_index(folder):
-    """What the search knows: word -> the pages that have it."""
+    """What the search knows: word -> the pages that have it in their text or in a heading."""
     text = (folder / "searchindex.js").read_text(encoding="utf-8")
     index = json.loads(text.removeprefix("Search.setIndex(").removesuffix(")"))
-    pages = {
-        word: [found] if isinstance(found, int) else found for word, found in index["terms"].items()
-    }
-    return {word: {index["docnames"][i] for i in found} for word, found in pages.items()}
+    pages = defaultdict(set)
+    for kind in ("terms", "titleterms"):
+        for word, found in index[kind].items():
+            found = [found] if isinstance(found, int) else found
+            pages[word] |= {index["docnames"][i] for i in found}
+    return dict(pages)
 
 
 @pytest.fixture
