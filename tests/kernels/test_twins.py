@@ -1,7 +1,5 @@
 """Every compiled twin against its textbook: same results, interchangeable caches, repeatable."""
 
-from pathlib import Path
-
 import numba
 import numpy as np
 import pytest
@@ -9,13 +7,9 @@ from helpers import computing_in
 
 from npgpt import kernels, layers
 from npgpt.gradcheck import gradcheck
-from npgpt.kernels.codegen.jit import jit
-from npgpt.kernels.numerics.exponential import exp
 from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
-from npgpt.kernels.products.product import product
 from npgpt.layers.dropout import Drop
 
-ROOT = Path(__file__).parents[2]
 PAIRS = ["encoder", "layernorm", "matmul", "attention", "gelu", "crossentropy", "dropout"]
 SINGLES = ["adamw_update", "attention_step", "gradient_norm", "muon_update", "residual_add"]
 SHAPES = [(1, 1, 1), (2, 5, 7), (3, 67, 48), (1, 145, 33), (1, 300, 64), (4, 64, 768)]  # B, T, C
@@ -263,50 +257,11 @@ def test_nan_goes_through_a_step(N):
     assert np.isnan(kernels.matmul_forward(qkv, np.ones((5, 24), np.float32))[0][0, 0]).all()
 
 
-@pytest.mark.parametrize("layout", ["xy", "Xy", "xY", "XY"])  # a capital letter: transposed
-@pytest.mark.parametrize("M", [1, 8, 13, 300])
-@pytest.mark.parametrize("K", [1, 17, 256, pytest.param(600, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("N", [1, 48, 50, pytest.param(1600, marks=pytest.mark.slow)])
-def test_product_of_any_shape_and_layout(layout, M, K, N, rng):
-    x, y = rng.standard_normal((M, K)), rng.standard_normal((K, N))
-    expected = x @ y
-    x = np.asfortranarray(x) if "X" in layout else x
-    y = np.asfortranarray(y) if "Y" in layout else y
-    out = np.full((M, N + 2), 7.0)
-    product(x, y, out[:, 1:-1])
-    np.testing.assert_allclose(out[:, 1:-1], expected, atol=1e-12)
-    product(x, y, out[:, 1:-1], b=np.arange(N, dtype=np.float64))
-    np.testing.assert_allclose(out[:, 1:-1], expected + np.arange(N), atol=1e-11)
-    product(x, y, out[:, 1:-1], add=True)
-    np.testing.assert_allclose(out[:, 1:-1], 2 * expected + np.arange(N), atol=1e-11)
-    assert (out[:, [0, -1]] == 7).all()  # nothing is written beside
-
-
-def test_exp_is_as_close_as_it_says():
-    x = np.linspace(-87, 88, 1_000_001).astype(np.float32)
-    out = np.empty_like(x)
-    exponentials(x, out)
-    expected = np.exp(x.astype(np.float64))
-    assert (abs(out / expected - 1) <= 4e-7).all()
-    x = np.array([0, np.nan, -1000, 1000], np.float32)
-    exponentials(x, out[:4])
-    assert out[0] == 1
-    assert np.isnan(out[1])
-    assert 0 <= out[2] < 1e-37
-    assert out[3] > 1e38
-
-
 def test_gelu_s_derivative_is_as_close_as_float32_can_be():
     x = np.concatenate([np.linspace(-20, 20, 100_001), [-1e4, -300, 300, 1e4]]).astype(np.float32)
     slope = kernels.gelu_backward(np.ones_like(x), x)
     expected = layers.gelu_backward(np.ones(x.size), x.astype(np.float64))
     assert (abs(slope - expected) < 3e-7).all()
-
-
-@jit
-def exponentials(x, out):
-    for i in range(x.size):
-        out[i] = exp(x[i])
 
 
 def assert_close(actual, expected, rtol):
@@ -378,16 +333,6 @@ def test_nan_goes_through(name, rng):
     dout = np.ones_like(out)[()]
     gradients = as_list(getattr(kernels, f"{name}_backward")(dout, cache))
     assert any(np.isnan(gradient).any() for gradient in gradients)
-
-
-def test_a_product_without_terms_is_what_it_starts_from():
-    x, y, b, out = np.empty((3, 0)), np.empty((0, 4)), np.arange(4.0), np.ones((3, 4))
-    product(x, y, out, add=True)
-    assert (out == 1).all()
-    product(x, y, out, b=b)
-    assert (out == b).all()
-    product(x, y, out)
-    assert (out == 0).all()
 
 
 @pytest.mark.parametrize("size", [1e2, 1e5, 1e9, 1e11])
