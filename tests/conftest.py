@@ -13,6 +13,7 @@ from helpers import ROOT, TINY_MODEL, TINY_STATE
 import npgpt
 from npgpt.kernels.products import amx, avx512_bf16
 from npgpt.kernels.products.precision import has_bf16_hardware
+from npgpt.training import loop
 
 
 def pytest_addoption(parser):
@@ -36,6 +37,19 @@ def pytest_collection_modifyitems(config, items):
         slow = [item for item in items if item.get_closest_marker("slow")]
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
+
+
+@pytest.fixture(autouse=True)
+def no_picture(request, monkeypatch):
+    """Runs draw no loss.png, which takes longer than their steps, but in tests that ask for it."""
+    if "picture" not in request.fixturenames:
+        monkeypatch.setattr(loop, "draw_loss_curve", lambda run, progress: None)
+
+
+@pytest.fixture
+def picture():
+    """Runs of this test draw their loss.png."""
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ STOPPING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
 SAME_SIGNAL = 1.0  # seconds within which a second signal counts as the first, sent twice
+REDRAW = 20.0  # seconds after which the picture of the losses is drawn anew: it takes half a second
 
 
 def train_loop(run, trainer, quiet=False):
@@ -28,6 +29,7 @@ def train_loop(run, trainer, quiet=False):
     """
     s, update, comm, ended_by = run.settings, None, trainer.comm, 0
     progress = Progress(trainer.step, s.steps, s.tokens_per_step, s.log_every, quiet)
+    drawn = time.monotonic()
     with closing(progress), stop_on_signal() as stopped:
         try:
             # of a resumed run what was still due
@@ -43,7 +45,9 @@ def train_loop(run, trainer, quiet=False):
                     run.save(trainer)
                 if validate_and_sample(run, trainer, progress) or due:
                     run.save(trainer)
-                    draw_loss_curve(run, progress)
+                    if time.monotonic() - drawn > REDRAW:
+                        draw_loss_curve(run, progress)
+                        drawn = time.monotonic()
         except TrainingError as error:
             raise TrainingError(f"{error}; {save_if_finite(run, trainer)}") from error
         except BaseException:

@@ -17,9 +17,9 @@ B, T, recompute = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
 dropout = float(sys.argv[4])
 model = npgpt.GPT2(config, recompute=recompute)
 tokens, targets = np.random.default_rng(0).integers(0, config.vocab_size, (2, B, T))
-for _ in range(2):
-    model.forward_backward(tokens, targets, dropout=dropout)
-    model.update(1e-4, clip=1.0)
+model.forward_backward(tokens[:1, :8], targets[:1, :8], dropout=dropout)
+model.update(1e-4, clip=1.0)  # now there are moments
+model.forward_backward(tokens, targets, dropout=dropout)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(peak * (1 if sys.platform == "darwin" else 1024))
 print(npgpt.estimate(config, B, T, recompute).total)
@@ -28,7 +28,7 @@ print(npgpt.estimate(config, B, T, recompute).total)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize(("B", "T", "dropout"), [(1, 64, 0.0), (8, 512, 0.0), (8, 512, 0.1)])
+@pytest.mark.parametrize(("B", "T", "dropout"), [(1, 64, 0.0), (4, 512, 0.0), (4, 512, 0.1)])
 def test_it_is_within_a_tenth_of_the_real_peak(B, T, dropout, recompute):
     # The memory of a new process counts from its parent's peak, so it is started by a small one.
     starter = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"

@@ -194,9 +194,8 @@ def test_the_reader_writes_a_function_where_its_formulas_are(name):
     assert defined == solved and all(f"{function}, " in check.source for function in defined)
 
 
-@pytest.mark.parametrize("name", ["01_encoder", "02_layernorm", "06_crossentropy"])
-def test_what_is_not_written_is_taken_from_npgpt_to_the_end(name, tmp_path):
-    source = read(ROOT / "notebooks" / f"{name}.ipynb")
+def test_what_is_not_written_is_taken_from_npgpt_to_the_end(tmp_path):
+    source = read(ROOT / "notebooks" / "06_crossentropy.ipynb")
     (check,) = tagged(source, "check")
     assigned = re.findall(r"^(\w+) = check_\w+\(", check.source, re.M)
     own = "\n".join(f"assert {each} is not my_{each}" for each in assigned)
@@ -207,19 +206,30 @@ def test_what_is_not_written_is_taken_from_npgpt_to_the_end(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_in_the_readers_function_is_named_and_the_function_not_used(name, tmp_path):
-    right, wrong, sentence = MISTAKES[name]
+def with_mistake(name):
+    """The cells of a notebook up to its check, with a mistake in the solution; the check's cell."""
+    right, wrong, _ = MISTAKES[name]
     whole = with_solutions(read(ROOT / "notebooks" / f"{name}.ipynb"))
     (check,) = tagged(whole, "check")
     solution = whole.cells[whole.cells.index(check) - 1]
     assert solution.source.count(right) == 1
     solution.source = solution.source.replace(right, wrong)
     assigned = re.findall(r"^(\w+) = check_\w+\(", check.source, re.M)[-1]
-    execute(up_to(whole, check, f"assert {assigned} is not my_{assigned}"), tmp_path)
-    text = printed(check)
-    assert sentence in text and text.endswith("What follows uses npgpt's own function.\n")
-    assert ("NOT OK" in text) == (name != "07_adamw")
+    return up_to(whole, check, f"assert {assigned} is not my_{assigned}").cells, check
+
+
+def test_a_mistake_in_the_readers_function_is_named_and_the_function_not_used(tmp_path):
+    """In each notebook; all in one process, since to start one takes longest."""
+    all_mistakes, checks = notebook(), {}
+    for name in MISTAKES:
+        cells, checks[name] = with_mistake(name)
+        all_mistakes.cells += cells
+    execute(all_mistakes, tmp_path)
+    for name, (_, _, sentence) in MISTAKES.items():
+        text = printed(checks[name])
+        assert sentence in text, name
+        assert text.endswith("What follows uses npgpt's own function.\n"), name
+        assert ("NOT OK" in text) == (name != "07_adamw"), name
 
 
 @pytest.fixture(scope="module")

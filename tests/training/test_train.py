@@ -1,6 +1,7 @@
 """Whole runs from Python: what they leave, how they go on, what they refuse."""
 
 import itertools
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -14,6 +15,7 @@ from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import write_tokens
 from npgpt.errors import ArgumentError, FileError, NpgptError, TrainingError
 from npgpt.formats.run_checkpoint import checkpoint_steps
+from npgpt.training import curves, loop
 from npgpt.training.train import train
 from npgpt.training.trainer import Trainer
 from npgpt.wording import command
@@ -349,3 +351,19 @@ def test_git_ignores_a_run(tmp_path, tokens):
     train(run=str(tmp_path / "run"), **tokens, **SETTINGS)
     command = ["git", "-C", tmp_path, "status", "--porcelain", "run"]
     assert subprocess.run(command, check=True, capture_output=True).stdout == b""
+
+
+def test_the_losses_are_drawn_at_the_end_and_before_that_once_in_a_while(
+    tmp_path, tokens, picture, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(curves, "draw_run", lambda folder: drawn.append(last_step(folder)))
+    train(run=str(tmp_path / "short"), **tokens, **SETTINGS)
+    assert drawn == [20]
+    monkeypatch.setattr(loop, "REDRAW", 0.0)
+    train(run=str(tmp_path / "slow"), **tokens, **SETTINGS)
+    assert drawn == [20, 5, 7, 10, 14, 15, 20, 20]
+
+
+def last_step(run):
+    return json.loads((run / "log.jsonl").read_text().splitlines()[-1])["step"]
