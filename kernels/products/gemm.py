@@ -40,10 +40,14 @@ SCRATCH_SIZE = 220_000  # elements of workspace that a product needs, for packed
 assert SCRATCH_SIZE >= MR * (3 * VECTOR // 4 + KC) + NC * KC
 
 
-def tile(a, b, K, c, c_init, m, n):
-    """The tile of c at m, n (MR, NR) = c_init's + a[:K].T @ b[:K], packed panels; as in gemm."""
-    where = slice(m, m + a.shape[1]), slice(n, n + b.shape[1])
-    c[where] = a[:K].T @ b[:K] + (c_init[where] if c_init.size else 0)
+def tile(a, b, K, c, c_init, m, n, width):
+    """The tile of c at m, n = c_init's + a[:K].T @ b[:K], packed panels; as in gemm.
+
+    It is MR rows by `width` vectors of the panel's 3, a number in the source.
+    """
+    columns = width * b.shape[1] // 3
+    where = slice(m, m + a.shape[1]), slice(n, n + columns)
+    c[where] = a[:K].T @ b[:K, :columns] + (c_init[where] if c_init.size else 0)
 
 
 def transpose(x, i, j, out, m, n):
@@ -56,9 +60,9 @@ def copy(x, i, j, out, m, n):
     out[m : m + MR, n : n + MR] = x[i : i + MR, j : j + MR]
 
 
-@overload(tile)
-def _(a, b, K, c, c_init, m, n):
-    return lambda a, b, K, c, c_init, m, n: tile_vectors(a, b, K, c, c_init, m, n)
+@overload(tile, prefer_literal=True)
+def _(a, b, K, c, c_init, m, n, width):
+    return lambda a, b, K, c, c_init, m, n, width: tile_vectors(a, b, K, c, c_init, m, n, width)
 
 
 @overload(transpose)
@@ -71,9 +75,10 @@ def _(x, i, j, out, m, n):
     return lambda x, i, j, out, m, n: copy_vectors(x, i, j, out, m, n)
 
 
-@intrinsic
-def tile_vectors(typing_context, a, b, K, c, c_init, m, n):
-    """The vector instructions of `tile`: a loop over k around MR x 3 sums in registers."""
+@intrinsic(prefer_literal=True)
+def tile_vectors(typing_context, a, b, K, c, c_init, m, n, width):
+    """The vector instructions of `tile`: a loop over k around MR x width sums in registers."""
+    columns = range(width.literal_value)
 
     def generate(context, builder, signature, arguments):
         a, b, c, c_init = (
@@ -87,7 +92,7 @@ def tile_vectors(typing_context, a, b, K, c, c_init, m, n):
             ir.FunctionType(vector, [vector] * 3),
             f"llvm.fma.v{W}f{8 * c.itemsize}",
         )
-        tile = [(i, j) for i in range(MR) for j in range(3)]
+        tile = [(i, j) for i in range(MR) for j in columns]
         for pointer in c.pointers(m, n, tile).values():
             c.prefetch(pointer, write=True)
         before, loop = builder.block, builder.append_basic_block("k")
@@ -96,14 +101,14 @@ def tile_vectors(typing_context, a, b, K, c, c_init, m, n):
         k = builder.phi(ir.IntType(64))
         sums = {ij: builder.phi(vector) for ij in tile}
         bk = builder.gep(b.data, [builder.mul(k, integer(3 * W))])
-        for j in range(3):
+        for j in columns:
             b.prefetch(builder.gep(bk, [integer((3 * PREFETCH_ROWS + j) * W)]), write=False)
-        row = [b.load(builder.gep(bk, [integer(j * W)]), W) for j in range(3)]
+        row = [b.load(builder.gep(bk, [integer(j * W)]), W) for j in columns]
         ak = builder.gep(a.data, [builder.mul(k, integer(MR))])
         totals = {}
         for i in range(MR):
             x = broadcast(builder, builder.load(builder.gep(ak, [integer(i)])), vector)
-            for j in range(3):
+            for j in columns:
                 totals[i, j] = builder.call(fma, [x, row[j], sums[i, j]])
         following = builder.add(k, integer(1))
         k.add_incoming(integer(0), before)
@@ -117,7 +122,7 @@ def tile_vectors(typing_context, a, b, K, c, c_init, m, n):
         add_tile(builder, c, c_init, m, n, totals)
         return context.get_dummy_value()
 
-    return types.void(a, b, K, c, c_init, m, n), generate
+    return types.void(a, b, K, c, c_init, m, n, width), generate
 
 
 @intrinsic
@@ -220,7 +225,8 @@ def gemm(a, b, c, c_init, scratch):
     """
     M, K = a.shape
     N = b.shape[1]
-    NR = 3 * VECTOR // c.itemsize
+    W = VECTOR // c.itemsize
+    NR = 3 * W
     edge = scratch[: MR * NR].reshape(MR, NR)
     apanels = scratch[MR * NR : MR * (NR + KC)].reshape(1, KC, MR)
     bpanels = scratch[MR * (NR + KC) : MR * (NR + KC) + NC * KC].reshape(NC // NR, KC, NR)
@@ -236,12 +242,17 @@ def gemm(a, b, c, c_init, scratch):
                 pack(a[m : m + MR, k0:k1], apanels)
                 for n in range(n0, n1, NR):
                     bpanel = bpanels[(n - n0) // NR]
-                    if m + MR <= M and n + NR <= n1:
-                        tile(apanels[0], bpanel, k1 - k0, c, block_init, m, n)
+                    columns = min(NR, n1 - n)
+                    if m + MR <= M and columns == NR:
+                        tile(apanels[0], bpanel, k1 - k0, c, block_init, m, n, 3)
+                    elif m + MR <= M and columns == 2 * W:
+                        tile(apanels[0], bpanel, k1 - k0, c, block_init, m, n, 2)
+                    elif m + MR <= M and columns == W:
+                        tile(apanels[0], bpanel, k1 - k0, c, block_init, m, n, 1)
                     else:
-                        tile(apanels[0], bpanel, k1 - k0, edge, block_init[:0], 0, 0)
+                        tile(apanels[0], bpanel, k1 - k0, edge, block_init[:0], 0, 0, 3)
                         for i in range(min(MR, M - m)):
-                            for j in range(min(NR, n1 - n)):
+                            for j in range(columns):
                                 old = (
                                     block_init[m + i, n + j] if block_init.size else c.dtype.type(0)
                                 )

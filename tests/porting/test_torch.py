@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import ROOT, TINY_MODEL, TINY_STATE, run
+from helpers import ROOT, TINY_MODEL, TINY_STATE, run_here
 from porting.traces import write_trace
 
 from npgpt.formats.debug_state import read_debug_state
@@ -35,11 +35,10 @@ def traces(request, tmp_path):
 
     def mine(dtype):
         path = tmp_path / f"{dtype}.npz"
-        ran = run(
-            SCRIPT, "--model", str(model), "--state", str(state), "--dtype", dtype, "--steps", "3",
-            "--lr", "1e-3", "--weight-decay", "0.1", "--out", str(path),
+        run_here(
+            SCRIPT, "--model", model, "--state", state, "--dtype", dtype, "--steps", 3,
+            "--lr", 1e-3, "--weight-decay", 0.1, "--out", path,
         )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr
         return Mine(path, expected)
 
     return expected, mine
@@ -74,11 +73,10 @@ def test_nothing_is_found_in_pytorchs_float32(traces):
 def test_the_script_says_what_it_cannot_read(tmp_path):
     pytest.importorskip("torch")
     (tmp_path / "zeros.bin").write_bytes(bytes(1024))
-    options = ["--state", str(tmp_path / "zeros.bin"), "--out", str(tmp_path / "t.npz")]
+    options = ["--state", tmp_path / "zeros.bin", "--out", tmp_path / "t.npz"]
     for model, words in (
         (tmp_path / "none.bin", "No such file"), (tmp_path / "zeros.bin", "not a GPT-2"),
         (TINY_MODEL, "not a debug state"),
     ):  # fmt: skip
-        ran = run(SCRIPT, "--model", str(model), *options)
-        assert ran.returncode == 2 and words in ran.stderr, ran.stderr
+        assert words in run_here(SCRIPT, "--model", model, *options, status=2)
     assert not (tmp_path / "t.npz").exists()

@@ -9,7 +9,7 @@ from npgpt.kernels.products.product import product
 @pytest.mark.parametrize("layout", ["xy", "Xy", "xY", "XY"])  # a capital letter: transposed
 @pytest.mark.parametrize("M", [1, 8, 13, 300])
 @pytest.mark.parametrize("K", [1, 17, 256, pytest.param(600, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("N", [1, 48, 50, pytest.param(1600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("N", [1, 48, 50, 56, 64, pytest.param(1600, marks=pytest.mark.slow)])
 def test_product_of_any_shape_and_layout(layout, M, K, N, rng):
     x, y = rng.standard_normal((M, K)), rng.standard_normal((K, N))
     expected = x @ y
