@@ -18,15 +18,17 @@ from npgpt.model.backend import BACKENDS
 from npgpt.model.gpt2 import GPT2
 from npgpt.model.quantization import WEIGHT_FORMAT_HELP, WEIGHT_FORMATS
 from npgpt.parallel.cores import divide_cores
-from npgpt.parallel.start import communicator, only_rank_0_prints
+from npgpt.parallel.start import communicator, run_as_rank
+from npgpt.parallel.supervisor import run_supervised
+from npgpt.parallel.weights import read_at_rank_0
 
 OPTIONS = {"B": "--batch-size", "T": "--seq-len", "batches": "--batches", "after": "--after"}
 
 
 def main(argv=None, prog=None):
     """Evaluate the model and print the result; ranks that mpiexec has started share the work."""
-    with only_rank_0_prints():
-        return as_rank(argv, prog)
+    status = run_supervised()
+    return run_as_rank(as_rank, argv, prog) if status is None else status
 
 
 @program
@@ -42,7 +44,7 @@ def as_rank(argv, prog):
 
 def evaluate(args, comm):
     """Evaluate by the arguments of parse."""
-    params, tokenizer = load_model(args.model)
+    params, tokenizer = read_at_rank_0(comm, load_model, args.model)
     options = {name: getattr(args, name) for name in ("backend", "precision", "weight_format")}
     model = GPT2(params.config, params=params, **options)
     if args.tokenizer is not None:

@@ -62,7 +62,8 @@ def main(argv=None, prog=None):
     print(
         f"time          {duration(args.tokens / tokens * step.total)} for {args.tokens:,.0f} tokens"
     )
-    print("\n  nodes        step  efficiency      tokens/s  time")
+    print("\nwith a batch that grows with the nodes:")
+    print("  nodes        step  efficiency      tokens/s  time")
     nodes = 1
     while nodes <= MOST_NODES:
         other = Cluster(nodes, args.ranks_per_node, args.bandwidth, args.latency)

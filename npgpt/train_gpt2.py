@@ -9,7 +9,8 @@ import sys
 
 from npgpt.cli import PATTERN, Parser, add_batch_size, add_seq_len, program
 from npgpt.errors import TrainingError
-from npgpt.parallel.start import only_rank_0_prints
+from npgpt.parallel.launcher import launched_as
+from npgpt.parallel.start import run_as_rank
 from npgpt.parallel.supervisor import run_supervised
 from npgpt.training.settings import (
     FIELDS,
@@ -19,7 +20,7 @@ from npgpt.training.settings import (
     other_name_message,
     read_toml,
 )
-from npgpt.training.train import train
+from npgpt.training.train import resume_command, train
 from npgpt.wording import command, counted
 
 
@@ -66,11 +67,10 @@ def other_name(option):
 
 def main(argv=None, prog=None):
     """Train; exit status 1: loss NaN or infinite, 2: other errors, 128 + n: signal n."""
-    status = run_supervised()
+    status = run_supervised("; go on from the last checkpoint with --resume and the run's folder")
     if status is not None:
         return status
-    with only_rank_0_prints():
-        return as_rank(argv, prog)
+    return run_as_rank(as_rank, argv, prog)
 
 
 @program
@@ -82,7 +82,8 @@ def as_rank(argv, prog):
         print(f"error: {error}", file=sys.stderr)
         return 1
     if trained.signal:
-        again = command("train", "--resume", trained.folder)
+        _, ranks = launched_as()
+        again = resume_command(trained.folder, ranks)
         print(f"stopped after step {trained.step}; continue with: {again}")
         return 128 + trained.signal
     early = " (the validation loss stopped improving)" if trained.early else ""

@@ -23,6 +23,7 @@ BEAT = 1.0  # seconds between heartbeats
 SILENCE = 20.0  # seconds after which a silent rank is lost
 STUCK = 1800.0  # seconds that a rank which is alive may keep others waiting
 PARTING = 60.0  # seconds for all ranks to end after one of them has failed
+AFTERMATH = 2.0  # seconds in which the supervisor of a rank that was killed says so, and ends all
 SPIN, LONGEST_PAUSE = 100, 5e-4  # polls without a pause, and the seconds between later ones
 CHUNK = 1 << 22  # bytes of a broadcast that are on their way at once
 DATA, CONTROL = 0, 1  # the tags of messages
@@ -145,6 +146,7 @@ class Ranks(Alone):
                 pass
             self.transport.close(clean=not self._broken_off)
         except self.transport.failure as error:
+            time.sleep(AFTERMATH)
             first = str(error).splitlines()[0]
             self._end(f"{self._name(self.rank)} does not reach the others any more: {first}")
 

@@ -35,3 +35,18 @@ def oversubscribed(ranks):
                 f" {cores} core{'s' * (cores > 1)}: fewer would be faster"
             )
     return notes
+
+
+def unlike_cpus(comm):
+    """A sentence, in a list, where not all ranks have CPUs with the same instructions."""
+    from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
+
+    mine = [get_host_cpu_name(), get_host_cpu_features().flatten()]
+    known = comm.gather_json(mine)
+    if all(one == mine for one in known):
+        return []
+    names = ", ".join(sorted({name for name, _ in known}))
+    return [
+        f"the ranks' CPUs have not all the same instructions ({names}): parameters that each rank"
+        " updates by itself may drift apart, those of --shard-optimizer cannot"
+    ]

@@ -1,10 +1,14 @@
 """The communicator of this process: alone or, started by mpiexec, one of several ranks."""
 
+import io
 import os
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+import socket
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
 
 from npgpt.errors import ArgumentError
-from npgpt.parallel.communicator import SILENCE, Alone, Ranks
+from npgpt.parallel.communicator import AFTERMATH, SILENCE, Alone, Ranks
 from npgpt.parallel.launcher import launched_as
 
 TIMEOUT = "NPGPT_RANK_TIMEOUT"  # the environment's variable: seconds, instead of SILENCE
@@ -32,12 +36,21 @@ def silence_limit():
     return seconds
 
 
-@contextmanager
-def only_rank_0_prints():
-    """Context in which what other ranks print, errors too, is dropped: it is the same."""
+def run_as_rank(main, argv, prog):
+    """Run a program's main(argv, prog) -> its exit status; what ranks but 0 print is dropped.
+
+    It is the same, errors too. But one that ended a rank before it had joined the others, as a file
+    that only its host lacks does, nobody else can tell: the rank does so, where all still run after
+    some seconds.
+    """
     rank, _ = launched_as()
     if rank == 0:
-        yield
-        return
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield
+        return main(argv, prog)
+    said = io.StringIO()
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(said):
+        status = main(argv, prog)
+    if status and "mpi4py.MPI" not in sys.modules:
+        time.sleep(AFTERMATH)
+        text = said.getvalue().removeprefix("error: ")
+        print(f"error: rank {rank} on {socket.gethostname()}: {text}", end="", file=sys.stderr)
+    return status

@@ -18,10 +18,11 @@ SUPERVISED = "NPGPT_SUPERVISED"  # the environment's variable: the supervisor's 
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's sys/prctl.h
 
 
-def run_supervised():
+def run_supervised(advice=""):
     """Run this program's command once more, as a rank -> its exit status; None in the rank itself.
 
-    None also where there is no other rank, or no signals as on Unix.
+    None also where there is no other rank, or no signals as on Unix. advice: what the sentence that
+    the rank was killed ends with.
     """
     rank, size = launched_as()
     if size == 1 or os.name != "posix":
@@ -46,7 +47,7 @@ def run_supervised():
         name = signal.Signals(-status).name
         print(
             f"error: rank {rank} (process {child.pid} on {socket.gethostname()}) was killed by"
-            f" {name}: the run ends at its last checkpoint",
+            f" {name}{advice}",
             file=sys.stderr,
             flush=True,
         )

@@ -14,6 +14,7 @@ from npgpt.formats.models import load_model
 from npgpt.model.gpt2 import GPT2
 from npgpt.model.memory import check_memory
 from npgpt.parallel.communicator import ALONE
+from npgpt.parallel.weights import read_at_rank_0
 from npgpt.training.run import check_disk
 
 CHANNELS = {
@@ -40,7 +41,7 @@ def make_model(s, data, quiet=False, comm=ALONE):
             raise ArgumentError(
                 f"{given[0]} applies only to a model from scratch, not to {s.model}"
             )
-        params, description = load_model(s.model)
+        params, description = read_at_rank_0(comm, load_model, s.model)
         config, loaded = params.config, params.flat.nbytes
     else:
         params, description, loaded = None, None, 0
@@ -49,7 +50,8 @@ def make_model(s, data, quiet=False, comm=ALONE):
     data.check_fits(config, s.T)
     check_room(s, config, loaded, quiet, comm)
     model = build_model(s, config, params, tokenizer)
-    comm.broadcast(model.params.flat)
+    if params is None:
+        comm.broadcast(model.params.flat)
     return model
 
 
@@ -65,6 +67,7 @@ def check_room(s, config, loaded, quiet, comm, resumed=False):
     )
     if comm.rank == 0:
         check_disk(s, config)
+    comm.gather([])  # no rank takes memory before all have seen what is available
 
 
 def build_model(s, config, params, tokenizer):

@@ -5,7 +5,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from npgpt.core.config import GPT2Config
 from npgpt.core.parameters import Parameters
 from npgpt.core.threads import get_threads
 from npgpt.data.descriptions import read_tokenizer
@@ -15,8 +14,9 @@ from npgpt.formats.run_checkpoint import checkpoint_folder, load_checkpoint, way
 from npgpt.model.gpt2 import GPT2
 from npgpt.model.optimizer import OPTIMIZERS
 from npgpt.parallel.communicator import ALONE
-from npgpt.parallel.cores import divide_cores
+from npgpt.parallel.cores import divide_cores, unlike_cpus
 from npgpt.parallel.start import communicator
+from npgpt.parallel.weights import read_at_rank_0
 from npgpt.training.loop import train_loop
 from npgpt.training.progress import format_duration
 from npgpt.training.run import SETTINGS, Follower, Run
@@ -70,10 +70,9 @@ def train_as_rank(comm, resume, quiet, settings):
         if resume is not None:
             notes = divide_cores(comm, s.threads)
             trainer = resumed_trainer(run, quiet, comm)
-        again = command("train", "--resume", s.run)
-        if comm.size > 1:
-            again = f"mpiexec -n {comm.size} {again}"
-        comm.advice = f"; go on from the last checkpoint: {again}"
+        comm.advice = f"; go on from the last checkpoint: {resume_command(s.run, comm.size)}"
+        if comm.size > 1 and not s.in_shards(comm.size):
+            notes += unlike_cpus(comm)
         run.start_from(trainer.step, trainer.val_loss is not None)
         if not quiet:
             announce(run, trainer, notes)
@@ -83,6 +82,12 @@ def train_as_rank(comm, resume, quiet, settings):
     return Trained(
         run.folder, trainer.model, trainer.step, loss, trainer.best_val_loss, signal_number, early
     )
+
+
+def resume_command(folder, ranks):
+    """The command that continues a run with as many ranks."""
+    again = command("train", "--resume", folder)
+    return again if ranks == 1 else f"mpiexec -n {ranks} {again}"
 
 
 def for_ranks(s, ranks):
@@ -155,7 +160,7 @@ def resumed_trainer(run, quiet, comm=ALONE):
     folder = checkpoint_folder(run.folder, steps[-1])
     with saying_what_to_do(run):
         data = same_data(s, comm)
-    params, state, description = read_at_rank_0(folder, s, comm)
+    params, state, description = read_state(folder, s, comm)
     config = params.config
     with saying_what_to_do(run):
         tokenizer = data.reconcile_tokenizers(run.folder, description)
@@ -205,26 +210,23 @@ def same_data(s, comm):
     return data
 
 
-def read_at_rank_0(folder, s, comm):
+def read_state(folder, s, comm):
     """A checkpoint's Parameters, state and tokenizer's description, at all ranks of comm.
 
     In shards the moments are left in the file, and only rank 0 has them in the state.
     """
     names, in_shards = OPTIMIZERS[s.optimizer].MOMENTS, s.in_shards(comm.size)
-    params = state = description = None
-    if comm.rank == 0:
+    moments = {}
+
+    def read():
         params, state = load_checkpoint(folder, names, mapped=in_shards)
-        description = read_tokenizer(folder / "model.bin")
-    if comm.size == 1:
-        return params, state, description
-    rest = state and {key: value for key, value in state.items() if key not in names}
-    config = params and dataclasses.asdict(params.config)
-    rest, config, description = comm.broadcast_json([rest, config, description])
-    if comm.rank > 0:
-        params, state = Parameters(GPT2Config(**config)), rest
-    comm.broadcast(params.flat)
-    for name in () if in_shards else names:
-        if comm.rank > 0:
-            state[name] = Parameters(params.config)
-        comm.broadcast(state[name].flat)
-    return params, state, description
+        moments.update((name, state.pop(name)) for name in names)
+        return params, [state, read_tokenizer(folder / "model.bin")]
+
+    params, (state, description) = read_at_rank_0(comm, read)
+    if not in_shards:
+        for name in names:
+            if comm.rank > 0:
+                moments[name] = Parameters(params.config)
+            comm.broadcast(moments[name].flat)
+    return params, {**state, **moments}, description

@@ -45,6 +45,14 @@ def test_more_threads_than_cores_are_told():
     ]
 
 
+def test_cpus_with_other_instructions_are_told(monkeypatch):
+    assert in_ranks(2, cores.unlike_cpus) == [[], []]
+    names = iter(["znver4", "haswell"])
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_name", lambda: next(names))
+    for notes in in_ranks(2, cores.unlike_cpus):
+        assert len(notes) == 1 and "not all the same instructions (haswell, znver4)" in notes[0]
+
+
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from helpers import ROOT
 from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import write_tokens
 from npgpt.formats.run_checkpoint import checkpoint_folder, checkpoint_steps, load_checkpoint
+from npgpt.wording import command as npgpt_command
 from npgpt.wording import install_extra
 
 MPIEXEC = next(
@@ -62,8 +64,8 @@ def training(folder, name, **changes):
     return ["train", *(f"--{key.replace('_', '-')}={value}" for key, value in settings.items())]
 
 
-def start(words, **env):
-    """Start a command in a group of its own, as Open MPI allows it to root and on few cores."""
+def start(words, start_new_session=False, **env):
+    """Start a command, as Open MPI allows it to root and on few cores."""
     allowed = {
         f"{name}_ALLOW_RUN_AS_ROOT{also}": "1"
         for name in ("OMPI", "PRTE")
@@ -71,6 +73,7 @@ def start(words, **env):
     }
     return subprocess.Popen(
         words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=start_new_session,
         env={**os.environ, "PYTHONPATH": str(ROOT), **allowed, **env},
     )  # fmt: skip
 
@@ -175,16 +178,54 @@ def holder(run):
     return None
 
 
+def as_rank_1(words, **env):
+    """Start a process as rank 1 of 2, in vain: there is no mpiexec."""
+    return start([sys.executable, "-m", "npgpt", *words], PMI_RANK="1", PMI_SIZE="2", **env)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs what mpiexec sets")
 def test_without_mpi4py_one_sentence_tells_what_is_missing(folder, tmp_path):
     (tmp_path / "mpi4py.py").write_text("raise ImportError('none')\n")
-    what = f"2 ranks were started, but they need the package mpi4py: {install_extra('mpi')}"
-    for rank, expected in (("0", f"error: {what}\n"), ("1", "")):
-        words = [sys.executable, "-m", "npgpt", *map(str, training(folder, "no"))]
-        path = os.pathsep.join([str(tmp_path), str(ROOT)])
-        process = start(words, PMI_RANK=rank, PMI_SIZE="2", PYTHONPATH=path)
-        assert finish(process) == (2, "", expected)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    what = f"2 ranks were started, but they need the package mpi4py: {install_extra('mpi')}\n"
+    words = training(folder, "no")
+    rank_0 = start(
+        [sys.executable, "-m", "npgpt", *words], PMI_RANK="0", PMI_SIZE="2", PYTHONPATH=path
+    )
+    assert finish(rank_0) == (2, "", f"error: {what}")
+    # mpiexec would have ended it by now, had all ranks had this error
+    rank_1 = as_rank_1(words, PYTHONPATH=path)
+    assert finish(rank_1) == (2, "", f"error: rank 1 on {socket.gethostname()}: {what}")
     assert not (folder / "no").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs what mpiexec sets")
+def test_what_only_another_ranks_host_lacks_is_told(tmp_path):
+    settings = tmp_path / "none.toml"
+    status, out, err = finish(as_rank_1(["train", "--config", str(settings)]))
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert err.startswith(f"error: rank 1 on {socket.gethostname()}: {settings}: ")
+
+
+@needs_mpi
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_the_run_of_all_ranks(folder, number):
+    version = subprocess.run([MPIEXEC, "--version"], capture_output=True, text=True).stdout
+    if "HYDRA" not in version:
+        pytest.skip("of the MPIs, MPICH's mpiexec passes signals on; Open MPI's ends the ranks")
+    run = folder / f"stopped_{number.name}"
+    words = training(folder, run.name, steps=1_000_000, val_every=0)
+    process = start(command(*words), start_new_session=True)
+    begin = time.monotonic()
+    while not (run.exists() and checkpoint_steps(run)) and time.monotonic() - begin < LONGEST:
+        time.sleep(0.05)
+    os.killpg(process.pid, number)  # as a terminal does
+    status, out, err = finish(process)
+    assert ranks_of(run) == []
+    step = checkpoint_steps(run)[-1]
+    again = f"mpiexec -n 2 {npgpt_command('train', '--resume', run)}"
+    assert f"stopped after step {step}; continue with: {again}\n" in out
+    load_checkpoint(checkpoint_folder(run, step), ("m", "v"))
 
 
 def test_nothing_of_mpi_is_imported_by_a_process_alone(folder):

@@ -7,6 +7,7 @@ import pytest
 from ranks import in_ranks
 from runs import SIZES, content
 
+from npgpt import GPT2Config, Parameters
 from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import write_tokens
 from npgpt.errors import ArgumentError, FileError, TrainingError
@@ -82,6 +83,22 @@ def test_all_ranks_return_what_was_trained(tmp_path, tokens):
     }
     for one in ranks[1:]:
         np.testing.assert_array_equal(one.model.params.flat, ranks[0].model.params.flat)
+
+
+def test_only_rank_0_reads_the_model(tmp_path, tokens, monkeypatch):
+    params, readers = Parameters.init(GPT2Config(8, 257, 1, 2, 8)), []
+
+    def load(where):
+        readers.append(where)
+        return params, {"name": "bytes"}
+
+    monkeypatch.setattr("npgpt.training.start.load_model", load)
+    sizes = dict.fromkeys(("n_layer", "n_head", "n_embd"), 0)
+    settings = {**SETTINGS, **sizes, **tokens, "sample_every": 0, "lr": 1e-30, "model": "m.bin"}
+    ranks = train(2, **settings, run=str(tmp_path / "run"), steps=1)
+    assert readers == ["m.bin"]
+    for one in ranks:
+        np.testing.assert_array_equal(one.model.params.flat, params.flat)
 
 
 def test_a_run_that_is_there_is_told_by_rank_0(tmp_path, tokens):
