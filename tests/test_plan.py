@@ -35,9 +35,9 @@ def test_it_prints_step_memory_efficiency_and_time(capsys, measured):
     assert found["step"].startswith("4.08 s: compute 3.95 s, exchange 0.1")
     assert 0.9 < float(found["efficiency"]) < 1.05
     assert found["time"].endswith("hours for 1,000,000,000 tokens")
-    nodes = [line.split()[0] for line in lines[9:]]
+    nodes = [line.split()[0] for line in lines[10:]]
     assert nodes == ["1", "4", "16", "64", "256", "1,024"]
-    at_64 = next(line.split() for line in lines[9:] if line.split()[0] == "64")
+    at_64 = next(line.split() for line in lines[10:] if line.split()[0] == "64")
     assert float(at_64[3]) == pytest.approx(float(found["efficiency"]), abs=1e-3)
     (call,) = measured
     assert call[1:5] == (4, 128, 2, 2)
