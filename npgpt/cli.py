@@ -144,7 +144,7 @@ def program(main):
     def run(argv=None, prog=None):
         # None in a script that is run by its path
         spec = inspect.unwrap(main).__globals__.get("__spec__")
-        prog = prog or (spec and f"python -m {spec.name}")
+        prog = prog or (spec and f"python -m {spec.name.removesuffix('.__main__')}")
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(
                 line_buffering=True, errors="replace"
