@@ -19,6 +19,11 @@ SETTINGS = {
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},
     "nogil": True,
 }
+# Of what Numba can spread over threads, only the loops that say so: compiles faster.
+PRANGE_ALONE = {
+    "prange": True, "comprehension": False, "reduction": False, "inplace_binop": False,
+    "setitem": False, "numpy": False, "stencil": False, "fusion": False,
+}  # fmt: skip
 KERNELS = Path(__file__).parents[1]
 SOURCES = sorted([*KERNELS.rglob("*.py"), *Path(layers.__file__).parent.glob("*.py")])
 STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
@@ -34,7 +39,7 @@ def jit(kernel=None, *, parallel=False, signature=None):
     """
     if kernel is None:
         return lambda kernel: jit(kernel, parallel=parallel, signature=signature)
-    settings = {**SETTINGS, "parallel": parallel, "pipeline_class": Compiler}
+    settings = {**SETTINGS, "parallel": parallel and PRANGE_ALONE, "pipeline_class": Compiler}
     try:
         compiled = numba.njit(cache=True, **settings)(kernel)
     except RuntimeError:  # neither the package's folder nor the user's can be written

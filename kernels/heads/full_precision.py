@@ -8,8 +8,10 @@ from functools import cache
 
 import numpy as np
 from numba import from_dtype, get_num_threads, prange, types
+from numba.extending import overload
+from numba.np.numpy_support import as_dtype
 
-from npgpt.kernels.codegen.function_pointers import address_of
+from npgpt.kernels.codegen.function_pointers import address_of, kernel_at
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.heads.layout import head, queries_keys_values, transpose_into
 from npgpt.kernels.heads.softmax import causal_softmax, causal_softmax_backward, dot
@@ -23,16 +25,19 @@ BLOCK_ROWS = 96  # twice the columns of a tile of gemm in AVX-512
 
 def forward_full_precision(qkv, out, stats, words):
     """Fills out (B, T, C) and stats (B, 2 NH, T); words: what drop_words gives."""
+    head, _ = head_kernels(qkv.dtype)
     forward, _ = kernels_for(qkv.dtype)
-    gemm = address_of(gemm_for(qkv.dtype))
-    forward(gemm, qkv, out, stats, words, *workspace(qkv, stats.shape[1] // 2, 1, 0))
+    addresses = address_of(gemm_for(qkv.dtype)), address_of(head)
+    forward(*addresses, qkv, out, stats, words, *workspace(qkv, stats.shape[1] // 2, 1, 0))
 
 
 def backward_full_precision(dout, out, qkv, stats, dqkv, words):
     """Fills dqkv (B, T, 3C)."""
+    _, head = head_kernels(qkv.dtype)
     _, backward = kernels_for(qkv.dtype)
-    gemm = address_of(gemm_for(qkv.dtype))
-    backward(gemm, dout, out, qkv, stats, dqkv, words, *workspace(qkv, stats.shape[1] // 2, 2, 2))
+    addresses = address_of(gemm_for(qkv.dtype)), address_of(head)
+    work = workspace(qkv, stats.shape[1] // 2, 2, 2)
+    backward(*addresses, dout, out, qkv, stats, dqkv, words, *work)
 
 
 def workspace(qkv, NH, n_scores, n_grads):
@@ -53,33 +58,79 @@ def kernels_for(dtype):
     """The compiled forward_heads and backward_heads."""
     real, address = from_dtype(dtype), types.intp
     read, written = types.Array(real, 3, "A", readonly=True), types.Array(real, 3, "A")
-    stats, words = real[:, :, ::1], types.uint64[::1]
+    given = real[:, :, ::1], types.uint64[::1]  # stats and words
     work = real[:, ::1], real[:, :, :, ::1], real[:, :, :, ::1], real[:, :, ::1]
-    forward = types.void(address, read, written, stats, words, *work)
-    backward = types.void(address, read, read, read, stats, written, words, *work)
+    forward = types.void(address, address, read, written, *given, *work)
+    backward = types.void(address, address, read, read, read, given[0], written, given[1], *work)
     return (
         jit(forward_heads, parallel=True, signature=forward),
         jit(backward_heads, parallel=True, signature=backward),
     )
 
 
-def forward_heads(address, qkv, out, stats, words, scratch, scores, grads, yT):
-    """Fills out (B, T, C) and stats (B, 2 NH, T), by the gemm at the address."""
+@cache
+def head_kernels(dtype):
+    """The compiled forward_head and backward_head, which the others call by their addresses.
+
+    In their callers' code LLVM would optimise them once more, for seconds.
+    """
+    forward, backward = head_signatures(dtype)
+    return jit(forward_head, signature=forward), jit(backward_head, signature=backward)
+
+
+def head_signatures(dtype):
+    """The signatures of forward_head and of backward_head."""
+    real = from_dtype(dtype)
+    read, written = types.Array(real, 2, "A", readonly=True), types.Array(real, 2, "A")
+    stats, bh, words, matrix = real[:, ::1], types.intp, types.uint64[::1], real[:, ::1]
+    scratch, stack = real[::1], real[:, :, ::1]
+    return (
+        types.void(types.intp, read, written, stats, bh, words, scratch, matrix, matrix),
+        types.void(
+            types.intp, read, read, read, stats, written, bh, words, scratch, stack, stack, matrix
+        ),
+    )
+
+
+def forward_head_at(address, like):
+    """The forward_head at an address, for matrices of the dtype of like."""
+    return address
+
+
+def backward_head_at(address, like):
+    """As forward_head_at, the backward_head."""
+    return address
+
+
+@overload(forward_head_at)
+def _(address, like):
+    at = kernel_at(head_signatures(as_dtype(like.dtype))[0])
+    return lambda address, like: at(address)
+
+
+@overload(backward_head_at)
+def _(address, like):
+    at = kernel_at(head_signatures(as_dtype(like.dtype))[1])
+    return lambda address, like: at(address)
+
+
+def forward_heads(gemm, address, qkv, out, stats, words, scratch, scores, grads, yT):
+    """Fills out (B, T, C) and stats (B, 2 NH, T), by the gemm and the head's kernel at addresses."""
     n_threads = len(scratch)
     for thread in prange(n_threads):
         mode = flush_denormals()
-        gemm = gemm_at(address, qkv)
+        one_head = forward_head_at(address, qkv)
         B, NH = len(stats), stats.shape[1] // 2
         for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
             work = scratch[thread], scores[thread, 0], yT[thread]
             b = bh // NH
-            forward_head(gemm, qkv[b], out[b], stats[b], bh, words, *work)
+            one_head(gemm, qkv[b], out[b], stats[b], bh, words, *work)
         restore_denormals(mode)
 
 
-@jit
-def forward_head(gemm, qkv, out, stats, bh, words, scratch, scores, yT):
+def forward_head(address, qkv, out, stats, bh, words, scratch, scores, yT):
     """Head bh of all sequences': its channels of out (T, C), its two rows of stats (2 NH, T)."""
+    gemm = gemm_at(address, qkv)
     NH, T = len(stats) // 2, stats.shape[1]
     h = bh % NH
     hs = out.shape[1] // NH
@@ -101,24 +152,26 @@ def forward_head(gemm, qkv, out, stats, bh, words, scratch, scores, yT):
         transpose_into(yT, y[t0:t1])
 
 
-def backward_heads(address, dout, out, qkv, stats, dqkv, words, scratch, scores, grads, dqT):
-    """Fills dqkv (B, T, 3C), by the gemm at the address."""
+def backward_heads(
+    gemm, address, dout, out, qkv, stats, dqkv, words, scratch, scores, grads, dqT
+):
+    """Fills dqkv (B, T, 3C), by the gemm and the head's kernel at addresses."""
     n_threads = len(scratch)
     for thread in prange(n_threads):
         mode = flush_denormals()
-        gemm = gemm_at(address, qkv)
+        one_head = backward_head_at(address, qkv)
         B, NH = len(stats), stats.shape[1] // 2
         for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
             b = bh // NH
             work = scratch[thread], scores[thread], grads[thread], dqT[thread]
             given = dout[b], out[b], qkv[b], stats[b]
-            backward_head(gemm, *given, dqkv[b], bh, words, *work)
+            one_head(gemm, *given, dqkv[b], bh, words, *work)
         restore_denormals(mode)
 
 
-@jit
-def backward_head(gemm, dout, out, qkv, stats, dqkv, bh, words, scratch, scores, grads, dqT):
+def backward_head(address, dout, out, qkv, stats, dqkv, bh, words, scratch, scores, grads, dqT):
     """Head bh of all sequences': its three ranges of channels of dqkv (T, 3C)."""
+    gemm = gemm_at(address, qkv)
     NH, T = len(stats) // 2, stats.shape[1]
     h = bh % NH
     hs = dout.shape[1] // NH
