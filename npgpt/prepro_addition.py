@@ -9,10 +9,10 @@ import sys
 
 from npgpt.cli import Parser, program
 from npgpt.data import prepare
+from npgpt.data.addition import CHARACTERS, sum_text
 from npgpt.data.tokenizer import CharsTokenizer
 from npgpt.errors import ArgumentError
 
-CHARACTERS = "\n+=0123456789"
 COUNT = 50_000
 MOST = 10_000_000
 MOST_DIGITS = 9
@@ -27,11 +27,6 @@ def make_sums(digits, count, seed):
     numbers = 10**digits
     drawn = random.Random(seed).sample(range(numbers**2), count)
     return [divmod(pair, numbers) for pair in drawn]
-
-
-def sum_text(a, b, digits):
-    """The text of a sum: 12+07=019 and a newline, of the same length for all."""
-    return f"{a:0{digits}}+{b:0{digits}}={a + b:0{digits + 1}}\n"
 
 
 def split(sums, fraction):

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from npgpt.data.addition import sum_text
 from npgpt.data.batches import make_batches
 from npgpt.data.descriptions import tokenizer_from_description
 from npgpt.data.token_files import open_tokens
-from npgpt.prepro_addition import main, make_sums, split, sum_text
+from npgpt.prepro_addition import main, make_sums, split
 
 
 def sums(path):
