@@ -23,6 +23,7 @@ PROGRAMS = {
     ),
     "train": ("npgpt.train_gpt2", "train a model, or resume a run"),
     "sample": ("npgpt.sample", "generate text with a model"),
+    "explore": ("npgpt.explore_gpt2", "watch a model think and learn, on a page in the browser"),
     "eval": ("npgpt.evaluate", "measure a model's loss, HellaSwag accuracy or exact match"),
     "plan": ("npgpt.plan", "predict what training takes on many machines"),
     "plot": ("npgpt.plot", "compare the losses of runs"),

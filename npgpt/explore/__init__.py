@@ -1,0 +1,1 @@
+"""A page where one watches GPT-2 think and learn: what it shows, its server, its export."""

@@ -1,0 +1,83 @@
+"""The tensors of one text, by the textbook, under the names of a trace and without its batch.
+
+A forward pass alone, or with a backward pass whose gradients of the parameters go into a buffer
+that is there already.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from npgpt import layers
+from npgpt.core.parameters import TENSOR_NAMES
+from npgpt.errors import ArgumentError
+from npgpt.layers.crossentropy import IGNORED
+from npgpt.model.passes import body_forward
+from npgpt.tracing.names import split_name
+from npgpt.tracing.record import Recorder
+from npgpt.tracing.taps import TextbookTap
+
+Tensors = dict[str, Any]
+
+
+def next_tokens(tokens):
+    """Each token's next one, -1 behind the last: tokens (T,) -> targets (T,)."""
+    return np.append(tokens[1:], IGNORED)
+
+
+def forward(model, tokens, edits=None) -> Tensors:
+    """The tensors of a forward pass over tokens (T,); losses are those of the next tokens."""
+    tensors: Tensors = {}
+
+    def see(name, array):
+        tensors[name] = array[0]
+
+    tap = TextbookTap(layers, model.config.n_layer, see, edits)
+    lnf, _ = body_forward(tokens[None], model.params, tap, keep=False)  # (1, T, C)
+    logits, _ = layers.matmul_forward(lnf, model.params.wte)  # (1, T, V)
+    see("logits", logits)
+    shifted = logits[0] - logits[0].max(-1, keepdims=True)  # (T, V)
+    probs = np.exp(shifted)  # (T, V)
+    sums = probs.sum(-1, keepdims=True)  # (T, 1)
+    see("probs", (probs / sums)[None])
+    targets = next_tokens(tokens)[:-1]  # (T - 1,)
+    losses = np.log(sums[:-1, 0]) - shifted[np.arange(len(targets)), targets]
+    see("losses", np.append(losses, 0)[None])
+    return tensors
+
+
+def forward_backward(model, tokens, targets, edits=None) -> Tensors:
+    """The tensors of both passes; targets (T,) are -1 where there is none.
+
+    The gradients of the parameters are views of model.grads.
+    """
+    if (targets == IGNORED).all():
+        raise ArgumentError(
+            "a text of one token has no next token to learn from: choose a target, or write more"
+        )
+    if model.grads is None:
+        model.grads = model.params.zeros_like()
+    tensors: Tensors = {}
+    parameters = {f"d{name}" for name in TENSOR_NAMES}
+
+    def see(name, array):
+        if split_name(name)[0] not in parameters:
+            tensors[name] = np.array(array if name == "loss" else array[0])
+
+    recorder = Recorder(model.params, tokens[None], targets[None], "numpy")
+    recorder.passes(model.params, model.grads, see, edits)
+    for name in ("wte", "wpe", "lnfw", "lnfb"):
+        tensors[f"d{name}"] = getattr(model.grads, name)
+    for i, block in enumerate(model.grads.blocks):
+        tensors |= {f"d{name}.{i}": view for name, view in vars(block).items()}
+    return tensors
+
+
+def parameter(model, name):
+    """The parameter of this name, as wte or qkvw.3; None where it is none."""
+    base, block = split_name(name)
+    if base not in TENSOR_NAMES:
+        return None
+    if block is None:
+        return getattr(model.params, base)
+    return getattr(model.params.blocks[block], base) if block < model.config.n_layer else None
