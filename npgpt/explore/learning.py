@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from npgpt.errors import ArgumentError
-from npgpt.explore.passes import next_tokens
+from npgpt.layers.crossentropy import IGNORED
 from npgpt.model.optimizer import AdamW
 
 SNAPSHOT_BYTES = 100_000_000  # of all weights and moments that are kept to be restored
@@ -37,8 +37,8 @@ class Learning:
     others are then done again, which gives the same weights bit for bit.
     """
 
-    def __init__(self, model, reset, encode, task):
-        self.model, self.reset, self.encode, self.task = model, reset, encode, task
+    def __init__(self, session, reset):
+        self.session, self.model, self.reset = session, session.model, reset
         self.actions: list[Action] = []
         self.losses: list[float] = []
         self.updates = 0
@@ -53,10 +53,10 @@ class Learning:
             raise ArgumentError(f"steps must be from 1 to {MOST_STEPS:,}, not {steps!r}")
         if not (isinstance(lr, int | float) and 0 < lr <= 10):
             raise ArgumentError(f"the learning rate must be above 0 and at most 10, not {lr!r}")
-        if text is None and self.task is None:
+        if text is None and self.session.source.task is None:
             raise ArgumentError("this model has no batches of its own: it learns from the text")
-        if text is not None and len(self.encode(text)) < 2:
-            raise ArgumentError("a text of one token has no next token to learn from: write more")
+        if text is not None and (self._row(text)[1] == IGNORED).all():
+            raise ArgumentError("this text has no next token to learn from: write more")
         return self._steps(steps, lr, text)
 
     def _steps(self, steps, lr, text):
@@ -64,10 +64,9 @@ class Learning:
         self.actions.append(action)
         while steps is None or action.steps < steps:
             if text is None:
-                tokens, targets = self.task.batch(self.updates)
+                tokens, targets = self.session.source.task.batch(self.updates)
             else:
-                row = self.encode(text)
-                tokens, targets = row[None], next_tokens(row)[None]
+                tokens, targets = self._row(text)
             loss = self.model.forward_backward(tokens, targets)
             self.losses.append(loss)
             if not math.isfinite(loss):
@@ -76,6 +75,11 @@ class Learning:
             self.updates += 1
             action.steps += 1
             yield
+
+    def _row(self, text):
+        """A text as a batch of one row: tokens and targets (1, T)."""
+        tokens = self.session.encode(text)
+        return tokens[None], self.session.next_targets(tokens)[None]
 
     def undo(self) -> Iterator[None]:
         """Take the last action back, a yield after each step that has to be done again."""

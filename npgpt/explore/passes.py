@@ -25,8 +25,8 @@ def next_tokens(tokens):
     return np.append(tokens[1:], IGNORED)
 
 
-def forward(model, tokens, edits=None) -> Tensors:
-    """The tensors of a forward pass over tokens (T,); losses are those of the next tokens."""
+def forward(model, tokens, targets, edits=None) -> Tensors:
+    """The tensors of a forward pass over tokens (T,); targets (T,) are -1 where there is none."""
     tensors: Tensors = {}
 
     def see(name, array):
@@ -40,9 +40,10 @@ def forward(model, tokens, edits=None) -> Tensors:
     probs = np.exp(shifted)  # (T, V)
     sums = probs.sum(-1, keepdims=True)  # (T, 1)
     see("probs", (probs / sums)[None])
-    targets = next_tokens(tokens)[:-1]  # (T - 1,)
-    losses = np.log(sums[:-1, 0]) - shifted[np.arange(len(targets)), targets]
-    see("losses", np.append(losses, 0)[None])
+    at = np.flatnonzero(targets != IGNORED)
+    losses = np.zeros_like(sums[:, 0])  # (T,)
+    losses[at] = np.log(sums[at, 0]) - shifted[at, targets[at]]
+    see("losses", losses[None])
     return tensors
 
 
@@ -53,7 +54,7 @@ def forward_backward(model, tokens, targets, edits=None) -> Tensors:
     """
     if (targets == IGNORED).all():
         raise ArgumentError(
-            "a text of one token has no next token to learn from: choose a target, or write more"
+            "this text has no next token to learn from: choose a target, or write more"
         )
     if model.grads is None:
         model.grads = model.params.zeros_like()

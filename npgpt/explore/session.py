@@ -50,7 +50,7 @@ class Session:
         params = source.parameters()
         self.model = GPT2(params.config, params=params)
         self.model.tokenizer = source.tokenizer
-        self.learning = Learning(self.model, self._reset, self.encode, source.task)
+        self.learning = Learning(self, self._reset)
         self._passes: OrderedDict[Any, Any] = OrderedDict()
 
     @classmethod
@@ -135,7 +135,8 @@ class Session:
         """The forward picture of a text."""
         tokens = self.encode(text)
         tensors = self.forward(tokens, edits)
-        return views.picture(tokens, tensors, self.model.config.n_layer, self.labels)
+        targets = self.next_targets(tokens)
+        return views.picture(tokens, targets, tensors, self.model.config.n_layer, self.labels)
 
     def position(self, text, position, token=None, edits=()) -> dict[str, Any]:
         """What the model says at a position, and what made `token`, or the likeliest, likely."""
@@ -218,10 +219,14 @@ class Session:
             )
         return tokens
 
+    def next_targets(self, tokens):
+        """What is to be learnt of tokens (T,): each next one that the task counts, else -1."""
+        return (self.source.task.targets if self.source.task else next_tokens)(tokens)
+
     def _targets(self, text, position, token):
         """A text's tokens and targets: its next tokens or, with a position, one token there."""
         tokens = self.encode(text)
-        targets = next_tokens(tokens)
+        targets = self.next_targets(tokens)
         if position is None:
             return tokens, targets
         check_below("position", position, len(tokens))
@@ -246,7 +251,9 @@ class Session:
         """The tensors of a forward pass over tokens (T,)."""
         key = ("forward", self._weights(), tokens.tobytes(), edits_key(edits))
         changes = edits_of(self, tokens, edits)
-        return self._kept(key, 3, lambda: forward(self.model, tokens, changes))
+        return self._kept(
+            key, 3, lambda: forward(self.model, tokens, self.next_targets(tokens), changes)
+        )
 
     def _backward(self, tokens, targets, edits):
         key = ("backward", self._weights(), tokens.tobytes(), targets.tobytes(), edits_key(edits))

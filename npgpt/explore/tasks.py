@@ -8,6 +8,7 @@ from npgpt.core.config import GPT2Config
 from npgpt.data.addition import CHARACTERS, sum_text
 from npgpt.data.tokenizer import CharsTokenizer, Tokenizer
 from npgpt.errors import ArgumentError
+from npgpt.explore.passes import next_tokens
 from npgpt.layers.crossentropy import IGNORED
 from npgpt.wording import counted
 
@@ -22,7 +23,7 @@ class Sums:
 
     name = "addition"
     B = 64
-    prompt = "12+34=046"
+    prompt = "12+34=04"
 
     def __init__(self):
         self.tokenizer = CharsTokenizer(CHARACTERS)
@@ -33,9 +34,12 @@ class Sums:
         texts = [sum_text(a, b, DIGITS) for a, b in rng.integers(0, 10**DIGITS, (self.B, 2))]
         eot = self.tokenizer.eot
         rows = np.array([[eot, *self.tokenizer.encode(text)] for text in texts])
-        targets = rows[:, 1:].copy()
-        targets[:, : texts[0].index("=") + 1] = IGNORED  # the two numbers cannot be known
-        return rows[:, :-1], targets
+        return rows[:, :-1], np.stack([self.targets(row)[:-1] for row in rows])
+
+    def targets(self, tokens):
+        """The next tokens (T,) of a row of them, -1 before the =: the two numbers are anyone's."""
+        equals = self.tokenizer.encode("=")[0]
+        return np.where(np.cumsum(tokens == equals) > 0, next_tokens(tokens), IGNORED)
 
 
 class Characters:
@@ -70,6 +74,10 @@ class Characters:
         rows = self.tokens[starts[:, None] + np.arange(T_CHARS + 1)]
         rows[:, 0] = np.where(starts == 0, self.tokenizer.eot, rows[:, 0])
         return rows[:, :-1], rows[:, 1:]
+
+    def targets(self, tokens):
+        """The next tokens (T,) of a row of them."""
+        return next_tokens(tokens)
 
 
 Task = Sums | Characters

@@ -51,10 +51,10 @@ def softmax(logits):
     return weights / weights.sum(-1, keepdims=True)
 
 
-def picture(tokens, tensors, L, labels):
+def picture(tokens, targets, tensors, L, labels):
     """The whole picture of a forward pass over tokens (T,)."""
     att = stack(tensors, "att", L)  # (L, NH, T, T)
-    losses = tensors["losses"][:-1]
+    losses = tensors["losses"][targets != IGNORED]
     return {
         "tokens": labels.named(tokens),
         "norms": norms(tensors, places(L)),  # (2L + 1, T)
