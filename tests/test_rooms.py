@@ -30,6 +30,10 @@ MAY_IMPORT = {
     "evaluation": {"errors", "wording", "files", "layers", "data", "model", "parallel"},
     "inside": {"errors", "wording", "layers", "core", "data", "model"},
     "checks": {"errors", "layers", "core", "model"},
+    "explore": {
+        "errors", "wording", "files", "layers", "core", "data", "formats", "model", "tracing",
+        "inside", "checks",
+    },
     "training": {
         "errors", "wording", "files", "layers", "core", "data", "formats", "model", "parallel",
         "evaluation", "inside",

@@ -83,15 +83,15 @@ def code_of(name) -> dict[str, Any]:
         "file": f"npgpt/layers/{layer}.py",
         "functions": [
             source_of(function, wanted if each == way else [])
-            for each, function in functions_of(layer)
+            for each, function in functions_of(layer, way)
         ],
     }
 
 
-def functions_of(layer):
+def functions_of(layer, way):
     """The functions of a layer, each with the pass that it belongs to."""
-    if layer == "residual":
-        return [("forward", layers.residual_add), ("backward", layers.residual_add)][:1]
+    if layer == "residual":  # one function is both passes
+        return [(way, layers.residual_add)]
     pair = [(way, getattr(layers, f"{layer}_{way}")) for way in ("forward", "backward")]
     return [("forward", attention_module.attend), *pair] if layer == "attention" else pair
 

@@ -42,6 +42,7 @@ class Learning:
         self.actions: list[Action] = []
         self.losses: list[float] = []
         self.updates = 0
+        self.changes = 0  # of the weights or gradients, there and back
 
     def steps(self, steps, lr, text=None) -> Iterator[None]:
         """Take steps, a yield after each; steps None: until the generator is closed.
@@ -67,6 +68,7 @@ class Learning:
                 tokens, targets = self.session.source.task.batch(self.updates)
             else:
                 tokens, targets = self._row(text)
+            self.changes += 1
             loss = self.model.forward_backward(tokens, targets)
             self.losses.append(loss)
             if not math.isfinite(loss):
@@ -89,6 +91,7 @@ class Learning:
 
     def _undo(self):
         last = self.actions.pop()
+        self.changes += 1
         if last.before is not None:
             self._restore(last.before)
             del self.losses[last.losses :]

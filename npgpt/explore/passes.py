@@ -59,10 +59,9 @@ def forward_backward(model, tokens, targets, edits=None) -> Tensors:
     if model.grads is None:
         model.grads = model.params.zeros_like()
     tensors: Tensors = {}
-    parameters = {f"d{name}" for name in TENSOR_NAMES}
 
     def see(name, array):
-        if split_name(name)[0] not in parameters:
+        if not is_gradient_of_parameter(name):
             tensors[name] = np.array(array if name == "loss" else array[0])
 
     recorder = Recorder(model.params, tokens[None], targets[None], "numpy")
@@ -72,6 +71,11 @@ def forward_backward(model, tokens, targets, edits=None) -> Tensors:
     for i, block in enumerate(model.grads.blocks):
         tensors |= {f"d{name}.{i}": view for name, view in vars(block).items()}
     return tensors
+
+
+def is_gradient_of_parameter(name):
+    """Whether this is the name of a parameter's gradient, as dwte or dqkvw.3."""
+    return split_name(name)[0][1:] in TENSOR_NAMES
 
 
 def parameter(model, name):

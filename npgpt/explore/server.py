@@ -60,6 +60,7 @@ def listen(port):
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        listener.listen()  # a browser that is early waits
     except OSError as error:
         listener.close()
         raise ArgumentError(

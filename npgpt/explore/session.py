@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from npgpt.core.parameters import Parameters
-from npgpt.data.tokenizer import get_tokenizer
+from npgpt.data.tokenizer import CharsTokenizer
 from npgpt.errors import ArgumentError
 from npgpt.explore import views
 from npgpt.explore.changes import check_below, edits_of
@@ -22,8 +22,14 @@ from npgpt.explore.explain import check_index, explain
 from npgpt.explore.layer_check import check_layer
 from npgpt.explore.learning import Learning
 from npgpt.explore.numbers import Numbers
-from npgpt.explore.passes import forward, forward_backward, next_tokens
+from npgpt.explore.passes import (
+    forward,
+    forward_backward,
+    is_gradient_of_parameter,
+    next_tokens,
+)
 from npgpt.explore.tasks import Characters, Source, Sums, Task, config_of
+from npgpt.formats.llmc import read_checkpoint
 from npgpt.model.gpt2 import GPT2
 from npgpt.model.memory import estimate
 from npgpt.model.text import encode_prompt
@@ -32,6 +38,10 @@ from npgpt.wording import size_text
 MOST_TOKENS = 128
 LONGEST_TEXT = 20_000  # characters, before they are tokens
 PROMPT = "When Mary and John went to the store, John gave a drink to"
+# The bundled model has 251 tokens without a meaning: here 250 characters, and end-of-text.
+TINY_CHARACTERS = "\n" + "".join(filter(str.isprintable, map(chr, range(0x400))))[:249]
+TINY_PROMPT = "she sells sea shells"
+PASSES_BYTES = 50_000_000  # beyond the pass that is looked at
 LARGEST = 8  # numbers of a row that are named
 
 
@@ -52,6 +62,7 @@ class Session:
         self.model.tokenizer = source.tokenizer
         self.learning = Learning(self, self._reset)
         self._passes: OrderedDict[Any, Any] = OrderedDict()
+        self._passes_of = 0
 
     @classmethod
     def of_model(cls, where) -> "Session":
@@ -86,11 +97,8 @@ class Session:
             return cls.of_task(Characters(checked_text(text)))
         if name == "tiny":
             where = files("npgpt") / "assets" / "tiny.bin"
-            source = Source(
-                "tiny", lambda: GPT2.from_checkpoint(str(where)).params, get_tokenizer("bytes"),
-                None, "she sells sea shells",
-            )  # fmt: skip
-            return cls(source)
+            tokenizer = CharsTokenizer(TINY_CHARACTERS)
+            return cls(Source(name, lambda: read_checkpoint(where), tokenizer, None, TINY_PROMPT))
         raise ArgumentError(f"the model must be addition, characters or tiny, not {name!r}")
 
     def _reset(self):
@@ -120,6 +128,7 @@ class Session:
     def progress(self, since=0) -> dict[str, Any]:
         """The losses from number `since` on, and what can be undone."""
         learning = self.learning
+        check_below("number since", since, len(learning.losses) + 1)
         losses = [loss if math.isfinite(loss) else None for loss in learning.losses]
         return {
             "updates": learning.updates,
@@ -175,8 +184,6 @@ class Session:
         """
         numbers = self._numbers(text, name, position, token, edits)
         array = numbers[name]
-        if array.ndim == 0:
-            raise ArgumentError(f"{name} is one number, and has no rows")
         if row is not None and not isinstance(row, list):
             raise ArgumentError(f"a row must be a list of integers, not {row!r:.40}")
         if row is None:
@@ -249,31 +256,41 @@ class Session:
 
     def forward(self, tokens, edits):
         """The tensors of a forward pass over tokens (T,)."""
-        key = ("forward", self._weights(), tokens.tobytes(), edits_key(edits))
+        key = ("forward", tokens.tobytes(), edits_key(edits))
         changes = edits_of(self, tokens, edits)
-        return self._kept(
-            key, 3, lambda: forward(self.model, tokens, self.next_targets(tokens), changes)
-        )
+        targets = self.next_targets(tokens)
+        return self._kept(key, lambda: forward(self.model, tokens, targets, changes))
 
     def _backward(self, tokens, targets, edits):
-        key = ("backward", self._weights(), tokens.tobytes(), targets.tobytes(), edits_key(edits))
+        key = ("backward", tokens.tobytes(), targets.tobytes(), edits_key(edits))
         changes = edits_of(self, tokens, edits)
-        return self._kept(key, 1, lambda: forward_backward(self.model, tokens, targets, changes))
+        return self._kept(key, lambda: forward_backward(self.model, tokens, targets, changes))
 
-    def _weights(self):
-        """What changes when the weights do."""
-        return self.learning.updates, len(self.learning.losses)
+    def _kept(self, key, compute):
+        """What was computed for this key since the weights have changed.
 
-    def _kept(self, key, most, compute):
-        """What was computed for this key, of its kind the last `most` being kept."""
+        Up to PASSES_BYTES are kept, and of backward passes one: all share the model's gradients.
+        """
+        if self._passes_of != self.learning.changes:
+            self._passes.clear()
+            self._passes_of = self.learning.changes
         if key not in self._passes:
-            same = [other for other in self._passes if other[0] == key[0]]
-            stale = [other for other in self._passes if other[1] != key[1]]
-            for other in {*same[: len(same) - most + 1], *stale}:
-                del self._passes[other]
+            if key[0] == "backward":
+                self._drop(lambda other: other[0] == "backward")
+            while self._passes and sum(map(size_of, self._passes.values())) > PASSES_BYTES:
+                self._passes.popitem(last=False)
             self._passes[key] = compute()
         self._passes.move_to_end(key)
         return self._passes[key]
+
+    def _drop(self, which):
+        for key in [*filter(which, self._passes)]:
+            del self._passes[key]
+
+
+def size_of(tensors):
+    """The bytes of a pass's activations and their gradients."""
+    return sum(a.nbytes for name, a in tensors.items() if not is_gradient_of_parameter(name))
 
 
 def checked_text(text, longest=None):

@@ -51,6 +51,13 @@ def softmax(logits):
     return weights / weights.sum(-1, keepdims=True)
 
 
+def top(values, count):
+    """The indices of the largest values (n,), the largest first."""
+    count = min(count, len(values))
+    found = np.sort(np.argpartition(-values, count - 1)[:count])
+    return found[np.argsort(-values[found], kind="stable")]
+
+
 def picture(tokens, targets, tensors, L, labels):
     """The whole picture of a forward pass over tokens (T,)."""
     att = stack(tensors, "att", L)  # (L, NH, T, T)
@@ -98,27 +105,25 @@ def position(model, tensors, p, token, labels):
     """
     L, names = model.config.n_layer, places(model.config.n_layer)
     logits = tensors["logits"][p]  # (V,)
-    order = np.argsort(-logits, kind="stable")
-    token = int(order[0]) if token is None else token
-    lens = []
-    for name in names:
-        early = early_logits(model, tensors[name][None, p])[0]  # (V,)
-        probs = softmax(early)
-        top = np.argsort(-early, kind="stable")[:3]
-        lens.append(
-            {
-                "place": name,
-                "top": [
-                    {**named, "prob": finite(probs[named["id"]])} for named in labels.named(top)
-                ],
-                "prob": finite(probs[token]),
-                "rank": int((early > early[token]).sum()) + 1,
-            }
-        )
+    likeliest = top(logits, SHOWN)
+    token = int(likeliest[0]) if token is None else token
+    early = early_logits(model, np.stack([tensors[name][p] for name in names]))  # (2L + 1, V)
+    probs = softmax(early)  # (2L + 1, V)
+    lens = [
+        {
+            "place": name,
+            "top": [
+                {**named, "prob": finite(prob[named["id"]])} for named in labels.named(top(row, 3))
+            ],
+            "prob": finite(prob[token]),
+            "rank": int((row > row[token]).sum()) + 1,
+        }
+        for name, row, prob in zip(names, early, probs, strict=True)
+    ]
     return {
         "position": p,
         "logits": logits,
-        "top": labels.named(order[:SHOWN]),
+        "top": labels.named(likeliest),
         "token": {"id": token, "label": labels(token)},
         "lens": lens,
         "parts": contributions(model, tensors, p, token, L),
@@ -165,8 +170,7 @@ def unedited_stream(tensors, p, L):
 def block(model, tensors, i, p, labels):
     """What block i adds at position p: norms, and the tokens that it makes likelier or less so."""
     before, middle, after = (tensors[n][p] for n in (stream(i), f"residual2.{i}", f"residual3.{i}"))
-    first, last = (softmax(early_logits(model, x[None])[0]) for x in (before, after))
-    order = np.argsort(last - first)
+    first, last = softmax(early_logits(model, np.stack([before, after])))  # (V,), (V,)
 
     def moved(tokens):
         return [
@@ -183,8 +187,8 @@ def block(model, tensors, i, p, labels):
             "mlp": finite(np.linalg.norm(tensors[f"fcproj.{i}"][p])),
             "after": finite(np.linalg.norm(after)),
         },
-        "raised": moved(order[::-1][:MOVED]),
-        "lowered": moved(order[:MOVED]),
+        "raised": moved(top(last - first, MOVED)),
+        "lowered": moved(top(first - last, MOVED)),
     }
 
 

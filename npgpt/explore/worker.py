@@ -19,7 +19,7 @@ class Worker:
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._course: Iterator[None] | None = None
         self._what, self._of, self._taken, self._since = "", None, 0, 0.0
-        self._doing, self._stopped = "", False
+        self._doing, self._failed, self._stopped = "", "", False
         self._thread = threading.Thread(target=self._run, name="explore", daemon=True)
         self._thread.start()
 
@@ -36,7 +36,7 @@ class Worker:
         """
         self.end_course()
         self._course, self._what, self._of = course, what, of
-        self._taken, self._since = 0, time.monotonic()
+        self._taken, self._since, self._failed = 0, time.monotonic(), ""
 
     def end_course(self) -> None:
         """End the course that is running; to be called by work that the worker does."""
@@ -54,6 +54,7 @@ class Worker:
             "of": self._of if running else None,
             "speed": self._taken / seconds if running and self._taken and seconds else None,
             "doing": self._words(),
+            "failed": self._failed,
         }
 
     def close(self) -> None:
@@ -63,10 +64,8 @@ class Worker:
         self._thread.join()
 
     def _words(self):
-        if self._doing:
-            return self._doing
         if self._course is None:
-            return ""
+            return self._doing
         if self._taken == 0:
             return f"{self._what}: the first step; kernels may be compiled, once, in half a minute"
         of = f" of {self._of:,}" if self._of else ""
@@ -91,3 +90,6 @@ class Worker:
             self._taken += 1
         except StopIteration:
             self._course = None
+        except Exception as error:  # it has no one who waits for it: the status says it
+            self._course = None
+            self._failed = f"the training has ended: {type(error).__name__}: {error}"

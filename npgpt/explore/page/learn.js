@@ -36,6 +36,7 @@ async function follow() {
   while (running) {
     const status = await (await fetch("/api/status", { method: "POST" })).json();
     running = status.running;
+    if (status.failed) failed.learn = status.failed;
     say(status.doing + (status.speed ? `, ${status.speed >= 10 ? Math.round(status.speed) : status.speed.toFixed(1)} a second` : ""));
     data.speed = status.speed || data.speed;
     await news();
