@@ -148,7 +148,7 @@ def matmul_dw(x_name, dout_name):
 
 def over_positions(n, text, name, column):
     """A gradient that is the sum of a column of another one over the positions."""
-    return summed(text, lambda t: f"{n.at(t)}: {name} × 1", column, np.ones(len(column)))
+    return summed(text, lambda t: f"{n.at(t)}: {name}", column, np.ones(len(column)))
 
 
 def matmul_db(dout_name):

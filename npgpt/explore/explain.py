@@ -31,7 +31,7 @@ def explain(numbers: Numbers, name: str, index: list[int]) -> dict[str, Any]:
     if base not in formulas:
         raise ArgumentError(f"{name} is a parameter: it was read from the model, or learnt")
     formula = formulas[base](numbers, block, *index)
-    labels, left, right = formula.sum or ((), np.zeros(0), np.zeros(0))
+    labels, left, right = formula.sum or (str, np.zeros(0), np.zeros(0))
     products = np.asarray(left, np.float64) * np.asarray(right, np.float64)
     order = np.argsort(-np.abs(products), kind="stable")
     value = formula.value(products.sum())

@@ -30,7 +30,7 @@ def write_page(session: Session, text: str, folder: Path) -> Path:
     The model is trained on the text for some steps, which the page shows, and put back.
     """
     session.encode(text)
-    frames = [{"steps": 0, "answers": answers(session, text)}]
+    frames: list[dict[str, Any]] = [{"steps": 0, "answers": answers(session, text)}]
     learning, taken = session.learning, len(session.learning.losses)
     for steps in STEPS:
         for _ in learning.steps(steps, LR, text):

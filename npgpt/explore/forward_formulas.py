@@ -32,7 +32,7 @@ def mean(base):
         x, _ = input_of(n, base, block)
         C = x.shape[-1]
         text = "mean = sum of x / C"
-        return Formula(text, {"C": C}, (lambda c: f"x[{c}] × 1", x[t], np.ones(C)), lambda s: s / C)
+        return Formula(text, {"C": C}, (lambda c: f"x[{c}]", x[t], np.ones(C)), lambda s: s / C)
 
     return formula
 

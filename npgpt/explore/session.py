@@ -98,7 +98,9 @@ class Session:
         if name == "tiny":
             where = files("npgpt") / "assets" / "tiny.bin"
             tokenizer = CharsTokenizer(TINY_CHARACTERS)
-            return cls(Source(name, lambda: read_checkpoint(where), tokenizer, None, TINY_PROMPT))
+            return cls(
+                Source(name, lambda: read_checkpoint(str(where)), tokenizer, None, TINY_PROMPT)
+            )
         raise ArgumentError(f"the model must be addition, characters or tiny, not {name!r}")
 
     def _reset(self):

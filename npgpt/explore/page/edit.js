@@ -28,7 +28,7 @@ function placeWords(name) {
 }
 
 function renderEdit() {
-  return [switches(), patchForm(), edited()];
+  return [switches(), patchForm()];
 }
 
 function switches() {

@@ -69,7 +69,7 @@ function distribution(before = null) {
     tokens = [...tokens.slice(0, BARS - 2), ...before.top.slice(0, 4).filter((t) => !tokens.slice(0, BARS - 2).some((o) => o.id === t.id))];
   }
   const shownTokens = tokens.slice(0, BARS);
-  const list = el("ol", { class: "bars", "aria-label": "Probabilities of the next token" });
+  const list = el("ol", { class: `bars${before ? " compared" : ""}`, "aria-label": "Probabilities of the next token" });
   let rest = 1, restWas = 1;
   for (const token of shownTokens) {
     const prob = p[token.id];
@@ -126,7 +126,7 @@ function blockAdds() {
   const n = data.block.norms;
   place.append(el("p", {}, `At ${tokenName(positionNow())} the stream has the norm ${shown(n.before)}. The attention adds ${shown(n.attention)}, the MLP ${shown(n.mlp)}; then it is ${shown(n.after)}.`));
   for (const [title, moved] of [["Likelier after it", data.block.raised], ["Less likely after it", data.block.lowered]]) {
-    place.append(el("h4", { text: title }), el("ul", { class: "bars" }, ...moved.map((t) =>
+    place.append(el("h4", { text: title }), el("ul", { class: "bars compared" }, ...moved.map((t) =>
       barRow({ name: t.label, value: t.after, before: t.before, text: `${percent(t.before)} → ${percent(t.after)}`, action: () => set({ token: t.id }), pressed: data.position?.token.id === t.id, key: `moved ${title} ${t.id}` }))));
   }
   place.append(el("p", { class: "hint", text: "By the logit lens: the final layernorm and the head on the stream before and after the block. A square chooses a head." }));

@@ -9,7 +9,7 @@ async function learn(steps, onTask) {
   if (data.learning) return;
   data.before = { picture: data.picture, position: data.position, first: data.progress.losses.length };
   try {
-    await ask("learn", { steps: steps === ALL ? null : steps, lr: 10 ** state.lr, text: onTask ? null : state.text });
+    await ask("learn", { steps: steps === ALL ? null : steps, lr: 10 ** rateNow(), text: onTask ? null : state.text });
   } catch (error) {
     failed.learn = error.message;
     return render();
@@ -92,14 +92,20 @@ function renderLearn() {
     saved ? null : button("Stop", "stop", () => ask("stop"), !busy),
     button("Undo", "undo", undo, busy || !actions.length)));
   if (!saved) {
-    place.append(slider("lr", "Learning rate", state.lr, { min: -6, max: 0.5, step: 0.1, say: (v) => shown(10 ** v), change: (v) => { state.lr = v; writeAddress(); } }));
+    place.append(slider("lr", "Learning rate", rateNow(), { min: -6, max: 0.5, step: 0.1, say: (v) => shown(10 ** v), change: (v) => { state.lr = v; writeAddress(); } }));
   }
   if (failed.learn) place.append(el("p", { class: "failed", role: "alert", text: failed.learn }));
   place.append(el("p", { id: "updates", text: updates ? `${counted(updates, "step")} taken${last(losses)}.` : "No step was taken yet." }));
   if (losses.length) place.append(curve(losses, { label: `The loss of ${counted(losses.length, "step")}, from ${shown(losses[0])} to ${shown(losses.at(-1))}` }));
   const words = divergence(losses, diverged);
   if (words) place.append(el("p", { class: "failed", id: "diverged", role: "alert", text: words }));
-  return [place, whatMoved()];
+  return [place];
+}
+
+/** The decimal logarithm of the learning rate: the chosen one, or one that suits the model. */
+function rateNow() {
+  if (state.lr !== null) return state.lr;
+  return data.model.task ? -2.5 : data.model.parameters > 1e7 ? -4 : -3;
 }
 
 function last(losses) {
@@ -152,7 +158,7 @@ function whatMoved() {
     }
   }
   moved.sort((a, b) => b[2] - a[2]);
-  place.append(el("h4", { text: "Heads whose attention moved most" }), el("ul", { class: "bars" }, ...moved.slice(0, 4).map(([i, h, most]) =>
+  place.append(el("h4", { text: "Heads whose attention moved most" }), el("ul", { class: "bars wide-names" }, ...moved.slice(0, 4).map(([i, h, most]) =>
     barRow({ name: `block ${i}, head ${h}`, value: most, text: percent(most), action: () => set({ block: i, head: h }), pressed: state.block === i && state.head === h, key: `moved-head ${i} ${h}` }))));
   const T = data.picture.tokens.length, mean = (norms, place) => part(norms, place).reduce((a, b) => a + b, 0) / T;
   place.append(el("h4", { text: "Norm of the stream after each block, on average" }), el("ul", { class: "bars plain-bars" }, ...[...Array(L).keys()].map((i) =>

@@ -21,7 +21,7 @@ function render() {
   renderPicture();
   if (dragging) return;
   fill(byId("panel"), ...PANELS[state.view]());
-  renderNumbers();
+  renderBelow();
 }
 
 function renderModel() {
@@ -68,7 +68,7 @@ const QUESTIONS = {
     set({ view: "backward", tensor: "dfcb", row: null, channel: 0 });
   },
 };
-const ANSWERS = { previous: "#pattern-found", adds: "#adds", likely: "#why", step: "#moved", bias: "#numbers" };
+const ANSWERS = { previous: "#pattern-found", adds: "#adds", likely: "#why", step: "#moved", bias: "#below" };
 
 function listen() {
   byId("text").addEventListener("input", (event) => set({ text: event.target.value, p: null, token: null, row: null }));

@@ -45,10 +45,10 @@ function rowNow() {
   return [positionNow()];
 }
 
-function renderNumbers() {
-  const place = byId("numbers");
-  place.hidden = !numbersShown();
-  if (place.hidden) return;
+function renderBelow() {
+  const place = byId("below");
+  if (state.view === "learn") return fill(place, whatMoved());
+  if (state.view === "edit") return fill(place, edited());
   const select = el("select", { id: "tensor", "data-key": "tensor", on: { change: (event) => set({ tensor: event.target.value, channel: null, row: null }) } },
     ...Object.entries(groups()).map(([label, names]) => el("optgroup", { label }, ...names.map((name) => el("option", { value: name, text: name, selected: name === baseNow() })))));
   fill(place,
@@ -116,9 +116,11 @@ function explanation(n) {
     el("p", { class: "result" }, el("code", { text: `${e.name}[${e.index.join(", ")}]` }), " = ", el("b", { id: "value", text: shown(e.stored) })),
     el("p", { class: "formula", text: e.formula }));
   const rows = [];
-  for (const [name, value] of e.inputs) rows.push([name, "", "", shown(value)]);
-  for (const [name, a, b, product] of e.terms) rows.push([name, shown(a), shown(b), shown(product)]);
-  if (e.others.count) rows.push([`the other ${e.others.count.toLocaleString("en")}`, "", "", shown(e.others.sum)]);
+  const products = e.terms.some(([, , b]) => b !== 1);
+  const row = (name, value, factors = ["", ""]) => [name, ...(products ? factors : []), shown(value)];
+  for (const [name, value] of e.inputs) rows.push(row(name, value));
+  for (const [name, a, b, product] of e.terms) rows.push(row(name, product, [`${shown(a)} ×`, shown(b)]));
+  if (e.others.count) rows.push(row(`the other ${e.others.count.toLocaleString("en")}, added up`, e.others.sum));
   place.append(el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "What it was made from" }, el("table", {}, el("tbody", {}, ...rows.map((row) =>
     el("tr", {}, el("th", { scope: "row", text: row[0] }), ...row.slice(1).map((text) => el("td", { text }))))))));
   place.append(el("p", { class: "hint", text: e.edited ? `From the numbers before it, it would be ${shown(e.value)}: an edit lies between.` : `Computed again from these, in float64: ${shown(e.value)}.` }));

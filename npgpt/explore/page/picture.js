@@ -110,7 +110,7 @@ function renderPicture() {
   byId("pattern-found").hidden = backward;
   renderPattern();
   byId("legend").textContent = backward
-    ? "Gradients flow from the bottom to the top. Strips: the norm of the gradient at each token, darker where it is larger, on a logarithmic scale. Squares: the gradient of each attention weight, one colour where the loss falls as the weight grows, the other where it rises."
+    ? "Gradients flow from the bottom to the top. Strips: the norm of the gradient at each token, darker where it is larger, on a logarithmic scale. Squares: the gradient of each attention weight, blue where the loss rises with the weight, orange where it falls."
     : "Data flows from the top to the bottom. Strips: norms at each token, darker where they are larger, on a logarithmic scale. Squares: each head's attention, a row a token, a column a token that it looks at.";
 }
 
@@ -247,7 +247,7 @@ function outRow() {
     ? `loss ${shown(data.backward.loss)}, gradient of norm ${shown(data.backward.norm)}`
     : data.picture.loss === null ? "write more for a loss" : `mean loss of the next tokens ${shown(data.picture.loss)}`;
   return el("div", { class: "row plain out" },
-    el("span", { class: "row-name", text: "Head" }),
+    el("span", { class: "row-name", text: "Output" }),
     el("span", { id: "loss-now", text: words }),
     el("span"),
     backward || !data.position ? el("span") : el("span", { class: "lens-note", text: `↑ after ${tokenName(p)}` }),

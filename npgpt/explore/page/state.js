@@ -3,7 +3,7 @@
 
 const DEFAULTS = {
   view: "forward", text: null, p: null, block: 0, head: null, pattern: "", tensor: null, row: null,
-  channel: null, token: null, target: "text", temperature: 1, k: 0, top: 1, lr: -3, edits: [],
+  channel: null, token: null, target: "text", temperature: 1, k: 0, top: 1, lr: null, edits: [],
 };
 const state = { ...DEFAULTS };
 const data = { model: null, progress: null, version: 0 };
