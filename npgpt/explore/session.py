@@ -20,7 +20,7 @@ from npgpt.explore.changes import check_below, edits_of
 from npgpt.explore.code import code_of
 from npgpt.explore.explain import check_index, explain
 from npgpt.explore.layer_check import check_layer
-from npgpt.explore.learning import Learning
+from npgpt.explore.learning import MOST_STEPS, Learning
 from npgpt.explore.numbers import Numbers
 from npgpt.explore.passes import (
     forward,
@@ -128,9 +128,10 @@ class Session:
         }  # fmt: skip
 
     def progress(self, since=0) -> dict[str, Any]:
-        """The losses from number `since` on, and what can be undone."""
+        """The losses from number `since` on, all where there are fewer; and what can be undone."""
         learning = self.learning
-        check_below("number since", since, len(learning.losses) + 1)
+        check_below("number since", since, MOST_STEPS * 1000)
+        since = since if since <= len(learning.losses) else 0
         losses = [loss if math.isfinite(loss) else None for loss in learning.losses]
         return {
             "updates": learning.updates,
@@ -192,7 +193,7 @@ class Session:
             largest = np.unravel_index(np.argmax(np.abs(array)), array.shape)
             row = [int(i) for i in largest[:-1]]
         check_index(name, [*row, 0], array.shape)
-        values = array[tuple(row)]
+        values = array[tuple(row)].copy()  # of weights and gradients, which the next step changes
         order = np.argsort(-np.abs(values), kind="stable")[:LARGEST]
         return {
             "name": name, "shape": list(array.shape), "row": row, "values": values,

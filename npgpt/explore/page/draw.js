@@ -99,7 +99,7 @@ function svg(tag, props, ...children) {
 
 /** A curve of values over their numbers, null where one is none; with the axis' ends in words. */
 function curve(values, { label, top, bottom, logarithmic }) {
-  const width = 360, height = 130, left = 46, base = height - 18;
+  const width = 360, height = 130, left = 58, base = height - 18;
   const known = values.filter((v) => v !== null && Number.isFinite(v));
   let high = top ?? Math.max(...known), low = bottom ?? Math.min(...known);
   const map = logarithmic && low > 0 ? Math.log : (v) => v;

@@ -20,6 +20,7 @@ async function learn(steps, onTask) {
 async function undo() {
   if (saved) return playSaved(null);
   data.before = { picture: data.picture, position: data.position, first: null };
+  data.progress = { ...data.progress, losses: [], updates: -1 }; // all is asked for again
   try {
     await ask("undo");
   } catch (error) {
@@ -32,29 +33,34 @@ async function undo() {
 async function follow() {
   delete failed.learn;
   data.learning = true;
+  try {
+    await followStatus();
+  } catch (error) {
+    failed.learn = error.message;
+  }
+  data.learning = false;
+  say("");
+  refresh();
+}
+
+async function followStatus() {
   let running = true;
   while (running) {
     const status = await (await fetch("/api/status", { method: "POST" })).json();
     running = status.running;
     if (status.failed) failed.learn = status.failed;
     say(status.doing + (status.speed ? `, ${status.speed >= 10 ? Math.round(status.speed) : status.speed.toFixed(1)} a second` : ""));
-    data.speed = status.speed || data.speed;
     await news();
     if (running) await new Promise((done) => setTimeout(done, 120));
   }
-  data.learning = false;
-  say("");
   await news();
-  refresh();
 }
 
 /** The losses that came; where the weights have changed, everything is asked for again. */
 async function news() {
   const have = data.progress.losses.length;
-  let progress = await ask("progress", { since: have });
-  const shorter = progress.updates < data.progress.updates;
-  if (shorter) progress = await ask("progress", {});
-  else progress.losses = [...data.progress.losses, ...progress.losses];
+  const progress = await ask("progress", { since: have });
+  if (progress.since) progress.losses = [...data.progress.losses, ...progress.losses];
   const moved = progress.updates !== data.progress.updates || progress.losses.length !== have;
   data.progress = progress;
   if (moved) {

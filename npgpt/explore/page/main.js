@@ -152,6 +152,7 @@ async function begin() {
   if (saved) {
     state.text = data.model.prompt;
     byId("text").readOnly = true;
+    byId("about").textContent = "Every number of this page was computed by npgpt. With the program, npgpt explore, any text and any number can be looked at.";
   }
   byId("models").hidden = Boolean(saved);
   listen();

@@ -80,7 +80,7 @@ function shadeTokens() {
   const row = backward ? data.backward.tokens : part(attentionNow(), Math.min(t, data.picture.tokens.length - 1));
   const most = backward ? largest(row) : 1;
   for (const [u, chip] of [...chips].entries()) {
-    chip.style.setProperty("--shade", css(sequential(Math.sqrt((row[u] || 0) / most) * 0.55)));
+    chip.style.setProperty("--shade", css(sequential(Math.sqrt((row[u] || 0) / most) * 0.36)));
     chip.classList.toggle("looking", u === t && !backward);
   }
 }
@@ -249,7 +249,6 @@ function outRow() {
   return el("div", { class: "row plain out" },
     el("span", { class: "row-name", text: "Output" }),
     el("span", { id: "loss-now", text: words }),
-    el("span"),
     backward || !data.position ? el("span") : el("span", { class: "lens-note", text: `↑ after ${tokenName(p)}` }),
   );
 }

@@ -1,0 +1,499 @@
+"""The page in headless Chromium: every view acted on, its numbers those of the Python API."""
+
+import json
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+import npgpt
+from npgpt.explore.export import write_page
+from npgpt.explore.session import Session
+from npgpt.explore.tasks import Sums
+from npgpt.model.generation import filtered_weights
+
+pytestmark = pytest.mark.slow
+
+pytest.importorskip("starlette", reason="needs the extra `explore`")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright and a Chromium")
+
+from serving import served  # noqa: E402
+
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+TEXT = "she sells sea shells"
+WIDTHS, THEMES = (1280, 390), ("light", "dark")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium: one that is installed, or playwright's own."""
+    found = os.environ.get("NPGPT_CHROMIUM") or next(
+        filter(None, map(shutil.which, BROWSERS)), None
+    )
+    with playwright.sync_playwright() as p:
+        try:
+            running = p.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except playwright.Error:
+            pytest.skip("there is no Chromium here: set NPGPT_CHROMIUM to one")
+        yield running
+        running.close()
+
+
+class Tab:
+    """A page that fails the test where it asks another origin, or where a script of it fails."""
+
+    def __init__(self, page, server):
+        self.page, self.server, self.wrong = page, server, []
+        page.on("request", self.note)
+        page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        page.on("console", self.hear)
+
+    def note(self, request):
+        parts = urlsplit(request.url)
+        if parts.scheme != "data" and parts.netloc != f"127.0.0.1:{self.server.port}":
+            self.wrong.append(f"a request to {request.url}")
+
+    def hear(self, message):
+        """A question that is answered in words has the status 422, which the browser notes."""
+        if message.type == "error" and "status of 422" not in message.text:
+            self.wrong.append(message.text)
+
+    def open(self, **state):
+        words = "&".join(f"{name}={value}" for name, value in state.items())
+        self.page.goto("about:blank")
+        self.page.goto(f"{self.server.address}#{words}")
+        self.page.wait_for_selector("#panel section")
+        self.settled()
+
+    def settled(self):
+        """Until nothing is asked any more, and the machine waits."""
+        self.until("waiting === 0 && !data.learning && Object.values(asking).every((k) => !k)")
+
+    def until(self, expression):
+        """Until a JavaScript expression is true; the page's policy forbids wait_for_function."""
+        deadline = time.monotonic() + 60
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < deadline, expression
+            self.page.wait_for_timeout(20)
+
+    def click(self, selector):
+        self.page.click(selector)
+        self.settled()
+
+    def text(self, selector):
+        return self.page.inner_text(selector)
+
+    def value(self, expression):
+        return self.page.evaluate(expression)
+
+
+@contextmanager
+def tab_of(browser, server, **options):
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    tab = Tab(context.new_page(), server)
+    try:
+        yield tab
+        assert tab.wrong == []
+    finally:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def session():
+    return Session.named("tiny")
+
+
+@pytest.fixture
+def server():
+    with served() as running:
+        yield running
+
+
+@pytest.fixture
+def tab(browser, server):
+    with tab_of(browser, server) as opened:
+        yield opened
+
+
+def number(text):
+    return float(text.replace("−", "-").replace("%", "").replace(",", ""))
+
+
+def test_forward_shows_the_sessions_numbers(tab, session):
+    tab.open(p=7)
+    expected, picture = session.position(TEXT, 7), session.picture(TEXT)
+    assert tab.text("#tokens").split() == [t["label"] for t in picture["tokens"]]
+    first = expected["top"][0]
+    assert tab.text("#next li:first-child .bar-name") == first["label"]
+    probs = np.exp(expected["logits"] - expected["logits"].max())
+    probs /= probs.sum()
+    shown = number(tab.text("#next li:first-child .bar-value"))
+    assert shown == pytest.approx(100 * probs[first["id"]], abs=0.51)
+    assert number(tab.text("#logit")) == pytest.approx(expected["parts"]["logit"], rel=1e-3)
+    assert number(tab.text("#loss-now").split()[-1]) == pytest.approx(picture["loss"], rel=1e-3)
+    lens = tab.page.locator(".lens-token").all_inner_texts()
+    places = [expected["lens"][i]["top"][0]["label"] for i in (0, 2, 4)]
+    assert lens == places
+
+
+@pytest.mark.parametrize(
+    ("temperature", "k", "top"), [(1, 0, 1), (0.5, 0, 1), (1, 5, 1), (1, 0, 0.3), (1.7, 20, 0.6)]
+)
+def test_sampling_is_as_generate_samples(tab, session, temperature, k, top):
+    tab.open(p=7)
+    logits = session.position(TEXT, 7)["logits"]
+    weights = filtered_weights(logits[None], temperature, k or None, top)[0]
+    expected = weights / weights.sum()
+    shown = tab.value(f"[...probabilities(data.position.logits, {temperature}, {k}, {top})]")
+    np.testing.assert_allclose(shown, expected, atol=1e-6)
+    assert [p > 0 for p in shown] == [w > 0 for w in expected]
+
+
+def test_the_sliders_move_the_distribution(tab):
+    tab.open(p=7)
+    before = tab.text("#next .bars")
+    tab.page.focus("#top-k")
+    tab.page.keyboard.press("ArrowRight")
+    tab.page.keyboard.press("ArrowRight")
+    assert tab.text("#next .bars") != before
+    assert tab.page.locator("#next li:not(.muted)").count() == 2
+    assert "k=2" in tab.page.url
+    assert tab.page.get_attribute("#top-k", "aria-valuetext") == "2"
+
+
+def test_hovering_a_token_says_what_it_looks_at(tab, session):
+    tab.open(block=1, head=2)
+    tab.page.hover("#tokens button:nth-child(6)")
+    att = session.picture(TEXT)["att"][1, 2, 5]
+    best = int(att.argmax())
+    said = tab.text("#readout")
+    label = session.picture(TEXT)["tokens"][best]["label"]
+    assert f"looks at “{label}” {round(100 * att[best])}%" in said.replace(".0%", "%")
+    assert "block 1, head 2" in said
+
+
+def test_clicking_a_number_shows_its_formula_and_what_it_is_made_of(tab, session):
+    tab.open(p=3, block=1, tensor="qkv")
+    tab.click("#row-of-numbers [data-key^='largest']")
+    channel = tab.value("state.channel")
+    expected = session.explain(TEXT, "qkv.1", [3, channel])
+    assert number(tab.text("#value")) == pytest.approx(expected["stored"], rel=1e-3)
+    assert tab.text(".formula") == expected["formula"]
+    rows = tab.page.locator("#explanation tr").all_inner_texts()
+    assert len(rows) == 1 + 8 + 1
+    assert number(rows[1].split("\t")[-1]) == pytest.approx(expected["terms"][0][3], rel=1e-3)
+    marked = tab.page.locator(".line.marked").all_inner_texts()
+    assert marked and all(line.strip().startswith("out ") for line in marked)
+    assert tab.text("#code p code") == "npgpt/layers/matmul.py"
+
+
+def test_backward_shows_the_traces_numbers(tab, session):
+    tab.open(view="backward")
+    tokens = session.encode(TEXT)
+    traced = npgpt.trace(session.model, tokens[None], np.append(tokens[1:], -1)[None])
+    norms = np.linalg.norm(traced.dencoded[0], axis=-1)
+    shown = tab.value("[...data.backward.tokens]")
+    np.testing.assert_allclose(shown, norms / norms.sum(), rtol=1e-5)
+    assert number(tab.text("#loss-now").split(",")[0].split()[-1]) == pytest.approx(
+        float(traced.loss), rel=1e-3
+    )
+    shares = [number(text) for text in tab.page.locator("#rows .share small").all_inner_texts()]
+    assert sum(shares) == pytest.approx(100, abs=1)
+
+
+def test_the_target_can_be_chosen_by_click_and_by_typing(tab, session):
+    tab.open(view="backward", p=5)
+    tab.click("[data-key='target one']")
+    expected = session.backward(TEXT, 5)
+    assert tab.value("data.backward.loss") == pytest.approx(expected["loss"])
+    tab.page.fill("#target", "z")
+    tab.click("#aim form button")
+    (z,) = session.source.tokenizer.encode("z")
+    assert tab.text("#target-now") == "“z”"
+    assert tab.value("data.backward.loss") == pytest.approx(session.backward(TEXT, 5, z)["loss"])
+    tab.page.fill("#target", "🙂")
+    tab.click("#aim form button")
+    assert "not among the tokenizer's" in tab.text("#aim .failed")
+
+
+def test_the_gradient_check_runs_on_a_click(tab):
+    tab.open(view="backward", tensor="dfcw", block=1)
+    tab.click("[data-key=check]")
+    assert tab.text("#verdict") == "OK: matmul_backward agrees with central differences."
+    assert tab.page.locator("#check tbody tr").count() == 3
+
+
+def test_learning_and_undo(tab, server):
+    tab.open(view="learn", lr=-3)
+    model = Session.named("tiny")
+    before = model.picture(TEXT)["loss"]
+    for steps in (1, 10):
+        tab.click(f"[data-key='steps {steps}']")
+        for _ in model.learning.steps(steps, 1e-3, TEXT):
+            pass
+        assert tab.value("data.progress.losses") == pytest.approx(model.learning.losses)
+        assert tab.value("data.picture.loss") == pytest.approx(model.picture(TEXT)["loss"])
+    was, now = map(number, tab.text("#loss-moved").split(" → "))
+    assert now < was < before * 1.001
+    assert tab.page.locator("#panel .curve path").count() == 1
+    assert tab.page.locator("#moved .bars").count() == 3
+    for loss in (model.learning.losses[1], before):
+        tab.click("[data-key=undo]")
+        assert tab.value("data.picture.loss") == pytest.approx(loss, rel=1e-5)
+    assert tab.page.is_disabled("[data-key=undo]")
+    np.testing.assert_array_equal(
+        server.api.session.model.params.flat, Session.named("tiny").model.params.flat
+    )
+
+
+def test_divergence_is_told(tab):
+    tab.open(view="learn", lr=0.5)
+    tab.click("[data-key='steps 10']")
+    assert "learning rate" in tab.text("#diverged")
+    tab.click("[data-key=undo]")
+    assert tab.page.locator("#diverged").count() == 0
+
+
+def test_edits_are_those_of_inside(tab, session):
+    tab.open(view="edit", block=1, p=6)
+    tab.click("[data-key='switch 2']")
+    off = [{"off": "head", "block": 1, "head": 2}]
+    plain, edited = session.picture(TEXT)["loss"], session.picture(TEXT, off)["loss"]
+    shown = list(map(number, tab.text("#loss-edited").split(" → ")))
+    assert shown == pytest.approx([plain, edited], rel=1e-3)
+    assert tab.page.get_attribute("[data-key='switch 2']", "aria-checked") == "false"
+    tab.click("[data-key='switch mlp']")
+    tab.page.fill("#patch-text", "the sea")
+    tab.page.fill("#patch-from", "2")
+    tab.click("#patch form button")
+    patch = {"patch": "residual3.1", "position": 6, "text": "the sea", "from": 2}
+    edits = [*off, {"off": "mlp", "block": 1}, patch]
+    assert tab.value("state.edits") == edits
+    assert tab.value("data.picture.loss") == pytest.approx(session.picture(TEXT, edits)["loss"])
+    logits = tab.value("[...data.position.logits]")
+    np.testing.assert_allclose(logits, session.position(TEXT, 6, None, edits)["logits"], atol=1e-5)
+    tab.click("[data-key='remove all']")
+    assert tab.value("data.picture.loss") == pytest.approx(plain)
+
+
+def test_a_link_restores_the_view(tab, browser, server):
+    edits = json.dumps([{"off": "mlp", "block": 0}])
+    tab.open(view="forward", text="sea", p=2, block=1, head=1, tensor="att", channel=1, edits=edits)
+    assert tab.page.input_value("#text") == "sea"
+    tab.click("[data-key='block 0']")
+    url, shown = tab.page.url, tab.text("#panel")
+    with tab_of(browser, server) as other:
+        other.page.goto(url)
+        other.page.wait_for_selector("#panel section")
+        other.settled()
+        assert other.text("#panel") == shown
+        assert other.value("state.edits") == [{"off": "mlp", "block": 0}]
+
+
+@pytest.mark.parametrize(
+    "address", ["p=x&block=99&head=-4&row=3&edits=7&view=no", "p=1e9&channel=-5&text=%00", "&&=&"]
+)
+def test_a_link_that_means_nothing_is_no_error(tab, address):
+    tab.page.goto(f"{tab.server.address}#{address}")
+    tab.page.wait_for_selector("#panel section, #problem:not([hidden])")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x" * 1_000_000, "20,000 characters here, not 1,000,000"),
+        ("🙂", "not among the tokenizer's 250 characters"),
+        ("x" * 41, "at most 40 tokens, and this text has 42"),
+    ],
+    ids=["a megabyte", "emoji", "too long"],
+)
+def test_texts_that_cannot_be_shown_are_told(tab, text, words):
+    tab.open()
+    tab.page.evaluate("text => set({ text })", text)
+    tab.settled()
+    assert words in tab.text("#problem")
+    tab.page.fill("#text", "sea")
+    tab.settled()
+    assert not tab.page.is_visible("#problem")
+    assert tab.page.locator("#tokens button").count() == 4
+
+
+def test_an_empty_text_has_a_picture(tab):
+    tab.open()
+    tab.page.fill("#text", "")
+    tab.settled()
+    assert tab.text("#tokens") == "<eot>"
+    assert not tab.page.is_visible("#problem")
+
+
+def test_everything_is_reached_by_keyboard(tab):
+    tab.open()
+    tab.page.focus("#tokens [aria-selected=true]")
+    tab.page.keyboard.press("Home")
+    tab.page.keyboard.press("ArrowRight")
+    tab.settled()
+    assert tab.value("positionNow()") == 1
+    assert tab.value("document.activeElement.dataset.token") == "1"
+    tab.page.focus("[data-key='head 0 0']")
+    for key in ("ArrowRight", "ArrowDown"):
+        tab.page.keyboard.press(key)
+        tab.settled()
+    assert (tab.value("state.block"), tab.value("state.head")) == (1, 1)
+    assert tab.value("document.activeElement.dataset.key") == "head 1 1"
+    tab.page.focus("#tab-forward")
+    tab.page.keyboard.press("ArrowRight")
+    tab.settled()
+    assert tab.value("state.view") == "backward"
+    assert tab.value("document.activeElement.id") == "tab-backward"
+
+
+def test_everything_that_can_be_used_has_a_name(tab):
+    for view in ("forward", "backward", "learn", "edit"):
+        tab.open(view=view, block=1, head=1, target="one")
+        nameless = tab.value(
+            """[...document.querySelectorAll('button, input, select, textarea')].filter((e) =>
+              e.offsetParent && !e.getAttribute('aria-label') && !e.getAttribute('aria-labelledby')
+              && !e.textContent.trim() && !(e.labels && e.labels.length)
+              ).map((e) => e.outerHTML.slice(0, 90))"""
+        )
+        assert nameless == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("theme", THEMES)
+def test_it_fits_and_can_be_read(browser, server, width, theme):
+    """No sideways scrolling, and a contrast of 4.5 for what is read."""
+    options = {"viewport": {"width": width, "height": 900}, "color_scheme": theme}
+    with tab_of(browser, server, **options) as tab:
+        for view in ("forward", "backward", "learn", "edit"):
+            tab.open(view=view, block=1, head=0, tensor="att", channel=1)
+            wider = tab.value("document.documentElement.scrollWidth - innerWidth")
+            assert wider <= 0, view
+            assert tab.value(LOW_CONTRAST) == []
+
+
+LOW_CONTRAST = """(() => {
+  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+  const linear = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const behind = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = rgb(getComputedStyle(e).backgroundColor);
+      if (c.length < 4 || c[3] > 0) return c;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  for (const e of document.querySelectorAll('main *, header *, footer *')) {
+    const text = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!e.offsetParent || !text || e.closest(':disabled')) continue;
+    const style = getComputedStyle(e), a = light(rgb(style.color)), b = light(behind(e));
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) found.push(`${e.className || e.tagName} ${e.textContent} ${ratio}`);
+  }
+  return found.slice(0, 5);
+})()"""
+
+
+def test_nothing_moves_for_those_who_ask_for_that(browser, server):
+    with tab_of(browser, server, reduced_motion="reduce") as tab:
+        tab.open()
+        moving = tab.value(
+            "[...document.querySelectorAll('*')].filter((e) => ['', '::before', '::after'].some((p)"
+            " => getComputedStyle(e, p || null).transitionDuration !== '0s')).length"
+        )
+        assert moving == 0
+
+
+def test_a_model_is_trained_before_ones_eyes_and_the_page_never_waits(browser):
+    with served(Session.of_task(Sums())) as server, tab_of(browser, server) as tab:
+        tab.open(view="learn")
+        tab.page.click("[data-key=train]")
+        tab.until("data.progress.updates > 2")
+        assert "training: step" in tab.text("#status")
+        first = tab.value("data.picture.loss")
+        tab.page.click("#tokens button:nth-child(3)")  # while it is trained
+        tab.until("data.position && data.position.position === 2")
+        tab.until(f"data.picture && data.picture.loss < {first} - 0.3")
+        tab.page.click("[data-key=stop]")
+        tab.settled()
+        assert tab.text("#status") == "ready"
+        updates = tab.value("data.progress.updates")
+        assert updates == server.api.session.learning.updates
+        tab.click("[data-key=undo]")
+        assert server.api.session.learning.updates == 0
+
+
+def test_a_text_of_ones_own_is_learnt(browser):
+    with served(Session.of_task(Sums())) as server, tab_of(browser, server) as tab:
+        tab.open(view="learn")
+        tab.page.click("[data-model=characters]")
+        tab.page.fill("#corpus", "the cat sat on the mat. " * 30)
+        tab.page.click("#your-text button")
+        tab.until("data.model.name === 'characters' && data.picture")
+        tab.settled()
+        tab.click("[data-key='steps 10']")
+        losses = tab.value("data.progress.losses")
+        assert len(losses) == 10 and losses[-1] < losses[0]
+
+
+def test_the_five_questions(browser, session):
+    """By clicking alone, as someone would who has only the page."""
+    with served() as server, tab_of(browser, server) as tab:
+        tab.open()
+        tab.click("[data-question=previous]")
+        scores = session.picture(TEXT)["patterns"]["previous"]
+        block, head = np.unravel_index(scores.argmax(), scores.shape)
+        assert tab.text("#pattern-found button").startswith(f"block {block}, head {head}: ")
+        tab.click("#pattern-found button")
+        assert tab.text("#looks-title") == f"Block {block}, head {head}"
+
+        tab.click("[data-question=adds]")
+        expected = session.block(TEXT, 1, len(session.encode(TEXT)) - 1)
+        assert tab.text("#adds ul:first-of-type .bar-name") == expected["raised"][0]["label"]
+
+        tab.click("[data-question=likely]")
+        parts = session.position(TEXT, len(session.encode(TEXT)) - 1)["parts"]["by"]
+        shown = [number(t) for t in tab.page.locator("#why .bar-value").all_inner_texts()]
+        assert shown == pytest.approx(list(parts.values()), rel=1e-3, abs=1e-6)
+
+        tab.click("[data-question=bias]")
+        gradient = session.numbers(TEXT, f"dfcb.{tab.value('state.block')}", [])["values"]
+        assert number(tab.text("#value")) == pytest.approx(float(gradient[0]), rel=1e-3)
+
+        tab.click("[data-question=step]")
+        was, now = map(number, tab.text("#loss-moved").split(" → "))
+        assert was == pytest.approx(session.picture(TEXT)["loss"], rel=1e-3) and now < was
+
+
+def test_the_exported_page_works_from_the_file_system(browser, session, tmp_path):
+    path = write_page(session, TEXT, tmp_path / "page")
+    context = browser.new_context(viewport={"width": 390, "height": 900})
+    page, asked, wrong = context.new_page(), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(path.as_uri())
+    page.wait_for_selector("#panel section")
+    expected = session.position(TEXT, len(session.encode(TEXT)) - 1)
+    page.wait_for_selector("#next li")
+    assert page.inner_text("#next li:first-child .bar-name") == expected["top"][0]["label"]
+    for view in ("backward", "learn", "edit", "forward"):
+        page.click(f"#tab-{view}")
+    page.click("[data-key='head 1 1']")
+    page.click("#row-of-numbers [data-key^='largest']")
+    page.wait_for_selector("#value")
+    att = session.picture(TEXT)["att"][1, 1, -1]
+    assert number(page.inner_text("#value")) == pytest.approx(float(att.max()), rel=1e-3)
+    page.click("#tab-learn")
+    page.click("[data-key='steps 10']")
+    page.wait_for_selector("#loss-moved")
+    was, now = map(number, page.inner_text("#loss-moved").split(" → "))
+    assert now < was == pytest.approx(session.picture(TEXT)["loss"], rel=1e-3)
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert wrong == []
+    context.close()
