@@ -31,8 +31,8 @@ MAY_IMPORT = {
     "inside": {"errors", "wording", "layers", "core", "data", "model"},
     "checks": {"errors", "layers", "core", "model"},
     "explore": {
-        "errors", "wording", "files", "layers", "core", "data", "formats", "model", "tracing",
-        "inside", "checks",
+        "errors", "wording", "files", "layers", "core", "kernels", "data", "formats", "model",
+        "tracing", "inside", "checks",
     },
     "training": {
         "errors", "wording", "files", "layers", "core", "data", "formats", "model", "parallel",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from npgpt import layers
+from npgpt import kernels, layers
 from npgpt.core.parameters import TENSOR_NAMES
 from npgpt.errors import ArgumentError
 from npgpt.layers.crossentropy import IGNORED
@@ -18,6 +18,16 @@ from npgpt.tracing.record import Recorder
 from npgpt.tracing.taps import TextbookTap
 
 Tensors = dict[str, Any]
+
+
+class LeanTap(TextbookTap):
+    """The textbook's Tap without the encoder's own dwte, which would be another array like wte."""
+
+    def encoder_backward(self, dout, cache, out, add):
+        """Add to what is in out, by the encoder's twin."""
+        _, _, params = self.called("encoder_backward")
+        kernels.encoder_backward(dout, cache, out, add)
+        self.see_gradients(params, out)
 
 
 def next_tokens(tokens):
@@ -64,7 +74,9 @@ def forward_backward(model, tokens, targets, edits=None) -> Tensors:
         if not is_gradient_of_parameter(name):
             tensors[name] = np.array(array if name == "loss" else array[0])
 
+    model.backend.free_memory()  # what a training step has left
     recorder = Recorder(model.params, tokens[None], targets[None], "numpy")
+    recorder.tap = LeanTap
     recorder.passes(model.params, model.grads, see, edits)
     for name in ("wte", "wpe", "lnfw", "lnfb"):
         tensors[f"d{name}"] = getattr(model.grads, name)
