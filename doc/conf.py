@@ -8,7 +8,7 @@ relative link that holds between two files of the repository holds between their
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # mathml.py, docstrings.py and run_notebooks.py
+sys.path.insert(0, str(Path(__file__).parent))  # the extensions beside this file
 
 project = "npgpt"
 extensions = [
@@ -19,6 +19,7 @@ extensions = [
     "mathml",
     "docstrings",
     "run_notebooks",
+    "explore_page",
 ]
 
 root_doc = "doc/index"

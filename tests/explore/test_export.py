@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import TINY_MODEL
+from helpers import ROOT, TINY_MODEL, run_blocks
 
 from npgpt.__main__ import main
 from npgpt.data.descriptions import write_tokenizer
@@ -92,6 +92,12 @@ def test_the_program_writes_it(tmp_path, capsys):
     assert main(["explore", str(model), "--text", "shells", "--export", str(out)]) == 0
     assert capsys.readouterr().out == f"written: {out / 'index.html'}\n"
     assert '"shells"' in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_code_of_the_documentations_page_runs(tmp_path):
+    text = (ROOT / "doc" / "explore.md").read_text(encoding="utf-8")
+    done = run_blocks(text, tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_cannot_be_written_is_told_and_leaves_nothing(session, tmp_path):
