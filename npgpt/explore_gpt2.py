@@ -20,6 +20,12 @@ from npgpt.explore.worker import Worker
 PORT = 8124
 
 
+def use_one_blas_thread():
+    """Let NumPy's products use one thread: beside the kernels' threads, more of them are slower."""
+    *_, threadpoolctl = libraries()
+    threadpoolctl.threadpool_limits(1, user_api="blas")
+
+
 def make_parser(prog):
     parser = Parser(prog=prog, description=__doc__)
     where = "a published name (gpt2, ...), a model file or folder, or a run's folder"
@@ -46,7 +52,7 @@ def main(argv=None, prog=None):
         return 0
     if args.text is not None:
         raise ArgumentError("--text needs --export: on the served page, the text is typed")
-    libraries()
+    use_one_blas_thread()
     listener = listen(args.port)
     session = Session.named("addition") if args.where is None else Session.of_model(args.where)
     port = listener.getsockname()[1]

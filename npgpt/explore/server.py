@@ -41,15 +41,16 @@ def page_files():
 
 
 def libraries():
-    """The packages starlette and uvicorn, which are an extra."""
+    """The packages starlette, uvicorn and threadpoolctl, which are an extra."""
     try:
         import starlette.applications
+        import threadpoolctl
         import uvicorn
     except ImportError as error:
         raise ArgumentError(
-            f"the page needs starlette and uvicorn: {install_extra('explore')}"
+            f"the page needs starlette, uvicorn and threadpoolctl: {install_extra('explore')}"
         ) from error
-    return starlette, uvicorn
+    return starlette, uvicorn, threadpoolctl
 
 
 def listen(port):
@@ -146,7 +147,7 @@ def make_app(api: Api, port: int):
 
 def make_server(api: Api, port: int):
     """The uvicorn Server of the page on this port; its run(sockets=[...]) serves."""
-    _, uvicorn = libraries()
+    _, uvicorn, _ = libraries()
     config = uvicorn.Config(
         make_app(api, port), loop="asyncio", http="h11", ws="none", lifespan="off",
         log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1,

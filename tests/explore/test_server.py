@@ -255,6 +255,6 @@ def test_bad_arguments_are_one_sentence(arguments, words, tmp_path):
 def test_without_the_extra_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(
-        ArgumentError, match=r"needs starlette and uvicorn: .*pip install .*explore"
+        ArgumentError, match=r"needs starlette, uvicorn and .*pip install .*explore"
     ):
         libraries()

@@ -26,7 +26,7 @@ function render() {
 
 function renderModel() {
   const m = data.model, c = m.config;
-  const name = { addition: "A new model that learns to add", characters: "A new model that learns a text", tiny: "The bundled tiny model" }[m.name] || m.name;
+  const name = { addition: "A new model that learns to add", characters: "A new model that learns a text", tiny: "The bundled tiny model" }[m.name] || m.name.split(/[\\/]/).pop();
   byId("model").textContent = `${name}: ${counted(c.n_layer, "block")}, ${counted(c.n_head, "head")}, ${counted(c.n_embd, "channel")}, ${counted(m.parameters, "parameter")}`;
   byId("model").title = `vocabulary ${c.vocab_size.toLocaleString("en")}, tokenizer ${m.tokenizer}; a step of training takes ${m.memory} of memory`;
 }
