@@ -26,6 +26,17 @@ def use_one_blas_thread():
     threadpoolctl.threadpool_limits(1, user_api="blas")
 
 
+def serve(api, listener, browser):
+    """Serve the page until Ctrl-C; with browser, open it there."""
+    use_one_blas_thread()
+    port = listener.getsockname()[1]
+    address = f"http://{HOST}:{port}/"
+    print(f"{address} (Ctrl-C ends it)")
+    if browser:
+        webbrowser.open(address)
+    make_server(api, port).run(sockets=[listener])
+
+
 def make_parser(prog):
     parser = Parser(prog=prog, description=__doc__)
     where = "a published name (gpt2, ...), a model file or folder, or a run's folder"
@@ -52,16 +63,10 @@ def main(argv=None, prog=None):
         return 0
     if args.text is not None:
         raise ArgumentError("--text needs --export: on the served page, the text is typed")
-    use_one_blas_thread()
-    listener = listen(args.port)
-    session = Session.named("addition") if args.where is None else Session.of_model(args.where)
-    port = listener.getsockname()[1]
-    address = f"http://{HOST}:{port}/"
-    server = make_server(Api(session, Worker(), args.where is not None), port)
-    print(f"{address} (Ctrl-C ends it)")
-    if not args.no_browser:
-        webbrowser.open(address)
-    server.run(sockets=[listener])
+    libraries()
+    with listen(args.port) as listener:
+        session = Session.named("addition") if args.where is None else Session.of_model(args.where)
+        serve(Api(session, Worker(), args.where is not None), listener, not args.no_browser)
     return 0
 
 
