@@ -36,7 +36,11 @@ def write_page(session: Session, text: str, folder: Path) -> Path:
         for _ in learning.steps(steps, LR, text):
             pass
         frames.append({"steps": frames[-1]["steps"] + steps, "answers": brief(session, text)})
-    saved = {"frames": frames, "losses": session.progress(taken)["losses"]}
+    saved = {
+        "frames": frames,
+        "losses": session.progress(taken)["losses"],
+        "explained": EXPLAINED if is_small(session, text) else 1,
+    }
     for _ in STEPS:
         for _ in learning.undo():
             pass
@@ -62,6 +66,12 @@ def one_file(saved):
     return re.sub(r'<script src="(\w+\.js)">', lambda found: f"<script>\n{content[found[1]]}", page)
 
 
+def is_small(session, text):
+    """Whether there is room for the numbers of every position."""
+    config = session.model.config
+    return len(session.encode(text)) * config.n_embd * config.n_layer <= SMALL
+
+
 def key(name, arguments, edits=()):
     """The key that the page looks an answer up by."""
     words = [
@@ -73,8 +83,7 @@ def key(name, arguments, edits=()):
 
 def answers(session, text) -> dict[str, Any]:
     """Every answer of the page as it is opened."""
-    config, T = session.model.config, len(session.encode(text))
-    small = T * config.n_embd * config.n_layer <= SMALL
+    config, T, small = session.model.config, len(session.encode(text)), is_small(session, text)
     positions = range(T) if small else [T - 1]
     found = {key("describe", []): {**session.describe(), "prompt": text}}
     found[key("picture", [])] = session.picture(text)

@@ -28,7 +28,7 @@ function placeWords(name) {
 }
 
 function renderEdit() {
-  return [switches(), patchForm()];
+  return saved ? [switches()] : [switches(), patchForm()]; // of other texts nothing is saved
 }
 
 function switches() {

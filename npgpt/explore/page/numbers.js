@@ -78,7 +78,7 @@ function rowOfNumbers() {
   canvas.addEventListener("click", (event) => cell(event) < count && set({ channel: cell(event) }));
   place.append(canvas, readout);
   const input = el("input", { id: "channel", type: "number", min: 0, max: count - 1, value: state.channel ?? "", "data-key": "channel", on: { change: (event) => event.target.value !== "" && set({ channel: Math.min(count - 1, Math.max(0, Math.floor(Number(event.target.value)))) }) } });
-  place.append(el("p", { class: "choices" }, el("span", { text: "Largest: " }), ...n.largest.map((c) =>
+  place.append(el("p", { class: "choices" }, el("span", { text: "Largest: " }), ...n.largest.slice(0, saved ? saved.explained : undefined).map((c) =>
     el("button", { type: "button", "data-key": `largest ${c}`, "aria-pressed": String(state.channel === c), text: `${c}${cellName(n, c)}: ${shown(n.values[c])}`, on: { click: () => set({ channel: c }) } })),
     el("label", {}, "number ", input)));
   if (n.shape.length === 2 && MATRICES.includes(baseNow().replace(/^d/, ""))) {

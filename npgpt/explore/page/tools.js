@@ -41,7 +41,7 @@ function shown(x) {
 
 function percent(p) {
   if (p === null || Number.isNaN(p)) return "NaN";
-  if (p > 0 && p < 1e-6) return "<0.0001%";
+  if (p > 0 && p < 1e-6) return "~0%";
   if (p > 0 && p < 0.001) return `${Number((100 * p).toPrecision(2))}%`;
   return `${(100 * p).toFixed(p < 0.0995 ? 1 : 0)}%`;
 }
