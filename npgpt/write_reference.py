@@ -25,6 +25,8 @@ from npgpt.tracing.record import Updates
 from npgpt.tracing.seeded import check_seed, random_batch, random_parameters
 
 FIELDS = ("block_size", "vocab_size", "n_layer", "n_head", "n_embd")
+SMALLEST = "tiny"  # the default size
+UPDATES = Updates(steps=10)
 
 
 @program
@@ -35,14 +37,16 @@ def main(argv=None, prog=None):
         for name, pair in PAIRS.items():
             write(args, name, *make_pair(name, args.seed), PAIR_UPDATES, f": {pair.what}")
         return 0
-    base = SIZES[args.size]
+    base = SIZES[args.size or SMALLEST]
     config = GPT2Config(*(getattr(args, name) or getattr(base, name) for name in FIELDS))
     T = args.T or min(64, config.block_size)
     if T > config.block_size:
         raise ArgumentError(f"-T must be at most the block_size, {config.block_size}, not {T}")
     batch = random_batch(args.seed, args.B or 4, T, config.vocab_size)
-    updates = Updates(args.steps, args.lr, args.weight_decay)
-    write(args, args.name or args.size, random_parameters(config, args.seed), *batch, updates)
+    given = {name: getattr(args, name) for name in UPDATES._fields}
+    updates = UPDATES._replace(**{n: value for n, value in given.items() if value is not None})
+    name = args.name or args.size or SMALLEST
+    write(args, name, random_parameters(config, args.seed), *batch, updates)
     return 0
 
 
@@ -61,7 +65,7 @@ def write(args, name, params, x, y, updates, what=""):
 
 def parse(argv, prog):
     parser = Parser(prog=prog, description=__doc__)
-    parser.add_argument("--size", choices=SIZES, default="tiny", help="default: tiny")
+    parser.add_argument("--size", choices=SIZES, help=f"default: {SMALLEST}")
     for name in FIELDS:
         option = name.replace("_", "-")
         parser.add_argument(f"--{option}", type=int, metavar="N", help="default: the size's")
@@ -69,9 +73,13 @@ def parse(argv, prog):
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     add_batch_size(parser, "rows of the batch; default: 4")
     add_seq_len(parser, "tokens in a row; default: 64, or the model's block_size")
-    parser.add_argument("--steps", type=int, default=10, help="losses to write; default: 10")
-    parser.add_argument("--lr", type=float, default=1e-4, help="default: 1e-4")
-    parser.add_argument("--weight-decay", type=float, default=0.0, metavar="W", help="default: 0")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help=f"losses to write; default: {UPDATES.steps}"
+    )
+    parser.add_argument("--lr", type=float, help=f"default: {UPDATES.lr:g}")
+    parser.add_argument(
+        "--weight-decay", type=float, metavar="W", help=f"default: {UPDATES.weight_decay:g}"
+    )
     versions = "; ".join(f"{version}: {what}" for version, what in VERSIONS.items())
     parser.add_argument(
         "--version", type=int, choices=VERSIONS, default=DEFAULT_VERSION,
@@ -80,18 +88,18 @@ def parse(argv, prog):
     parser.add_argument("--name", help="of the files; default: the size")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder; default: this one")
     args = parser.parse_args(argv)
-    for name in (*FIELDS, "B", "T", "steps"):
+    for name in ("size", *FIELDS, "B", "T", *UPDATES._fields, "name"):
         value = getattr(args, name)
+        if value is None:
+            continue
         option = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
-        if value is not None and value < 1:
+        if args.pairs:
+            raise ArgumentError(f"{option} does not go with --pairs, each of which has its own")
+        if name in ("lr", "weight_decay"):
+            if not 0 <= value < math.inf:
+                raise ArgumentError(f"{option} must be a finite number of at least 0, not {value}")
+        elif isinstance(value, int) and value < 1:
             raise ArgumentError(f"{option} must be at least 1, not {value}")
-        if args.pairs and name != "steps" and value is not None:
-            raise ArgumentError(f"{option} does not go with --pairs, which have their own sizes")
-    for option in ("lr", "weight_decay"):
-        value = getattr(args, option)
-        if not 0 <= value < math.inf:
-            name = option.replace("_", "-")
-            raise ArgumentError(f"--{name} must be a finite number of at least 0, not {value}")
     if args.name is not None and Path(args.name).name != args.name:
         raise ArgumentError(f"--name must be a name without folders, not {args.name}")
     check_seed(args.seed)

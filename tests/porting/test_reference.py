@@ -84,6 +84,11 @@ def test_the_command_makes_any_size(tmp_path, capsys):
         ("--lr nan", "--lr must be a finite number"),
         ("--name a/b", "--name must be a name without folders, not a/b"),
         ("--pairs -B 2", "-B does not go with --pairs"),
+        ("--pairs --size tiny", "--size does not go with --pairs"),
+        ("--pairs --name x", "--name does not go with --pairs"),
+        ("--pairs --steps 3", "--steps does not go with --pairs"),
+        ("--pairs --lr 0", "--lr does not go with --pairs"),
+        ("--pairs --weight-decay 0", "--weight-decay does not go with --pairs"),
     ],
 )
 def test_bad_arguments_are_named_and_nothing_is_written(options, words, tmp_path, capsys):
