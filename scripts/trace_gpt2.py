@@ -8,6 +8,7 @@ state. It imports nothing of npgpt, so that the comparison is independent.
 
 import argparse
 import math
+import os
 import sys
 
 
@@ -28,17 +29,22 @@ HEADER = 1024  # bytes
 
 def read_model(path):
     """The five sizes and the sixteen tensors of a model file, by name."""
-    raw = np.fromfile(path, "<i4", 256)
+    raw = read_header(path)
     if raw[0] != 20240326 or raw[1] not in (1, 3):
         fail(f"{path}: not a GPT-2 of float32 (magic {raw[0]}, version {raw[1]})")
     block_size, V, L, NH, C = map(int, raw[2:7])
     rows = V if raw[1] == 1 else int(raw[7])
+    if min(block_size, V, L, NH, C) < 1 or C % NH or rows < V:
+        fail(f"{path}: the sizes in its header are damaged: {raw[2:8].tolist()}")
     shapes = {
         "wte": (rows, C), "wpe": (block_size, C), "ln1w": (L, C), "ln1b": (L, C),
         "qkvw": (L, 3 * C, C), "qkvb": (L, 3 * C), "attprojw": (L, C, C), "attprojb": (L, C),
         "ln2w": (L, C), "ln2b": (L, C), "fcw": (L, 4 * C, C), "fcb": (L, 4 * C),
         "fcprojw": (L, C, 4 * C), "fcprojb": (L, C), "lnfw": (C,), "lnfb": (C,),
     }  # fmt: skip
+    size, right = os.path.getsize(path), HEADER + 4 * sum(map(math.prod, shapes.values()))
+    if size != right:
+        fail(f"{path}: {size} bytes, but by its header it must have {right}")
     flat, tensors, start = np.fromfile(path, "<f4", offset=HEADER), {}, 0
     for name, shape in shapes.items():
         stop = start + math.prod(shape)
@@ -48,13 +54,28 @@ def read_model(path):
     return (block_size, V, L, NH, C), tensors
 
 
-def read_batch(path):
+def read_header(path):
+    """The first 256 words of a file."""
+    words = np.fromfile(path, "<i4", HEADER // 4)
+    if len(words) < HEADER // 4:
+        fail(f"{path}: truncated: {os.path.getsize(path)} bytes, and a header has {HEADER}")
+    return words
+
+
+def read_batch(path, block_size, V):
     """x and y of a debug state, each (B, T)."""
-    words = np.fromfile(path, "<i4", 256)
+    words = read_header(path)
     if words[0] != 20240327:
         fail(f"{path}: not a debug state (magic {words[0]})")
     B, T = map(int, words[2:4])
+    if B < 1 or not 1 <= T <= block_size:
+        fail(f"{path}: B is {B} and T is {T}, with a block_size of {block_size}")
+    size, least = os.path.getsize(path), HEADER + 8 * B * T
+    if size < least:
+        fail(f"{path}: truncated: {size} bytes, and with its batch it has more than {least}")
     ids = np.fromfile(path, "<i4", 2 * B * T, offset=HEADER).astype(np.int64)
+    if ids.min() < -1 or ids[: B * T].min() < 0 or ids.max() >= V:
+        fail(f"{path}: tokens must be from 0 to {V - 1}, and are from {ids.min()} to {ids.max()}")
     return torch.from_numpy(ids).view(2, B, T)
 
 
@@ -130,11 +151,10 @@ def main():
     parser.add_argument("--weight-decay", type=float, default=0.0, help="default: 0")
     args = parser.parse_args()
     try:
-        sizes, weights = read_model(args.model)
-        x, y = read_batch(args.state)
+        (block_size, V, L, NH, _), weights = read_model(args.model)
+        x, y = read_batch(args.state, block_size, V)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}")
-    _, _, L, NH, _ = sizes
     dtype = getattr(torch, args.dtype)
     p = {}
     for name, weight in weights.items():

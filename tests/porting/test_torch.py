@@ -1,9 +1,11 @@
 """The oracle against PyTorch in float64, and PyTorch's float32 against the oracle."""
 
+import runpy
+
 import numpy as np
 import pytest
 from helpers import ROOT, TINY_MODEL, TINY_STATE, run_here
-from porting.traces import write_trace
+from porting.traces import NEAREST, write_trace
 
 from npgpt.formats.debug_state import read_debug_state
 from npgpt.formats.llmc import read_checkpoint
@@ -65,18 +67,44 @@ def test_nothing_is_found_in_pytorchs_float32(traces):
     expected, mine = traces
     report = make_report(expected, mine("float32"))
     assert not report.wrong, str(report)
+    assert max(finding.excess for finding in report.findings) < NEAREST
     absent = {finding.name for finding in report.of("absent")}
     assert absent == {"config", "tokens", "targets", "step_settings"}
     assert report.dtype == "float32"
 
 
-def test_the_script_says_what_it_cannot_read(tmp_path):
+def test_the_script_says_what_it_cannot_read(tmp_path, capsys):
     pytest.importorskip("torch")
-    (tmp_path / "zeros.bin").write_bytes(bytes(1024))
-    options = ["--state", tmp_path / "zeros.bin", "--out", tmp_path / "t.npz"]
-    for model, words in (
-        (tmp_path / "none.bin", "No such file"), (tmp_path / "zeros.bin", "not a GPT-2"),
-        (TINY_MODEL, "not a debug state"),
+    script = runpy.run_path(str(SCRIPT))
+    content, state = TINY_MODEL.read_bytes(), TINY_STATE.read_bytes()
+    path = tmp_path / "damaged.bin"
+    for data, words in (
+        (bytes(1024), "not a GPT-2"), (b"", "truncated: 0 bytes"), (content[:1023], "truncated"),
+        (content[:-4], "by its header it must have"), (content + bytes(4), "by its header"),
+        (content[:20] + bytes(4) + content[24:], "the sizes in its header are damaged"),
     ):  # fmt: skip
-        assert words in run_here(SCRIPT, "--model", model, *options, status=2)
+        path.write_bytes(data)
+        assert words in refused(script["read_model"], path, capsys=capsys)
+    for data, words in (
+        (content, "not a debug state"), (b"", "truncated: 0 bytes"),
+        (state[:1100], "truncated: 1100 bytes"),
+        (state[:8] + b"\xff" * 4 + state[12:], "B is -1"),
+        (state[:12] + b"\x29\0\0\0" + state[16:], "T is 41, with a block_size of 40"),
+        (state[:1024] + b"\xff" * 4 + state[1028:], "tokens must be from 0 to 250"),
+    ):  # fmt: skip
+        path.write_bytes(data)
+        assert words in refused(script["read_batch"], path, 40, 251, capsys=capsys)
+    options = ["--state", str(TINY_STATE), "--out", str(tmp_path / "t.npz")]
+    for model, words in ((tmp_path / "none.bin", "No such file"), (path, "not a GPT-2")):
+        said = run_here(SCRIPT, "--model", model, *options, status=2)
+        assert said.count("\n") == 1 and words in said
     assert not (tmp_path / "t.npz").exists()
+
+
+def refused(read, *arguments, capsys):
+    """The one sentence with which a function of the script ends the program, with status 2."""
+    with pytest.raises(SystemExit) as ended:
+        read(*arguments)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
+    return said
