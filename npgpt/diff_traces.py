@@ -11,8 +11,8 @@ from pathlib import Path
 
 from npgpt.cli import Parser, program
 from npgpt.files import atomic_write
-from npgpt.porting.compare import ROUNDOFFS
 from npgpt.porting.page import page
+from npgpt.porting.precision import ROUNDOFFS
 from npgpt.porting.report import json_text, make_report
 from npgpt.porting.sources import Expected, Mine, read_map
 

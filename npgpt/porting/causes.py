@@ -85,6 +85,7 @@ CAUSES = (
     Cause("embedding gradient", "dwpe", backward.position_gradients, "{}"),
     Cause("overwritten", SUMS, backward.one_row_only, "{}: = for +="),
     Cause("AdamW", "step_m step_v step_params", backward.updates, "in the first update, {}"),
+    Cause("loss before", "step_loss", backward.losses_before, "it is the loss before the update"),
     Cause(
         "accumulated twice", f"{SUMS} dwte dwpe", general.twice,
         "it is twice what it should be: not set to 0 before it was added up again",
@@ -97,16 +98,21 @@ CAUSES = (
     Cause("wrong input", " ".join(RULES), general.other_input, "it is made of {}"),
     Cause("wrong block", "*", general.other_block, "it is {}"),
     Cause("shifted", "*", general.shifted, "position t has what belongs to {}"),
-    Cause("coarse precision", "*", general.coarser, "its errors are as small as those of {}"),
+    Cause(
+        "coarse precision", "*", general.coarser,
+        "it may have been computed in {0}, whose roundings are as large as its errors; if it should"
+        " be, --dtype {0} allows for them",
+    ),
 )  # fmt: skip
 
 
 def find_cause(case):
     """The cause that explains a wrong tensor best -> its name and its sentence, or None."""
-    if not np.isfinite(case.mine).all():
-        n = case.mine.size - int(np.isfinite(case.mine).sum())
+    finite = np.isfinite(case.mine)
+    if not finite.all():
+        n = case.mine.size - int(finite.sum())
         return "not finite", f"{n} of its {case.mine.size} numbers are infinite or not a number"
-    before = rms(case.mine - case.value)
+    before = general.rms(case.mine - case.value)
     best, found = LEFT / BETTER, None
     with np.errstate(all="ignore"):
         for cause in CAUSES:
@@ -125,13 +131,9 @@ def unexplained(case, prediction):
     """The difference that a prediction leaves, 0 if tiny; infinite if rounding cannot make it."""
     if prediction.shape != case.mine.shape or not np.isfinite(prediction).all():
         return math.inf
-    size, usual = rms(prediction), rms(case.value)
+    size, usual = general.rms(prediction), general.rms(case.value)
     tolerance = case.tolerance * max(1.0, size / usual if usual else 1.0)
     error = abs(case.mine - prediction)
-    if (error > np.maximum(tolerance, 64 * case.judge.u * size)).any():
+    if (error > np.maximum(tolerance, 64 * case.u * size)).any():
         return math.inf
-    return max(0.0, rms(error) - ROUNDING * rms(tolerance))
-
-
-def rms(x):
-    return math.sqrt(float((x * x).mean()))
+    return max(0.0, general.rms(error) - ROUNDING * general.rms(tolerance))

@@ -7,21 +7,20 @@ times more with the rounding errors that the dtype makes: their spread is added 
 The chain begins at EXPECTED's parameters and tokens.
 """
 
-import math
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from npgpt.core.parameters import TENSOR_NAMES
+from npgpt.errors import FileError
 from npgpt.layers.crossentropy import IGNORED
+from npgpt.porting.findings import Case, Finding
+from npgpt.porting.places import region
+from npgpt.porting.precision import ROUNDOFFS, computed_in, stored_u
 from npgpt.porting.rules import DIRECT, RULES, Sizes, resolve, rule_of
 from npgpt.porting.sources import Cache, is_parameter
-from npgpt.tracing.names import BLOCK_SHAPES, INPUTS, SETTINGS, SHAPES, STEPS, split_name
+from npgpt.tracing.names import INPUTS, SETTINGS, STEPS, split_name
 
-# The unit roundoff of each dtype: 2 to the power of minus its significant bits.
-ROUNDOFFS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-KINDS = {"<f8": "float64", "<f4": "float32", "<f2": "float16", "bf16": "bfloat16"}
 TIMES = 8  # the noise: an error beyond that is not rounding
 SAMPLES = 4  # of rounding errors in what MINE has no array of
 SMALLEST = 2.0**-120  # float32 has nothing finer than 2^-149, and kernels flush to 0 below 2^-126
@@ -34,47 +33,25 @@ PER_TARGET = ("losses", "dlosses")
 CAUSAL = ("preatt", "datt", "dpreatt")  # compared up to the diagonal; att is 0 beyond it
 
 
-@dataclass
-class Finding:
-    """What is to say of one tensor.
-
-    status: "right" or "wrong"; "shape" where that is another one; "follows" where it differs from
-    EXPECTED's, could not be made of MINE's, and something before it is wrong; "absent" in MINE, or
-    in EXPECTED, which has nothing to make it of either.
-    """
-
-    name: str
-    status: str
-    own_name: str = ""
-    shape: tuple = ()
-    made_of: tuple = ()  # the names of what it was computed from, empty if compared directly
-    index: tuple = ()
-    mine: float = math.nan
-    expected: float = math.nan
-    excess: float = 0.0  # the largest difference over its tolerance
-    tolerance: float = 0.0  # at this index
-    n_wrong: int = 0
-    where: str = ""
-    cause: str = ""
-    sentence: str = ""
-    case: Any = field(default=None, repr=False)  # what causes and pictures are made from
-
-
 class Judge:
     """The tensors of two traces, and what the rules make of them."""
 
     def __init__(self, expected, mine, dtype=None):
         self.expected, self.mine = expected, mine
-        self.dtype = dtype or dtype_of_trace(mine)
+        self.dtype = dtype or computed_in(mine)
         self.u = ROUNDOFFS[self.dtype]
         self.sizes = Sizes(expected.config, expected.B, expected.T, self.u)
         self.all_right = True  # so far
+        self.order = {name: i for i, name in enumerate(expected.names)}
         self._cache, self._rng, self._drift = Cache(), np.random.default_rng(0), None
+        self._u, self._misshapen = {}, set()
 
     def get(self, name):
         """A tensor in float64, and samples of it where its rounding errors are not in MINE.
 
-        Returns: array, samples (SAMPLES of it, or none); array is None where it cannot be had.
+        They are not where MINE has no array of it, and where it is stored in less precision than it
+        was computed in: what comes after it may have been made of the finer numbers. Returns:
+        array, samples (SAMPLES of it, or none); array is None where it cannot be had.
         """
         if name in self._cache:
             return self._cache[name]
@@ -82,16 +59,34 @@ class Judge:
             return self._cache.keep(name, (self.expected.read(name), ()))
         array = self.mine.read(name) if name in self.mine else None
         if array is not None and array.shape == self.expected.shape(name):
-            return self._cache.keep(name, (self.compared(name, array), ()))
-        computed = self.compute(name)
-        if computed is not None:
+            array, u = self.compared(name, array), self.u_of(name)
+            samples = self.noisy((array,) * SAMPLES, u * abs(array)) if u > self.u else ()
+            return self._cache.keep(name, (array, samples))
+        if self.inputs_of(name):
+            computed = self.compute(name)
+            if computed is None:
+                return self._cache.keep(name, (None, ()))
             value, noise, samples = computed
-            samples = samples or (value,) * SAMPLES
-            noise = self.u * noise
-            samples = tuple(s + noise * self._rng.standard_normal(np.shape(s)) for s in samples)
+            samples = self.noisy(samples or (value,) * SAMPLES, self.u_of(name) * noise)
             return self._cache.keep(name, (value, samples))
         array = self.expected.read(name) if name in self.expected else None
         return self._cache.keep(name, (array, ()))
+
+    def noisy(self, arrays, noise):
+        """The arrays, each with random errors of this size."""
+        return tuple(a + noise * self._rng.standard_normal(np.shape(a)) for a in arrays)
+
+    def u_of(self, name):
+        """The unit roundoff of a tensor: of the dtype that MINE was computed in or, if that is
+        coarser, of the one that it is stored in; without an array, that of what it is made of."""
+        if name not in self._u:
+            us = [self.u]
+            if name in self.mine:
+                us.append(stored_u(self.mine, name))
+            else:
+                us += [self.u_of(each) for each in self.inputs_of(name) if not is_given(each)]
+            self._u[name] = max(us)
+        return self._u[name]
 
     def compared(self, name, array):
         """The tensor with 0 where it may be anything: in the future, and without a target."""
@@ -106,8 +101,15 @@ class Judge:
         if self._drift is None:
             self._drift = 0.0
             for name in self.expected.names:
-                if name.startswith("d") and is_parameter(name[1:]) and name in self.expected:
-                    (array, samples), right = self.get(name), self.expected.read(name)
+                if name.startswith("d") and is_parameter(name[1:]):
+                    self.prepare(name)
+                    array, samples = self.get(name)
+                    if array is None or name not in self.expected:
+                        raise FileError(
+                            f"{self.expected.path}: a part of a trace, in which {name} is missing:"
+                            " the limits of the updates cannot be computed; write it without --only"
+                        )
+                    right = self.expected.read(name)
                     errors = [array, *samples] if samples else [array]
                     size = np.linalg.norm(right) or 1.0
                     self._drift = max(
@@ -123,23 +125,40 @@ class Judge:
             return ()
         return tuple(resolve(each, block, L) for each in RULES[rule][1].split())
 
+    def lacking(self, name, known=()):
+        """What MINE lacks of that a tensor is made of, and of that this is made of, in order.
+
+        known: names that count as there.
+        """
+        found, pending = set(), [name]
+        while pending:
+            for each in self.inputs_of(pending.pop()):
+                there = each in self.mine and each not in self._misshapen or each in known
+                if not there and each not in found and self.inputs_of(each):
+                    found.add(each)
+                    pending.append(each)
+        return tuple(sorted(found, key=self.order.__getitem__))
+
+    def prepare(self, name):
+        """Compute what a tensor is made of in order, so that no recursion gets deep."""
+        for each in self.lacking(name, self._cache):
+            self.get(each)
+
     def compute(self, name):
         """What its rule makes of a tensor -> value, noise, samples; None where that cannot be."""
         rule, _ = rule_of(name, self.expected.config.n_layer)
-        names = self.inputs_of(name)
-        if not names:
-            return None
-        given = [self.get(each) for each in names]
+        given = [self.get(each) for each in self.inputs_of(name)]
         if any(array is None for array, _ in given):
             return None
-        formula = RULES[rule][0]
-        value, noise = formula(self.sizes, *(array for array, _ in given))
+        formula, sizes = RULES[rule][0], self.sizes._replace(u=self.u_of(name))
         samples = ()
-        if any(samples for _, samples in given):
-            samples = tuple(
-                formula(self.sizes, *(s[i] if s else array for array, s in given))[0]
-                for i in range(SAMPLES)
-            )
+        with np.errstate(all="ignore"):  # MINE's numbers may be anything
+            value, noise = formula(sizes, *(array for array, _ in given))
+            if any(samples for _, samples in given):
+                samples = tuple(
+                    formula(sizes, *(s[i] if s else array for array, s in given))[0]
+                    for i in range(SAMPLES)
+                )
         return value, noise, samples
 
     def judge(self, name):
@@ -148,42 +167,64 @@ class Judge:
             return Finding(name, "absent", shape=self.expected.shape(name))
         shape, own = self.expected.shape(name), self.mine.own_name(name)
         array = self.mine.read(name)
-        if array.shape != shape:
-            return Finding(
-                name, "shape", own, array.shape,
-                sentence=f"its shape is {array.shape}, and must be {shape}",
-            )  # fmt: skip
         made_of = self.inputs_of(name)
-        computed = self.compute(name)
+        self.prepare(name)
+        computed = self.compute(name) if made_of else self.direct(name)
         if computed is None:
-            made_of, computed = (), self.direct(name)
-            if computed is None:
-                return Finding(name, "absent", own, shape)
+            if made_of:
+                raise FileError(self.what_is_missing(name))
+            return Finding(name, "absent", own, array.shape)
         value, noise, samples = computed
-        tolerance = TIMES * (self.u * noise + spread(value, samples)) + SMALLEST
+        with np.errstate(all="ignore"):
+            tolerance = TIMES * (self.u_of(name) * noise + spread(value, samples)) + SMALLEST
         if name in INPUTS:
             tolerance = np.zeros(shape)
-        array, value = self.compared(name, array), self.compared(name, value)
+        tolerance = np.broadcast_to(tolerance, shape)
+        case = Case(self, name, made_of, self.u_of(name), array, value, tolerance)
+        if array.shape != shape:
+            self._misshapen.add(name)
+            return Finding(name, "shape", own, array.shape, made_of, case=case)
+        case.mine, case.value = self.compared(name, array), self.compared(name, value)
+        return self.judged(case, own)
+
+    def judged(self, case, own):
+        """Compare the numbers of a tensor -> a Finding."""
+        name, shape = case.name, case.mine.shape
+        # Where what it is made of is not finite, it cannot be judged, unless nothing was wrong yet.
+        known = np.isfinite(case.value) & np.isfinite(case.tolerance) | self.all_right
         with np.errstate(invalid="ignore", over="ignore"):
-            excess = np.nan_to_num(
-                abs(array - value) / np.maximum(tolerance, np.finfo(float).tiny),
-                nan=np.inf, posinf=np.inf,
-            )  # fmt: skip
+            excess = abs(case.mine - case.value) / np.maximum(case.tolerance, np.finfo(float).tiny)
+        excess = np.where(known, np.nan_to_num(excess, nan=np.inf, posinf=np.inf), 0.0)
         wrong = excess > 1
         at = np.unravel_index(excess.argmax(), shape) if shape else ()
-        reference = self.expected.read(name) if name in self.expected else value
+        reference = self.expected.read(name) if name in self.expected else case.value
+        status = "wrong" if wrong.any() else "right" if known.all() else "follows"
         finding = Finding(
-            name, "wrong" if wrong.any() else "right", own, shape, made_of,
-            tuple(map(int, at)), float(array[at]), float(reference[at]), float(excess[at]),
-            float(np.broadcast_to(tolerance, shape)[at]), int(wrong.sum()),
+            name, status, own, shape, case.inputs, tuple(map(int, at)), float(case.mine[at]),
+            float(reference[at]), float(excess[at]), float(case.tolerance[at]), int(wrong.sum()),
         )  # fmt: skip
-        if finding.status == "wrong":
-            finding.where = region(wrong, axes_of(name))
-            finding.case = Case(self, name, array, value, np.broadcast_to(tolerance, shape))
+        if status == "wrong":
+            finding.where = region(name, wrong)
+            for part in ("mine", "value", "tolerance"):
+                setattr(case, part, np.where(known, getattr(case, part), 0.0))
+            finding.case = case
         return finding
 
+    def what_is_missing(self, name):
+        """The sentence on what a tensor cannot be computed without."""
+        names = [each for lacked in (name, *self.lacking(name)) for each in self.inputs_of(lacked)]
+        missing = min(
+            (each for each in names if not self.inputs_of(each) and self.get(each)[0] is None),
+            key=self.order.__getitem__,
+        )
+        return (
+            f"{self.expected.path}: a part of a trace, without {missing}, of which"
+            f" {self.mine.file.path} has none either, so that {name} cannot be judged; write it"
+            " whole, or with --only w?e '[!d]*[wb]' for the parameters too"
+        )
+
     def direct(self, name):
-        """EXPECTED's own tensor, for what has no rule or nothing to make it of."""
+        """EXPECTED's own tensor, for what has no rule; None where it has none."""
         if name not in self.expected:
             return None
         value = self.expected.read(name)
@@ -193,41 +234,11 @@ class Judge:
         if base not in STEPS:
             return value, np.full(value.shape, DIRECT * abs(value).max()), ()
         drift = self.drift() if self.all_right else 0.0
-        noise = (STEP_NOISE + DRIFTS * step * drift / self.u) * abs(value)
+        noise = (STEP_NOISE + DRIFTS * step * drift / self.u_of(name)) * abs(value)
         if base == "step_params":
             lr = float(self.expected.read(SETTINGS)[0])
-            noise[IDLE_BIAS] += IDLE_STEPS * step * lr / self.u
+            noise[IDLE_BIAS] += IDLE_STEPS * step * lr / self.u_of(name)
         return value, noise, ()
-
-
-@dataclass
-class Case:
-    """A wrong tensor: mine, the value by its rule and the tolerance, all of one shape."""
-
-    judge: Judge
-    name: str
-    mine: np.ndarray
-    value: np.ndarray
-    tolerance: np.ndarray
-
-    def __post_init__(self):
-        self.L = self.judge.expected.config.n_layer
-        self.rule, self.block = rule_of(self.name, self.L)
-        self.sizes = self.judge.sizes
-        self.inputs = self.judge.inputs_of(self.name)
-
-    def get(self, name):
-        """A tensor that is named as in RULES, seen from this one's block; None if not there."""
-        full = resolve(name, self.block, self.L)
-        return self.judge.get(full)[0] if full in self.judge.expected.names else None
-
-    def arrays(self):
-        """The inputs of its rule."""
-        return [self.judge.get(name)[0] for name in self.inputs]
-
-    def make(self, *inputs):
-        """What its rule makes of these inputs."""
-        return RULES[self.rule][0](self.sizes, *inputs)[0]
 
 
 def spread(value, samples):
@@ -239,50 +250,27 @@ def spread(value, samples):
     return np.sqrt(square + row)
 
 
-def dtype_of_trace(mine):
-    """The coarsest dtype among the tensors of MINE that are not its inputs or parameters."""
-    names = [n for n in mine.expected.names if n in mine and not is_parameter(n)]
-    kinds = {KINDS.get(mine.dtype(name)) for name in names} - {None}
-    return max(kinds, key=ROUNDOFFS.__getitem__, default="float32")
+def compare(expected, mine, dtype=None, explain: Callable[[Finding], None] = lambda finding: None):
+    """Judge every tensor of MINE, in the order of computation -> a list of Findings, the Judge.
 
-
-def axes_of(name):
-    """The letters of a tensor's axes."""
-    base = split_name(name)[0]
-    letters = {**SHAPES, **BLOCK_SHAPES}.get(base.removeprefix("d"))
-    if letters is None:
-        return ("row", "column")
-    axes = letters.replace("3C", "channel").replace("4C", "channel").replace("C", "channel")
-    axes = axes.replace("NH T T", "head t u").replace("B", "b").replace("T", "t").split()
-    return tuple(axes)
-
-
-def region(wrong, axes):
-    """Where the wrong elements are, in words: "" if in all places along every axis."""
-    words = []
-    for axis, letter in zip(range(wrong.ndim), axes, strict=False):
-        others = tuple(i for i in range(wrong.ndim) if i != axis)
-        (at,) = np.nonzero(wrong.any(others))
-        n, first, last = wrong.shape[axis], at[0], at[-1]
-        if len(at) == n:
-            continue
-        if first == last:
-            words.append(f"{letter} = {first}")
-        elif len(at) == last - first + 1:
-            words.append(f"{letter} = {first} to {last}")
-        else:
-            words.append(f"{len(at)} of {n} along {letter}")
-    return ", ".join(words)
-
-
-def compare(expected, mine, dtype=None):
-    """Judge every tensor of MINE, in the order of computation -> a list of Findings, the Judge."""
+    explain(finding) is called for each that is wrong, as long as its arrays are there.
+    """
     judge, findings = Judge(expected, mine, dtype), []
+    cleared, suspected = set(), set()  # of what MINE lacks: what has led to right tensors, to wrong
     for name in expected.names:
         finding = judge.judge(name)
         if finding.status == "wrong" and not (judge.all_right or finding.made_of or is_given(name)):
-            finding.status, finding.case = "follows", None
-        judge.all_right &= finding.status not in ("wrong", "shape")
+            finding.status = "follows"
+        if finding.status == "right":
+            cleared.update(judge.lacking(name))
+        if finding.status in ("wrong", "shape"):
+            judge.all_right = False
+            suspects = [each for each in judge.lacking(name) if each not in cleared]
+            finding.suspects = tuple(suspects)
+            finding.shared = tuple(each for each in suspects if each in suspected)
+            suspected.update(suspects)
+            explain(finding)
+        finding.case = None
         findings.append(finding)
     return findings, judge
 

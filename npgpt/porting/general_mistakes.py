@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 
-from npgpt.porting.compare import ROUNDOFFS, axes_of, region
+from npgpt.porting.places import region, time_axis
+from npgpt.porting.precision import ROUNDOFFS
 from npgpt.porting.rules import RULES
 from npgpt.porting.sources import is_parameter
-from npgpt.tracing.names import FORWARD_BLOCK, split_name
+from npgpt.tracing.names import FORWARD_BLOCK, STEPS, split_name
 
 # Parameters that are taken for each other.
 ALIKE = {
@@ -16,7 +17,9 @@ ALIKE = {
     "lnfw": ("lnfb",), "lnfb": ("lnfw",), "attprojb": ("fcprojb", "ln1b"),
     "fcprojb": ("attprojb",),
 }  # fmt: skip
-FEW = 16
+# Of what is rounded to a dtype: numbers that are too few to tell; the least of the usual error of a
+# number and the most of that of the whole tensor, in units of u.
+FEW, TYPICAL, MOST = 16, 0.1, 2
 
 
 def zeros(case):
@@ -28,7 +31,7 @@ def unwritten(case):
     """The right values, and zeros where MINE has zeros."""
     holes = (case.mine == 0) & (case.value != 0)
     if holes.any() and not holes.all():
-        yield np.where(holes, 0, case.value), region(holes, axes_of(case.name)) or "places"
+        yield np.where(holes, 0, case.value), region(case.name, holes) or "places"
 
 
 def transposed(case):
@@ -100,7 +103,9 @@ def other_parameters(case):
                 f"{split_name(name)[0]}.{block}" if is_own else name
                 for name, is_own in zip(case.inputs, own, strict=True)
             ]
-            yield case.make(*(case.judge.get(name)[0] for name in names)), f"block {block}"
+            arrays = [case.judge.get(name)[0] for name in names]
+            if all(array is not None for array in arrays):
+                yield case.make(*arrays), f"block {block}"
 
 
 def other_input(case):
@@ -143,8 +148,8 @@ def other_block(case):
 
 def shifted(case):
     """What belongs to the position before or after."""
-    axis = 0 if case.name == "dwpe" else 1
-    if case.value.ndim > axis and case.value.shape[axis] > 1:
+    axis = time_axis(case.name)
+    if axis is not None and case.value.shape[axis] > 1:
         for by, edge, what in ((1, 0, "t - 1"), (-1, -1, "t + 1")):
             rolled = np.roll(case.value, by, axis)
             at = (slice(None),) * axis + (edge,)
@@ -153,12 +158,23 @@ def shifted(case):
 
 
 def coarser(case):
-    """MINE itself, where it differs as it would if it were rounded to a coarser dtype."""
-    error = abs(case.mine - case.value)
-    if error.size < FEW:  # can be as small by chance
+    """MINE itself, where its errors are those of numbers rounded to a coarser dtype.
+
+    Those are in most numbers, random, and together u of the whole; a bug makes errors of any size,
+    and often in few places.
+    """
+    at = case.value != 0
+    if np.count_nonzero(at) < FEW or split_name(case.name)[0] in STEPS:
         return
+    error, value = abs(case.mine - case.value), abs(case.value)
+    usual = float(np.median(error[at] / value[at]))
+    size, whole = rms(error), rms(value)
     for dtype, u in ROUNDOFFS.items():
-        times = u / case.judge.u
-        if times > 1 and (error <= case.tolerance * times).all():
-            yield case.mine, dtype
-            return
+        if u > case.u and usual >= TYPICAL * u and size <= MOST * u * whole:
+            if (error <= case.tolerance * (u / case.u)).all():
+                yield case.mine, dtype
+                return
+
+
+def rms(x):
+    return math.sqrt(float((x * x).mean()))

@@ -4,7 +4,7 @@ from html import escape
 
 import numpy as np
 
-from npgpt.porting.pictures import excess_chart, heat_map, scatter, window
+from npgpt.porting.pictures import excess_chart, heat_map, scatter
 from npgpt.porting.report import detail, named, shape_text
 from npgpt.tracing.names import block_of, split_name
 
@@ -52,8 +52,7 @@ def page(report):
         f'<div class="map">{status_map(report.findings)}</div>',
         "<p>Each tensor's largest difference, by what rounding can make of it; the dashed line is"
         f" 1, the scale logarithmic.</p>{excess_chart(report.findings)}",
-        *(pictures(finding) for finding in wrong if finding.case is not None and finding.cause),
-        *(pictures(f) for f in wrong[:1] if f.case is not None and not f.cause),
+        *(pictures(f) for i, f in enumerate(wrong) if f.picture and (f.cause or i == 0)),
         "<h2>Every tensor</h2>",
         table(report.findings),
     ]
@@ -92,9 +91,8 @@ def status_map(findings):
 
 def pictures(finding):
     """The pictures of a wrong tensor: expected, MINE, their difference, one over the other."""
-    case = finding.case
-    at, what = window(case, finding.index)
-    value, mine = case.value[at], case.mine[at]
+    picture = finding.picture
+    value, mine = picture.value, picture.mine
     difference = mine - value
     scale = abs(value).max() or 1.0
     finite = abs(difference[np.isfinite(difference)])
@@ -105,15 +103,18 @@ def pictures(finding):
         (heat_map(difference, most), f"mine - expected, red is +{most:.3g}"),
     ]
     images = "".join(
-        f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
-        for source, caption in figures
+        f'<figure><img src="{image}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+        for image, caption in figures
     )
-    dots = f"<figure>{scatter(case)}<figcaption>mine (up) over expected</figcaption></figure>"
+    source = f"expected is made of {escape(', '.join(finding.made_of))}"
+    if not finding.made_of:
+        source = "expected is EXPECTED's own"
+    dots = scatter(picture.points)
+    dots = f"<figure>{dots}<figcaption>mine (up) over expected</figcaption></figure>"
     lines = "<br>".join(escape(line.strip()) for line in detail(finding))
     return (
         f"<h2>{escape(named(finding))}</h2><p>{lines}</p>"
-        f'<p class="faint">Shown: {what} of {shape_text(finding.shape)}; made of'
-        f" {escape(', '.join(finding.made_of) or 'nothing that MINE has')}.</p>"
+        f'<p class="faint">Shown: {picture.what} of {shape_text(finding.shape)}; {source}.</p>'
         f'<div class="pictures">{images}{dots}</div>'
     )
 

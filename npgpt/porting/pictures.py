@@ -3,18 +3,37 @@
 import base64
 import struct
 import zlib
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 
 LARGEST = 160  # rows and columns of a tensor that are shown
+DOTS = 1500
 # Blue to grey to red, for negative, 0 and positive.
 ENDS = np.array([[33, 102, 172], [247, 247, 247], [178, 24, 43]], float)
 
 
-def window(case, index):
+@dataclass
+class Picture:
+    """What is drawn of a wrong tensor: numbers around its worst one, and some of all of them."""
+
+    what: str
+    value: np.ndarray
+    mine: np.ndarray
+    points: np.ndarray  # (2, n): right numbers and MINE's
+
+    @classmethod
+    def of(cls, case, index):
+        """Copy the numbers out of a Case, whose arrays may be large."""
+        at, what = window(case.value.shape, index)
+        chosen = np.linspace(0, case.value.size - 1, min(DOTS, case.value.size)).astype(int)
+        points = np.stack([case.value.reshape(-1)[chosen], case.mine.reshape(-1)[chosen]])
+        return cls(what, case.value[at].copy(), case.mine[at].copy(), points)
+
+
+def window(shape, index):
     """The last two axes around an index, at most LARGEST each -> a slice and what it is."""
-    shape = case.value.shape
     if len(shape) < 2:
         return (slice(None),) * len(shape), "all of it"
     cuts = []
@@ -51,13 +70,9 @@ def png(pixels):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
-def scatter(case, most=1500):
+def scatter(points):
     """An SVG of MINE's numbers over the right ones; on the diagonal they are equal."""
-    value, mine = case.value.reshape(-1), case.mine.reshape(-1)
-    chosen = np.linspace(0, value.size - 1, min(most, value.size)).astype(int)
-    value, mine = value[chosen], mine[chosen]
-    finite = np.isfinite(mine)
-    value, mine = value[finite], mine[finite]
+    value, mine = points[:, np.isfinite(points).all(0)]
     if not value.size:
         return ""
     low, high = min(value.min(), mine.min()), max(value.max(), mine.max())

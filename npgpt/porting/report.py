@@ -2,12 +2,17 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import astuple, dataclass
 
 from npgpt.errors import FileError
 from npgpt.porting.causes import find_cause
 from npgpt.porting.compare import compare
-from npgpt.tracing.names import INPUTS
+from npgpt.porting.hints import hint, shape_sentence
+from npgpt.porting.pictures import Picture
+from npgpt.porting.places import index_in_words
+from npgpt.porting.precision import dtypes_in_words
+from npgpt.tracing.names import INPUTS, split_name
 from npgpt.wording import counted
 
 EXPLAINED = 8  # wrong tensors whose causes are looked for, the first ones
@@ -23,7 +28,7 @@ class Report:
     dtype: str
     sizes: dict
     findings: list
-    suspects: tuple  # what MINE lacks of that the first wrong tensor is made of
+    unknown: list  # what MINE has under names that are none, with what they may be meant for
 
     def of(self, *statuses):
         """The findings of these statuses."""
@@ -43,7 +48,8 @@ class Report:
             "sizes": self.sizes,
             "right": not self.wrong,
             "first_wrong": self.wrong[0].name if self.wrong else None,
-            "not_in_mine_before_it": list(self.suspects),
+            "not_in_mine_before_it": list(self.wrong[0].suspects) if self.wrong else [],
+            "unknown": self.unknown,
             "tensors": [finding_as_json(finding) for finding in self.findings],
         }
 
@@ -53,7 +59,12 @@ class Report:
         lines = [f"expected  {self.expected}", f"mine      {self.mine} ({self.dtype})", sizes, ""]
         if self.wrong:
             lines += first_lines(self.wrong[0], self)
-            lines += later_lines(self.wrong[1:])
+            shared = [each for each in self.wrong if each.shared and not each.cause]
+            lines += later_lines([each for each in self.wrong[1:] if each not in shared])
+            if shared:
+                names = listed(each.name for each in shared)
+                missing = listed(dict.fromkeys(name for each in shared for name in each.shared))
+                lines += ["", f"wrong, perhaps by the same mistake, in {missing}: {names}"]
             lines += ["", f"right, made of what MINE has: {counted(len(right), 'tensor')}"]
         else:
             closest = max(right, key=lambda finding: finding.excess)
@@ -62,11 +73,14 @@ class Report:
             )
             lines.append(f"(the nearest to that limit: {closest.name}, {closest.excess:.2f} of it)")
         if follows := self.of("follows"):
-            names = listed([finding.name for finding in follows])
+            names = listed(without_blocks(follows, self.findings))
             lines.append(f"wrong, as what is wrong before would make them: {names}")
         for where, alone in (("MINE", False), ("EXPECTED", True)):
-            names = [finding.name for finding in absent if bool(finding.own_name) == alone]
-            lines += [f"not in {where}: {listed(names)}"] if names else []
+            lacking = [finding for finding in absent if bool(finding.own_name) == alone]
+            names = listed(without_blocks(lacking, self.findings))
+            lines += [f"not in {where}: {names}"] if names else []
+        if self.unknown:
+            lines.append(f"not compared, under names that are none: {listed(self.unknown)}")
         return "\n".join(lines)
 
 
@@ -76,8 +90,11 @@ def first_lines(finding, report):
     before = report.findings[: names.index(finding.name)]
     right = [each.name for each in before if each.status == "right"]
     lines = [f"first wrong: {named(finding)}", *detail(finding)]
-    if report.suspects:
-        lines.append(f"  or the mistake is in {listed(report.suspects)}, which MINE does not have")
+    if finding.suspects:
+        lines.append(
+            f"  or the mistake is in {listed(finding.suspects)}, which MINE does not have: write"
+            " them, too, to see where it is"
+        )
     if right:
         before = f"{counted(len(right), 'tensor')}, up to {right[-1]}"
         lines.append(f"  everything before it is right: {before}")
@@ -91,7 +108,10 @@ def later_lines(findings):
     lines = ["", "wrong by themselves, too:"] if findings else []
     for finding in findings[:LISTED]:
         cause = f"{finding.cause}: " if finding.cause else ""
-        lines.append(f"  {named(finding)}: {cause}{finding.sentence or 'no cause was recognised'}")
+        line = f"  {named(finding)}: {cause}{finding.sentence or 'no cause was recognised'}"
+        if finding.suspects:
+            line += f"; or it is in {listed(finding.suspects)}, which MINE does not have"
+        lines.append(line)
     more = len(findings) - LISTED
     return [*lines, f"  and {more} more"] if more > 0 else lines
 
@@ -109,7 +129,8 @@ def detail(finding):
     """What is wrong with a tensor, and why."""
     if finding.status == "shape":
         return [f"  {finding.sentence}"]
-    index = f"at {list(finding.index)}: " if finding.index else ""
+    at = index_in_words(finding.name, finding.index)
+    index = f"at {at}: " if at else ""
     lines = [
         f"  {index}{finding.mine:.9g}, expected {finding.expected:.9g};"
         f" {times(finding.excess)} what rounding can make"
@@ -117,9 +138,9 @@ def detail(finding):
     size = math.prod(finding.shape)
     where = f", only at {finding.where}" if finding.where else ""
     lines.append(f"  wrong are {finding.n_wrong:,} of {counted(size, 'number')}{where}")
-    cause = f"{finding.cause}: {finding.sentence}" if finding.cause else "no cause was recognised"
-    lines.append(f"  cause: {cause}")
-    return lines
+    cause = f"cause: {finding.cause}: {finding.sentence}"
+    lines.append(f"  {cause if finding.cause else 'no cause was recognised'}")
+    return [*lines, f"  {finding.hint}"] if finding.hint else lines
 
 
 def times(excess):
@@ -134,12 +155,23 @@ def listed(names):
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
+def without_blocks(findings, every):
+    """The names of findings: without a number where all blocks, or updates, are among them."""
+    all_of = Counter(split_name(finding.name)[0] for finding in every)
+    here = Counter(split_name(finding.name)[0] for finding in findings)
+    names = []
+    for finding in findings:
+        base = split_name(finding.name)[0]
+        names.append(base if here[base] == all_of[base] else finding.name)
+    return dict.fromkeys(names)
+
+
 def finding_as_json(finding):
-    """A finding without its arrays; numbers that JSON has no word for are null."""
+    """A finding without its picture; numbers that JSON has no word for are null."""
     content = {
         name: getattr(finding, name)
         for name in ("name", "status", "own_name", "mine", "expected", "excess", "tolerance",
-                     "n_wrong", "where", "cause", "sentence")
+                     "n_wrong", "where", "cause", "sentence", "hint")
     }  # fmt: skip
     content = {name: number_or_null(value) for name, value in content.items()}
     return {
@@ -147,6 +179,8 @@ def finding_as_json(finding):
         "shape": list(finding.shape),
         "index": list(finding.index),
         "made_of": list(finding.made_of),
+        "suspects": list(finding.suspects),
+        "shared_suspects": list(finding.shared),
     }
 
 
@@ -161,33 +195,28 @@ def make_report(expected, mine, dtype=None):
             f"{mine.file.path}: is of another model than {expected.path}: its block_size,"
             f" vocab_size, n_layer, n_head and n_embd are {theirs}"
         )
-    findings, judge = compare(expected, mine, dtype)
+    explained = []
+
+    def explain(finding):
+        if finding.status == "shape":
+            finding.sentence = shape_sentence(finding.case)
+        elif len(explained) < EXPLAINED:
+            finding.cause, finding.sentence = find_cause(finding.case) or ("", "")
+            finding.hint = "" if explained or finding.cause else hint(finding.name)
+            finding.picture = Picture.of(finding.case, finding.index)
+            explained.append(finding)
+
+    findings, judge = compare(expected, mine, dtype, explain)
     judged = [f for f in findings if f.status != "absent" and f.name not in INPUTS]
     if not judged:
         raise FileError(f"{mine.file.path}: no tensor that can be compared with {expected.path}")
-    wrong = [finding for finding in findings if finding.status == "wrong"]
-    for finding in wrong[:EXPLAINED]:
-        finding.cause, finding.sentence = find_cause(finding.case) or ("", "")
-    first = next((f for f in findings if f.status in ("wrong", "shape")), None)
     c = expected.config
     sizes = {"B": expected.B, "T": expected.T, "C": c.n_embd, "L": c.n_layer, "NH": c.n_head,
              "V": c.vocab_size}  # fmt: skip
     return Report(
-        str(expected.path), str(mine.file.path), judge.dtype, sizes, findings,
-        suspects(first, judge) if first else (),
+        str(expected.path), str(mine.file.path), dtypes_in_words(mine, judge.dtype), sizes,
+        findings, mine.unknown(),
     )  # fmt: skip
-
-
-def suspects(finding, judge):
-    """What MINE lacks among what a tensor is made of, and among what that is made of."""
-    found, pending = [], list(finding.made_of)
-    while pending:
-        name = pending.pop()
-        if name not in judge.mine and judge.inputs_of(name) and name not in found:
-            found.append(name)
-            pending += judge.inputs_of(name)
-    order = judge.expected.names
-    return tuple(sorted(found, key=order.index))
 
 
 def json_text(report):

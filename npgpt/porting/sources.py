@@ -1,7 +1,9 @@
 """The two sides of a comparison: tensors by npgpt's names, in npgpt's shapes, in float64."""
 
+import math
 import tomllib
 from collections import OrderedDict
+from difflib import get_close_matches
 
 import numpy as np
 
@@ -11,10 +13,15 @@ from npgpt.errors import ArgumentError, FileError
 from npgpt.files import open_for_reading
 from npgpt.tracing.files import TraceFile
 from npgpt.tracing.names import INPUTS, STEPS, in_order, shape_of, split_name
+from npgpt.wording import counted
 
 CACHED_BYTES = 1 << 30
 MOST_BLOCKS = 1000  # some 50 names each are listed
 LARGEST_MAP = 1 << 20  # bytes
+# The axis of the vocabulary, and how far it is padded in an array without a shape, of which nothing
+# else tells: to the next multiple of 128 in llm.c's files, of 64 in nanoGPT's.
+VOCAB_AXES = {"wte": 0, "dwte": 0, "logits": 2, "dlogits": 2, "probs": 2}
+PADDED_TO = (128, 64)
 
 
 class Expected:
@@ -36,8 +43,8 @@ class Expected:
         if len(self.file.shapes["tokens"]) != 2:
             raise FileError(f"{path}: tokens must be (B, T), not {self.file.shapes['tokens']}")
         self.B, self.T = self.file.shapes["tokens"]
-        steps = sum(name.startswith("step_loss.") for name in self.file.shapes)
-        self.names = list(in_order(self.config.n_layer, steps=steps))
+        self.steps = sum(name.startswith("step_loss.") for name in self.file.shapes)
+        self.names = list(in_order(self.config.n_layer, steps=self.steps))
         for name in self.names:
             if name in self.file and self.file.shapes[name] != self.shape(name):
                 raise FileError(
@@ -80,8 +87,30 @@ class Mine:
             if not any(split_name(name)[0] == base for name in self._places):
                 raise FileError(f"{path}: no tensor {own}, which the map has for {base}")
         if not self._places:
-            there = ", ".join(list(self.file.shapes)[:5])
+            there = ", ".join(self.unknown()[:5])
             raise FileError(f"{path}: no tensor has a name of a trace: it holds {there}, ...")
+
+    def unknown(self):
+        """What is there under a name that is none, each with the name that it may be meant for."""
+        used = {own for own, _ in self._places.values()}
+        return [
+            self.with_near_name(name)
+            for name in (*self.file.shapes, *self.file.ignored)
+            if name not in used
+        ]
+
+    def with_near_name(self, name):
+        """A name that is none, with the reason in brackets where it can be guessed."""
+        base, number = split_name(name)
+        L, names = self.expected.config.n_layer, self.expected.names
+        if base in STEPS and number is not None:
+            return f"{name} (EXPECTED has {counted(self.expected.steps, 'update')})"
+        if number is not None and f"{base}.0" in names:
+            return f"{name} (the last block is {L - 1})"
+        missing = [each for each in names if each not in self._places]
+        bases = dict.fromkeys(split_name(each)[0] for each in missing)
+        near = get_close_matches(name, [*missing, *bases], 1)
+        return f"{name} ({near[0]}?)" if near else name
 
     def __contains__(self, name):
         return name in self._places
@@ -104,22 +133,29 @@ class Mine:
                 array = array[block]
             elif array.size % L == 0:
                 array = array.reshape(L, -1)[block]
-        return fitted(array, shape, self.expected.config.vocab_size)
+        return fitted(array, shape, VOCAB_AXES.get(split_name(name)[0]))
 
 
 def as_float64(array):
     return array if array.dtype.kind in "iu" else array.astype(np.float64)
 
 
-def fitted(array, shape, vocab_size):
+def fitted(array, shape, vocab_axis=None):
     """The array in this shape: reshaped if it is flat, cut where the vocabulary is padded."""
     if array.shape == shape:
         return array
-    if array.ndim == 1 and array.size == np.prod(shape):
+    if array.ndim == 1 and array.size == math.prod(shape):
         return array.reshape(shape)
-    if array.ndim == len(shape):
-        padded = [n == m or m == vocab_size < n for n, m in zip(array.shape, shape, strict=True)]
-        if all(padded):
+    if vocab_axis is not None:
+        before, V, after = shape[:vocab_axis], shape[vocab_axis], shape[vocab_axis + 1 :]
+        if array.ndim == 1:
+            for multiple in PADDED_TO:
+                padded = (*before, V + -V % multiple, *after)
+                if array.size == math.prod(padded):
+                    array = array.reshape(padded)
+                    break
+        lengths = array.shape[:vocab_axis], array.shape[vocab_axis + 1 :]
+        if array.ndim == len(shape) and lengths == (before, after) and array.shape[vocab_axis] > V:
             return array[tuple(map(slice, shape))]
     squeezed = tuple(n for n in array.shape if n != 1)
     if squeezed == tuple(n for n in shape if n != 1):
@@ -152,11 +188,14 @@ def read_map(path):
 class Cache(OrderedDict):
     """The arrays read or computed last, some CACHED_BYTES of them."""
 
+    bytes = 0
+
     def keep(self, key, array):
-        """Keep an array, or a tuple of them, and forget the oldest."""
+        """Keep an array, or a tuple of them, under a new key, and forget the oldest."""
         self[key] = array
-        while len(self) > 1 and sum(map(size_of, self.values())) > CACHED_BYTES:
-            self.popitem(last=False)
+        self.bytes += size_of(array)
+        while len(self) > 1 and self.bytes > CACHED_BYTES:
+            self.bytes -= size_of(self.popitem(last=False)[1])
         return array
 
 

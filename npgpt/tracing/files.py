@@ -113,14 +113,17 @@ class TraceFile:
     """The tensors of a trace in a file or folder, each read when it is asked for.
 
     `shapes` is {name: shape}, in the file's order; a folder without a manifest has files of numbers
-    without shapes, (count,). Raises FileError where it is damaged.
+    without shapes, (count,). `ignored` are a folder's files that are none of its tensors. Raises
+    FileError where it is damaged.
     """
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.path, self.ignored = Path(path), []
         check_path(path)
         if os.path.isdir(path):
             self._places = folder_places(self.path)
+            taken = {MANIFEST, *(place[0].name for place in self._places.values())}
+            self.ignored = [p.name for p in sorted(self.path.iterdir()) if p.name not in taken]
         elif self.path.suffix == ".npz":
             self._places = npz_places(self.path)
         else:

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from helpers import ROOT
-from porting.traces import write_trace
+from porting.traces import NEAREST, write_trace
 
 from npgpt.formats.debug_state import read_debug_state
 from npgpt.formats.llmc import read_checkpoint
@@ -47,6 +47,7 @@ def report_on(program, name, folder):
 def test_it_is_right_on_every_pair(name, program, tmp_path):
     report = report_on(program, name, tmp_path)
     assert not report.wrong, str(report)
+    assert max(finding.excess for finding in report.findings) < NEAREST
     absent = {finding.name for finding in report.of("absent")}
     assert absent == {"config", "tokens", "targets", "step_settings"}
 

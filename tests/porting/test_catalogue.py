@@ -2,12 +2,13 @@
 
 import pytest
 from porting.planted import CATALOGUE, QUIET, Buggy
-from porting.traces import write_trace
+from porting.traces import NEAREST, write_trace
 
 from npgpt.core.config import GPT2Config
-from npgpt.porting.causes import CAUSES, find_cause
+from npgpt.porting.causes import CAUSES
 from npgpt.porting.compare import compare
-from npgpt.porting.reference import make_pair
+from npgpt.porting.reference import PAIR_UPDATES, PAIRS, make_pair
+from npgpt.porting.report import make_report
 from npgpt.porting.sources import Expected, Mine
 from npgpt.tracing.record import Recorder, Updates
 from npgpt.tracing.seeded import random_batch, random_parameters
@@ -27,11 +28,10 @@ def expected(tmp_path_factory):
 def test_the_first_wrong_tensor_and_its_cause_are_found(bug, expected, tmp_path):
     recorder = Buggy(bug, *MODEL, backend="numpy", updates=UPDATES)
     path = write_trace(recorder, tmp_path / "mine.safetensors", "<f4")
-    findings, _ = compare(expected, Mine(path, expected))
-    wrong = [finding for finding in findings if finding.status != "right"]
-    assert wrong and wrong[0].name == bug.first, wrong[:3]
-    cause = find_cause(wrong[0].case)
-    assert (cause and cause[0]) == bug.cause, cause
+    report = make_report(expected, Mine(path, expected))
+    first = next(finding for finding in report.findings if finding.status != "right")
+    assert first.name == bug.first, first
+    assert (first.cause or None) == bug.cause, first
 
 
 @pytest.mark.parametrize("bug", QUIET, ids=lambda bug: bug.name)
@@ -41,10 +41,8 @@ def test_a_mistake_that_one_pair_shows_is_found_there(bug, tmp_path):
     model = make_pair(pair)
     expected = Expected(write_trace(Recorder(*model), tmp_path / "oracle.safetensors"))
     path = write_trace(Buggy(bug, *model, backend="numpy"), tmp_path / "mine.safetensors", "<f4")
-    findings, _ = compare(expected, Mine(path, expected))
-    wrong = next(finding for finding in findings if finding.status == "wrong")
-    cause = find_cause(wrong.case)
-    assert (wrong.name, cause and cause[0]) == (bug.first, bug.cause), cause
+    first = make_report(expected, Mine(path, expected)).wrong[0]
+    assert (first.name, first.cause or None) == (bug.first, bug.cause), first
 
 
 def test_the_catalogue_is_large_and_most_causes_are_known():
@@ -65,3 +63,16 @@ def test_nothing_is_found_in_a_right_model(backend, dtype, expected, tmp_path):
     assert {finding.status for finding in findings} <= {"right", "absent"}
     assert judge.dtype == {"<f4": "float32", "<f8": "float64"}[dtype]
     assert 0.01 < max(finding.excess for finding in findings) < 0.5
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_nothing_is_found_in_a_right_pair(name, backend, tmp_path):
+    model, updates = make_pair(name), PAIR_UPDATES._replace(steps=2)
+    path = write_trace(Recorder(*model, updates=updates), tmp_path / "oracle.safetensors")
+    expected = Expected(path)
+    recorder = Recorder(*model, backend=backend, updates=updates)
+    path = write_trace(recorder, tmp_path / "mine.safetensors", "<f4")
+    findings, _ = compare(expected, Mine(path, expected))
+    assert {finding.status for finding in findings} <= {"right", "absent"}
+    assert 0.01 < max(finding.excess for finding in findings) < NEAREST
