@@ -201,6 +201,11 @@ def test_a_part_without_what_the_limits_come_from_is_refused(right, tmp_path):
     few["residual3.1"] = right["residual3.1"]
     with pytest.raises(FileError, match=r"wpe, .* so that residual3.1 cannot be judged"):
         judged(part, few, tmp_path)
+    part = part_of_the_trace(MODEL, ["lnf", "logits", "wte"], tmp_path)
+    with pytest.raises(FileError, match=r"without wpe, .* so that logits cannot be judged"):
+        judged(
+            part, {"logits": right["logits"]}, tmp_path
+        )  # of EXPECTED's lnf, which is not MINE's
     part = part_of_the_trace(MODEL, ["w?e", "lnf?", "step_*"], tmp_path)
     few = {"wte": right["wte"], "encoded": right["encoded"]}
     assert {"right", "absent"} == {*statuses(judged(part, few, tmp_path)).values()}
@@ -334,6 +339,10 @@ def test_a_loss_in_float64_is_judged_as_what_it_was_computed_in(expected, right,
     arrays = {name: right[name].astype("<f8") if name in wide else right[name] for name in right}
     findings, judge = compare_arrays(expected, arrays, tmp_path)
     assert judge.dtype == "float32" and {f.status for f in findings} == {"right"}
+    few = {name: arrays[name] for name in (*wide, "logits")}
+    findings, judge = compare_arrays(expected, few, tmp_path)
+    assert judge.dtype == "float32"
+    assert {f.status for f in findings if f.name in few} == {"right"}
     _, judge = compare_arrays(expected, {"loss": np.float64(3)}, tmp_path)
     assert judge.dtype == "float64"
 
@@ -374,7 +383,7 @@ def test_numbers_that_are_not_made_of_a_nan_are_judged(expected, right, tmp_path
 
 
 def test_a_deep_model_of_which_mine_has_the_end_alone(tmp_path):
-    config = GPT2Config(block_size=2, vocab_size=3, n_layer=150, n_head=1, n_embd=1)
+    config = GPT2Config(block_size=2, vocab_size=3, n_layer=200, n_head=1, n_embd=1)
     model = (random_parameters(config, 1), *random_batch(1, 1, 2, 3))
     deep = Expected(write_trace(Recorder(*model), tmp_path / "deep.safetensors"))
     few = {"loss": np.float32(deep.read("loss")), "dwpe": deep.read("dwpe").astype("<f4")}
