@@ -13,9 +13,9 @@ from npgpt.porting.rules import RULES, resolve, rule_of
 class Finding:
     """What is to say of one tensor.
 
-    status: "right" or "wrong"; "shape" where that is another one; "follows" where it differs from
-    EXPECTED's, could not be made of MINE's, and something before it is wrong; "absent" in MINE, or
-    in EXPECTED, which has nothing to make it of either.
+    status: "right" or "wrong"; "shape" where that is another one; "follows" where something before
+    it is wrong, and it cannot be judged: what it is made of is not finite, or it has no rule and
+    differs from EXPECTED's; "absent" in MINE, or in EXPECTED, which has nothing to make it of.
     """
 
     name: str

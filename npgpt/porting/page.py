@@ -10,31 +10,38 @@ from npgpt.tracing.names import block_of, split_name
 
 STYLE = """
 :root { --back: #fff; --text: #1b1f24; --faint: #667; --line: #d5d9de; --right: #2f7d4f;
-  --wrong: #b3202c; --absent: #b9bec5; --card: #f6f7f9; }
+  --wrong: #b3202c; --absent: #d5d9de; --card: #f6f7f9; }
 @media (prefers-color-scheme: dark) { :root { --back: #14171a; --text: #e4e7ea; --faint: #98a0a8;
   --line: #343a40; --right: #4fae78; --wrong: #f0616d; --absent: #4a5057; --card: #1d2125; } }
 body { background: var(--back); color: var(--text); font: 16px/1.5 system-ui, sans-serif;
   max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .faint { color: var(--faint); } .bad { color: var(--wrong); } .good { color: var(--right); }
-pre { white-space: pre-wrap; background: var(--card); padding: .7rem 1rem; overflow-x: auto; }
-.map { overflow-x: auto; } .map table { border-collapse: separate; border-spacing: 3px; }
-.map th { font-weight: normal; color: var(--faint); font-size: .8rem; text-align: right; }
-.map td { font-size: .7rem; padding: .1rem .3rem; color: #fff; border-radius: 3px; }
-td.right, rect.right { background: var(--right); fill: var(--right); }
-td.wrong, td.shape, rect.wrong { background: var(--wrong); fill: var(--wrong); }
-td.follows { background: var(--faint); color: var(--back); }
-td.absent { background: var(--absent); color: var(--back); }
-.pictures { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; }
-figcaption { font-size: .8rem; color: var(--faint); }
-img { width: 14rem; height: 14rem; image-rendering: pixelated; border: 1px solid var(--line); }
-svg { max-width: 100%; } svg line { stroke: var(--faint); stroke-dasharray: 4 3; }
-.scatter { width: 14rem; border: 1px solid var(--line); } .scatter circle { fill: var(--wrong);
-  fill-opacity: .5; } .chart { border: 1px solid var(--line); width: 100%; }
-table.list { border-collapse: collapse; font-size: .85rem; width: 100%; }
-.list th, .list td { text-align: left; padding: .15rem .5rem;
-  border-bottom: 1px solid var(--line); }
-.list td.number { font-variant-numeric: tabular-nums; }
+pre { white-space: pre-wrap; background: var(--card); padding: .7rem 1rem; font-size: .85rem; }
+.map { display: grid; grid-template-columns: max-content 1fr; gap: .5rem .7rem; }
+.map dt { color: var(--faint); font-size: .8rem; }
+.map dd { margin: 0; display: flex; flex-wrap: wrap; gap: 3px; }
+.map span { font-size: .75rem; padding: .05rem .35rem; color: var(--back); border-radius: 3px; }
+@media (max-width: 40rem) { .map { grid-template-columns: 1fr; gap: .2rem; }
+  .map dd { margin-bottom: .5rem; } }
+.map .right { background: var(--right); } .map .wrong, .map .shape { background: var(--wrong); }
+.map .follows { background: var(--faint); } .map .absent { background: var(--absent);
+  color: var(--faint); }
+rect.right { fill: var(--right); } rect.wrong { fill: var(--wrong); }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr));
+  gap: 1rem; }
+figure { margin: 0; } figcaption { font-size: .8rem; color: var(--faint); }
+img, .scatter { display: block; box-sizing: border-box; width: 100%; aspect-ratio: 1;
+  border: 1px solid var(--line); }
+img { image-rendering: pixelated; }
+svg line { stroke: var(--faint); stroke-dasharray: 4 3; }
+.scatter circle { fill: var(--wrong); fill-opacity: .5; }
+.chart { border: 1px solid var(--line); width: 100%; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; }
+th, td { text-align: left; padding: .15rem 1rem .15rem 0; border-bottom: 1px solid var(--line);
+  white-space: nowrap; font-variant-numeric: tabular-nums; }
+td.wrong, td.shape { color: var(--wrong); } td.absent, td.follows { color: var(--faint); }
 """
 
 
@@ -42,14 +49,11 @@ def page(report):
     """The HTML of a Report."""
     wrong = report.wrong
     title = f"First wrong: {wrong[0].name}" if wrong else "All right"
-    sizes = ", ".join(f"{name} {value}" for name, value in report.sizes.items())
     parts = [
         f'<h1 class="{"bad" if wrong else "good"}">{escape(title)}</h1>',
-        f'<p class="faint">{escape(report.mine)} ({report.dtype}), compared with'
-        f" {escape(report.expected)}. {sizes}.</p>",
         f"<pre>{escape(str(report))}</pre>",
         "<h2>In the order of computation</h2>",
-        f'<div class="map">{status_map(report.findings)}</div>',
+        status_map(report.findings),
         "<p>Each tensor's largest difference, by what rounding can make of it; the dashed line is"
         f" 1, the scale logarithmic.</p>{excess_chart(report.findings)}",
         *(pictures(f) for i, f in enumerate(wrong) if f.picture and (f.cause or i == 0)),
@@ -66,7 +70,7 @@ def page(report):
 
 
 def status_map(findings):
-    """A table of all tensors' statuses: a row for the forward pass of each block, and so on."""
+    """All tensors, coloured by their statuses: a row for the forward pass of each block, ..."""
     rows = {}
     for finding in findings:
         block, base = block_of(finding.name), split_name(finding.name)[0]
@@ -79,14 +83,14 @@ def status_map(findings):
         else:
             row = "inputs, embedding and head"
         rows.setdefault(row, []).append(finding)
-    return "<table>" + "".join(
-        f"<tr><th>{row}</th>" + "".join(
-            f'<td class="{f.status}" title="{escape(f.name)}: {f.status}">'
-            f"{escape(split_name(f.name)[0])}</td>"
+    return '<dl class="map">' + "".join(
+        f"<dt>{row}</dt><dd>" + "".join(
+            f'<span class="{f.status}" title="{escape(f.name)}: {f.status}">'
+            f"{escape(f.name if row == 'updates' else split_name(f.name)[0])}</span>"
             for f in cells
-        ) + "</tr>"
+        ) + "</dd>"
         for row, cells in rows.items()
-    ) + "</table>"  # fmt: skip
+    ) + "</dl>"  # fmt: skip
 
 
 def pictures(finding):
@@ -122,13 +126,13 @@ def pictures(finding):
 def table(findings):
     """All findings, a row each."""
     rows = "".join(
-        f'<tr><td>{escape(f.name)}</td><td class="{f.status}-text">{f.status}</td>'
-        f'<td>{shape_text(f.shape)}</td><td class="number">{number(f)}</td>'
+        f'<tr><td>{escape(f.name)}</td><td class="{f.status}">{f.status}</td>'
+        f"<td>{shape_text(f.shape)}</td><td>{number(f)}</td>"
         f"<td>{escape(f.cause)}</td></tr>"
         for f in findings
     )
-    head = "<tr><th>tensor</th><th></th><th>shape</th><th>by its limit</th><th>cause</th></tr>"
-    return f'<table class="list">{head}{rows}</table>'
+    head = "<tr><th>tensor</th><th></th><th>shape</th><th>of its limit</th><th>cause</th></tr>"
+    return f'<div class="wide"><table>{head}{rows}</table></div>'
 
 
 def number(finding):

@@ -62,8 +62,10 @@ class Report:
             shared = [each for each in self.wrong if each.shared and not each.cause]
             lines += later_lines([each for each in self.wrong[1:] if each not in shared])
             if shared:
-                names = listed(each.name for each in shared)
-                missing = listed(dict.fromkeys(name for each in shared for name in each.shared))
+                names = listed(without_blocks(shared, self.findings))
+                missing = {name for each in shared for name in each.shared}
+                missing = [finding for finding in self.findings if finding.name in missing]
+                missing = listed(without_blocks(missing, self.findings))
                 lines += ["", f"wrong, perhaps by the same mistake, in {missing}: {names}"]
             lines += ["", f"right, made of what MINE has: {counted(len(right), 'tensor')}"]
         else:
@@ -74,7 +76,7 @@ class Report:
             lines.append(f"(the nearest to that limit: {closest.name}, {closest.excess:.2f} of it)")
         if follows := self.of("follows"):
             names = listed(without_blocks(follows, self.findings))
-            lines.append(f"wrong, as what is wrong before would make them: {names}")
+            lines.append(f"not to be judged after what is wrong before: {names}")
         for where, alone in (("MINE", False), ("EXPECTED", True)):
             lacking = [finding for finding in absent if bool(finding.own_name) == alone]
             names = listed(without_blocks(lacking, self.findings))
@@ -131,10 +133,9 @@ def detail(finding):
         return [f"  {finding.sentence}"]
     at = index_in_words(finding.name, finding.index)
     index = f"at {at}: " if at else ""
-    lines = [
-        f"  {index}{finding.mine:.9g}, expected {finding.expected:.9g};"
-        f" {times(finding.excess)} what rounding can make"
-    ]
+    lines = [f"  {index}{finding.mine:.9g}, expected {finding.expected:.9g}"]
+    if math.isfinite(finding.mine):
+        lines[0] += f"; {times(finding.excess)} what rounding can make"
     size = math.prod(finding.shape)
     where = f", only at {finding.where}" if finding.where else ""
     lines.append(f"  wrong are {finding.n_wrong:,} of {counted(size, 'number')}{where}")

@@ -169,6 +169,9 @@ def test_numbers_that_are_none(expected, right, tmp_path):
     (finding,) = reported(expected, {**right, "fch.1": broken}, tmp_path).wrong
     assert finding.name == "fch.1" and finding.index == (1, 2, 3)
     assert finding.cause == "not finite"
+    text = str(reported(expected, {**right, "fch.1": broken}, tmp_path))
+    assert f"at [1, 2, 3]: nan, expected {finding.expected:.9g}\n" in text
+    assert "\nnot to be judged after what is wrong before: fch_gelu.1" in text
 
 
 def part_of_the_trace(model, patterns, folder):
