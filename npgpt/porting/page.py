@@ -12,7 +12,7 @@ STYLE = """
 :root { --back: #fff; --text: #1b1f24; --faint: #667; --line: #d5d9de; --right: #2f7d4f;
   --wrong: #b3202c; --absent: #d5d9de; --card: #f6f7f9; }
 @media (prefers-color-scheme: dark) { :root { --back: #14171a; --text: #e4e7ea; --faint: #98a0a8;
-  --line: #343a40; --right: #4fae78; --wrong: #f0616d; --absent: #4a5057; --card: #1d2125; } }
+  --line: #343a40; --right: #4fae78; --wrong: #f0616d; --absent: #2b3036; --card: #1d2125; } }
 body { background: var(--back); color: var(--text); font: 16px/1.5 system-ui, sans-serif;
   max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
