@@ -30,6 +30,7 @@ def test_the_pairs_are_the_same_bytes_everywhere(pairs):
     for path in [*sorted(pairs.glob("*.bin")), *sorted(pairs.glob("*.json"))]:
         digest.update(path.read_bytes())
     assert len([*pairs.iterdir()]) == 36
+    assert round(sum(path.stat().st_size for path in pairs.iterdir()) / 1e6, 1) == 1.0
     assert digest.hexdigest() == PAIRS_SHA256
 
 
