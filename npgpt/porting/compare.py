@@ -3,8 +3,9 @@
 Each tensor of MINE is compared with what its rule makes, in float64, of those tensors of MINE that
 it is made of. So an error is judged where it is made, by the rounding of one layer, and nothing
 that follows from it counts as another. What MINE has no array of is computed on the way, four
-times more with the rounding errors that the dtype makes: their spread is added to the tolerance.
-The chain begins at EXPECTED's parameters and tokens.
+times more with the rounding errors that the dtype makes: their spread is added to the tolerance. So
+is that of what MINE stores in a coarser dtype than it computes in. The chain begins at EXPECTED's
+parameters and tokens.
 """
 
 from collections.abc import Callable
@@ -104,7 +105,9 @@ class Judge:
                 if name.startswith("d") and is_parameter(name[1:]):
                     self.prepare(name)
                     array, samples = self.get(name)
-                    if array is None or name not in self.expected:
+                    if array is None:
+                        raise FileError(self.what_is_missing(name))
+                    if name not in self.expected:
                         raise FileError(
                             f"{self.expected.path}: a part of a trace, in which {name} is missing:"
                             " the limits of the updates cannot be computed; write it without --only"

@@ -213,7 +213,10 @@ def test_a_part_without_what_the_limits_come_from_is_refused(right, tmp_path):
     few = {"wte": right["wte"], "encoded": right["encoded"]}
     assert {"right", "absent"} == {*statuses(judged(part, few, tmp_path)).values()}
     few["step_m.1"] = right["step_m.1"]
-    with pytest.raises(FileError, match="dfcprojw.1 is missing: the limits of the updates|dlnfw"):
+    with pytest.raises(FileError, match="without ln1w.0, .* so that dlnfw cannot be judged"):
+        judged(part, few, tmp_path)
+    part = part_of_the_trace(MODEL, ["w?e", "[!d]*[wb]", "step_*"], tmp_path)
+    with pytest.raises(FileError, match="dlnfw is missing: the limits of the updates cannot be"):
         judged(part, few, tmp_path)
 
 
