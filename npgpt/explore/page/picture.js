@@ -99,7 +99,7 @@ function renderPicture() {
   const { n_layer: L, n_head: NH } = data.model.config;
   const backward = state.view === "backward";
   const rows = [embeddingRow()];
-  const scales = rowScales();
+  const scales = { ...rowScales(), marks: markedHeads() };
   for (let i = 0; i < L; i++) rows.push(blockRow(i, NH, scales));
   rows.push(outRow());
   const place = byId("rows");
@@ -157,12 +157,11 @@ function blockRow(i, NH, scales) {
 function headButton(i, h, scales) {
   const backward = state.view === "backward" && data.backward;
   const off = isOff("head", i, h);
-  const marks = markedHeads();
   const canvas = headCanvas(backward ? data.backward : data.picture, i, h, scales);
   const score = headScore(i, h);
   const words = [`Block ${i}, head ${h}`, off && "switched off", score !== null && `score ${percent(score)}`];
   return el("button", {
-    type: "button", class: `head${off ? " off" : ""}${marks.includes(`${i} ${h}`) ? " marked" : ""}`,
+    type: "button", class: `head${off ? " off" : ""}${scales.marks.includes(`${i} ${h}`) ? " marked" : ""}`,
     "data-key": `head ${i} ${h}`, title: `head ${h}${score === null ? "" : `: ${percent(score)}`}`,
     "aria-label": words.filter(Boolean).join(", "),
     "aria-pressed": String(state.block === i && state.head === h),

@@ -52,7 +52,8 @@ function counted(n, noun) {
 
 /** What JSON has of an array -> a Float32Array with its shape. */
 function unpacked(value) {
-  const bytes = Uint8Array.from(atob(value.f32), (c) => c.charCodeAt(0));
+  const text = atob(value.f32), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
   const array = new Float32Array(bytes.buffer);
   array.shape = value.shape;
   return array;
