@@ -20,7 +20,7 @@ from npgpt.explore.changes import check_below, edits_of
 from npgpt.explore.code import code_of
 from npgpt.explore.explain import check_index, explain
 from npgpt.explore.layer_check import check_layer
-from npgpt.explore.learning import MOST_STEPS, Learning
+from npgpt.explore.learning import Learning
 from npgpt.explore.numbers import Numbers
 from npgpt.explore.passes import (
     forward,
@@ -29,6 +29,7 @@ from npgpt.explore.passes import (
     next_tokens,
 )
 from npgpt.explore.tasks import Characters, Source, Sums, Task, config_of
+from npgpt.explore.wire import finite
 from npgpt.formats.llmc import read_checkpoint
 from npgpt.model.gpt2 import GPT2
 from npgpt.model.memory import estimate
@@ -130,7 +131,7 @@ class Session:
     def progress(self, since=0) -> dict[str, Any]:
         """The losses from number `since` on, all where there are fewer; and what can be undone."""
         learning = self.learning
-        check_below("number since", since, MOST_STEPS * 1000)
+        check_below("number since", since, 2**31)
         since = since if since <= len(learning.losses) else 0
         losses = [loss if math.isfinite(loss) else None for loss in learning.losses]
         return {
@@ -197,7 +198,7 @@ class Session:
         order = np.argsort(-np.abs(values), kind="stable")[:LARGEST]
         return {
             "name": name, "shape": list(array.shape), "row": row, "values": values,
-            "largest": [int(i) for i in order], "norm": views.finite(np.linalg.norm(values)),
+            "largest": [int(i) for i in order], "norm": finite(np.linalg.norm(values)),
         }  # fmt: skip
 
     def explain(self, text, name, index, position=None, token=None, edits=()) -> dict[str, Any]:

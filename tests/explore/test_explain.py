@@ -75,8 +75,7 @@ def test_the_gradient_of_a_bias_is_a_sum_over_the_positions(session, traced):
     assert shown["terms"][0][3] == pytest.approx(float(column[np.abs(column).argmax()]))
 
 
-def test_a_wrong_number_is_noticed(session, monkeypatch):
-    tokens, targets = session._targets(TEXT, None, None)
+def test_a_wrong_number_is_noticed(session):
     numbers = session._numbers(TEXT, "qkv.1", None, None, ())
     numbers.tensors = {**numbers.tensors, "qkv.1": numbers.tensors["qkv.1"] * 1.01}
     assert explain(numbers, "qkv.1", [3, 5])["edited"]
@@ -137,7 +136,7 @@ def test_the_marked_lines_are_in_the_file_and_make_it(base):
             assert source[function["first"] - 1 + i] == text
             marked += [text.strip()] * (i in function["marked"])
     assert marked, name
-    table = (FORWARD_LINES | {})[code["layer"]] | BACKWARD_LINES[code["layer"]]
+    table = FORWARD_LINES[code["layer"]] | BACKWARD_LINES[code["layer"]]
     for beginning in table[base]:
         assert any(line.startswith(beginning) for line in marked), (name, beginning)
 

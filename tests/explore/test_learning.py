@@ -4,12 +4,14 @@ import math
 
 import numpy as np
 import pytest
+from helpers import TINY_MODEL
 
 import npgpt
 from npgpt.errors import ArgumentError
 from npgpt.explore import learning as learning_module
 from npgpt.explore.session import Session
 from npgpt.explore.tasks import Characters, Sums
+from npgpt.explore.wire import to_json
 
 TEXT = "she sells sea shells"
 
@@ -76,15 +78,9 @@ def test_a_course_that_is_closed_leaves_what_was_done(session):
         next(course)
     course.close()
     assert session.progress()["actions"] == [{"steps": 3, "lr": 1e-3, "task": False}]
-    start = npgpt.read_checkpoint(session_file())
+    start = npgpt.read_checkpoint(TINY_MODEL)
     take(session.learning.undo())
     np.testing.assert_array_equal(weights(session), start.flat)
-
-
-def session_file():
-    from helpers import TINY_MODEL
-
-    return TINY_MODEL
 
 
 def test_a_rate_that_is_too_high_ends_in_words_and_not_in_nan_for_ever(session):
@@ -108,8 +104,6 @@ def test_divergence_shows_as_a_rising_loss(session):
 
 
 def test_a_picture_of_weights_that_are_nan_is_json(session):
-    from npgpt.explore.wire import to_json
-
     session.model.params.wte[:] = np.nan
     with np.errstate(all="ignore"):
         assert session.picture(TEXT)["loss"] is None

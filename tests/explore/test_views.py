@@ -11,6 +11,7 @@ from npgpt.data.tokenizer import CharsTokenizer
 from npgpt.errors import ArgumentError
 from npgpt.explore.session import MOST_TOKENS, PROMPT, Session
 from npgpt.explore.tasks import Characters, Source
+from npgpt.explore.views import patterns
 from npgpt.explore.wire import to_json, unpacked
 from npgpt.inside import head, logit_lens, look, replace, scale
 
@@ -116,8 +117,6 @@ def test_patterns_name_the_head_that_looks_there():
     att = np.zeros((1, 4, T, T))
     for h, keys in enumerate(([0, 0, 1, 2, 3], [0, 0, 0, 0, 0], [0, 1, 2, 3, 4], [0, 0, 0, 1, 2])):
         att[0, h, np.arange(T), keys] = 1
-    from npgpt.explore.views import patterns
-
     found = patterns(att, tokens)
     for h, name in enumerate(("previous", "first", "self", "induction")):
         assert found[name][0].argmax() == h
