@@ -4,6 +4,8 @@ import hashlib
 import json
 from statistics import median
 
+from bench import tables
+
 
 def digest(result):
     """What a picture and the result that it shows have in common."""
@@ -23,7 +25,7 @@ def draw(path, result):
     colours = ["#1f6f8b" if name.startswith("npgpt") else "#c9c9c9" for name in names]
     left.bar_label(left.barh(names, medians, color=colours), fmt="%.3g s", padding=3)
     sizes = f"B={result['B']}, T={result['T']}"
-    left.set(title=f"a training step of GPT-2 124M, {sizes}", xlabel="seconds")
+    left.set(title=f"a training step of {tables.model(result)}, {sizes}", xlabel="seconds")
     precision, seconds = result["breakdown"]["precision"], result["breakdown"]["seconds"]
     names = sorted(seconds, key=seconds.get)
     shares = [100 * seconds[name] / sum(seconds.values()) for name in names]

@@ -83,11 +83,12 @@ def memory_speed(count=1 << 26):
         return 12 * count / median_time(lambda: add(x, y))
 
 
-def products(B, T, L=12, C=768, V=50257):
+def products(B, T, config):
     """Layout, M, K, N and how often, of every product of a step but attention's.
 
     Each matmul layer has three: out = x @ w.T, dx = dout @ w, dw = dout.T @ x.
     """
+    L, C, V = config.n_layer, config.n_embd, config.vocab_size
     for inputs, outputs, count in (
         (C, 3 * C, L),
         (C, C, L),
@@ -112,10 +113,10 @@ def operands(kind, M, K, N):
     return x, y, np.empty((M, N), np.float32)
 
 
-def sgemm_seconds(B, T):
+def sgemm_seconds(B, T, config):
     """What the products of a step take with NumPy's matmul, one after the other."""
     total = 0.0
-    for kind, M, K, N, count in products(B, T):
+    for kind, M, K, N, count in products(B, T, config):
         x, y, out = operands(kind, M, K, N)
         total += count * median_time(lambda: np.matmul(x, y, out=out))  # noqa: B023
     return total
@@ -125,13 +126,13 @@ def main():
     """Print a step's limits as JSON: for bench.step, in a process of its own."""
     import json
 
-    from npgpt import GPT2Config
+    from bench.sizes import SIZES
     from npgpt.core.parameters import count_parameters
 
-    B, T = int(sys.argv[1]), int(sys.argv[2])
+    config, B, T = SIZES[sys.argv[1]].config, int(sys.argv[2]), int(sys.argv[3])
     speed = memory_speed()
-    adamw = ADAMW_BYTES * count_parameters(GPT2Config()) / speed
-    print(json.dumps({"sgemm": sgemm_seconds(B, T), "adamw": adamw, "memory": speed}))
+    adamw = ADAMW_BYTES * count_parameters(config) / speed
+    print(json.dumps({"sgemm": sgemm_seconds(B, T, config), "adamw": adamw, "memory": speed}))
 
 
 if __name__ == "__main__":

@@ -19,15 +19,19 @@ COUNTS = {
 
 
 def make_parser(prog, description, **defaults):
-    """A parser with --out and with those of COUNTS that have a default."""
+    """A parser with --out and those of COUNTS that are named, with their defaults.
+
+    A default that is None depends on --size (bench/sizes.py).
+    """
     parser = Parser(
         prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, default in defaults.items():
         options, help = COUNTS[name]
+        shown = "the size's" if default is None else default
         parser.add_argument(
             *options, dest=name, type=count, default=default, metavar="N",
-            help=f"{help}; default: {default}",
+            help=f"{help}; default: {shown}",
         )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=RESULTS, metavar="FOLDER", help="default: bench/results"

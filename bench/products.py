@@ -1,6 +1,6 @@
 """A step's matrix products, by npgpt in each precision, by NumPy and by PyTorch: in turn.
 
-    python -m bench.products [-B 4] [-T 64] [--rounds 3]
+    python -m bench.products [--size 124M] [-B 4] [-T 64] [--rounds 3]
 
 Each system has a process of its own in every round. In bf16, npgpt takes and gives float32, and
 rounds as it goes; PyTorch's operands and result are bf16 already or, "and casts", float32 too, as
@@ -15,6 +15,7 @@ from bench import tables
 from bench.machine import describe, median_time, operands, products
 from bench.options import make_parser, require
 from bench.results import write_result
+from bench.sizes import add_size, choose_size, model_name, result_name
 from bench.turns import child, take_turns
 from npgpt import get_threads
 from npgpt.cli import program
@@ -68,32 +69,37 @@ SYSTEMS = {
 }
 
 
-def run_one(system, B, T):
+def run_one(system, shapes):
     """Seconds of each of a step's products, in the order of `products`."""
     return [
         median_time(SYSTEMS[system](*operands(kind, M, K, N)), times=5)
-        for kind, M, K, N, _ in products(B, T)
+        for kind, M, K, N, _ in shapes
     ]
 
 
 @program
 def main(argv=None, prog=None):
     """Measure the systems, write the result and print its tables; or with --only one system."""
-    parser = make_parser(prog, __doc__, B=4, T=64, rounds=3)
+    parser = make_parser(prog, __doc__, B=None, T=None, rounds=3)
+    add_size(parser)
     parser.add_argument("--only", choices=SYSTEMS, help="run it in this process")
     args = parser.parse_args(argv)
+    config = choose_size(parser, args)
+    shapes = list(products(args.B, args.T, config))
     if args.only:
-        print(json.dumps(run_one(args.only, args.B, args.T)))
+        print(json.dumps(run_one(args.only, shapes)))
         return 0
     require(parser, "torch")
     make_backend("numba", "bf16")
-    sizes = ("-B", args.B, "-T", args.T)
+    sizes = ("--size", args.size, "-B", args.B, "-T", args.T)
     systems = take_turns(
         list(SYSTEMS), args.rounds, lambda name: child("bench.products", "--only", name, *sizes)
     )
-    shapes = list(products(args.B, args.T))
-    content = {"B": args.B, "T": args.T, "products": shapes, "systems": systems}
-    name = f"products_{args.B}x{args.T}"
+    content = {
+        "model": model_name(args.size), "B": args.B, "T": args.T, "products": shapes,
+        "systems": systems,
+    }  # fmt: skip
+    name = result_name("products", args.size, args.B, args.T)
     result, path = write_result("products", name, describe(), content, args.out)
     print(tables.text(result), f"wrote {path}", sep="\n")
     return 0

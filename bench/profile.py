@@ -19,12 +19,12 @@ WORK = {
 }
 
 
-def profile(B, T, steps=5, precision="fp32"):
+def profile(config, B, T, steps=5, precision="fp32"):
     """Kind of work -> seconds of a step, a median over the steps; "the rest" is all other work."""
     import npgpt
     from npgpt import kernels
 
-    model = npgpt.GPT2(npgpt.GPT2Config(), precision=precision)
+    model = npgpt.GPT2(config, precision=precision)
     clock = Clock()
     model.layers = SimpleNamespace(
         **{name: clock.timed(name, getattr(kernels, name)) for name in kernels.__all__}
@@ -32,7 +32,7 @@ def profile(B, T, steps=5, precision="fp32"):
     right = kernels.matmul.product
     for module in (kernels.matmul, kernels.crossentropy):
         module.product = clock.timed("product", right)
-    tokens, targets = np.random.default_rng(0).integers(0, 50257, (2, B, T))
+    tokens, targets = np.random.default_rng(0).integers(0, config.vocab_size, (2, B, T))
     rows = []
     for _ in range(steps + 1):
         clock.seconds.clear()

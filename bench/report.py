@@ -13,17 +13,27 @@ from bench.results import RESULTS, ROOT, read_results
 from npgpt.cli import Parser, program
 
 START, END = "<!-- figures -->", "<!-- end of figures -->"
-PAIRS = {  # precision -> npgpt's system, and PyTorch's in the same precision
+# precision -> npgpt's system, and PyTorch's in the same precision
+PAIRS = {
     "fp32": ("npgpt", ["PyTorch, eager", "PyTorch, compiled"]),
-    "bf16": ("npgpt, bf16", ["PyTorch, bf16", "PyTorch, bf16, compiled"]),
+    "bf16": (
+        "npgpt, bf16",
+        [
+            "PyTorch, bf16",
+            "PyTorch, bf16, compiled",
+            "PyTorch, medium",
+            "PyTorch, medium, compiled",
+        ],
+    ),
 }
 SECTIONS = {  # program -> heading, and what the results below it have in common
     "step": (
-        "A training step of GPT-2 124M",
+        "A training step",
         "Forward pass, backward pass and AdamW, by `python -m bench.step`. PyTorch runs with its"
-        " fused attention and fused AdamW; compiled is `torch.compile`, bf16 PyTorch's autocast."
-        " npgpt's bf16x3 splits each operand of a product into two bf16 numbers, for results nearly"
-        " as exact as float32's.",
+        " fused attention and fused AdamW; compiled is `torch.compile`, bf16 PyTorch's autocast,"
+        ' and medium `set_float32_matmul_precision("medium")`, which lets only matrix products be'
+        " in bf16. npgpt's bf16x3 splits each operand of a product into two bf16 numbers, for"
+        " results nearly as exact as float32's.",
     ),
     "lengths": (
         "How the time of a step grows with the length T",
@@ -73,15 +83,16 @@ on a shared machine drift from hour to hour: compare numbers within a table, not
 HOW_TO = """\
 ## Measure it yourself
 
-Install PyTorch's CPU build first, and drop from `--systems` what your CPU cannot run. Each
-program writes a file below `bench/results/`; the last one makes this page from them.
+Install PyTorch's CPU build first. Each program writes a file below `bench/results/`; the last one
+makes this page from them.
 
 ```sh
 pip install -e '.[bench]'
-python -m bench.step --systems npgpt "npgpt, bf16x3" "npgpt, bf16" "PyTorch, eager" \\
-    "PyTorch, compiled" "PyTorch, bf16, compiled"
-python -m bench.step -T 1024 --rounds 2 --steps 2 --systems npgpt "npgpt, bf16x3" "npgpt, bf16" \\
-    "PyTorch, compiled" "PyTorch, bf16, compiled"
+python -m bench.step
+python -m bench.step --size 124M_T1024 --rounds 2
+python -m bench.step --size nanogpt_cpu
+python -m bench.step --size L4_C256
+python -m bench.step --size shakespeare_char
 python -m bench.lengths --precision fp32
 python -m bench.lengths --precision bf16
 python -m bench.sample
@@ -128,16 +139,15 @@ def summary(results):
     steps = [result for result in results.values() if result["program"] == "step"]
     if not steps:
         return ["[Figures](./doc/figures.md): timings and accuracy beside PyTorch."]
-    columns = ["a training step of GPT-2 124M"]
+    columns = ["a training step"]
     columns += [f"{name}, {cell}" for name in PAIRS for cell in ("seconds", "speed-up")]
     rows = [[step_name(result), *cells(result)] for result in steps]
     when = sorted({f"{result['commit']} of {result['date']}" for result in steps})
     return [
         *tables.table(columns, rows),
         "",
-        "seconds: npgpt's median and quartiles. speed-up: PyTorch's time in the same precision,"
-        " eager or compiled,",
-        f"whichever is faster, divided by npgpt's (commit {', '.join(when)})."
+        "seconds: npgpt's median and quartiles. speed-up: the time of PyTorch's fastest system in",
+        f"the same precision, divided by npgpt's (commit {', '.join(when)})."
         " [Figures](./doc/figures.md): all results.",
     ]
 
@@ -145,7 +155,7 @@ def summary(results):
 def step_name(result):
     machine = result["machine"]
     name = f"{tables.machine_name(machine)}, {machine['threads']} threads"
-    return f"{name}, B={result['B']}, T={result['T']}"
+    return f"{name}, {tables.model(result)}, B={result['B']}, T={result['T']}"
 
 
 def cells(result):

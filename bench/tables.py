@@ -23,6 +23,11 @@ def text(result):
     return "\n".join([f"### {title(result)}", "", measured(result), "", *body(result), ""])
 
 
+def model(result):
+    """The model whose step was measured; the first results are all of one and do not say it."""
+    return result.get("model", "GPT-2 124M")
+
+
 def title(result):
     return f"{TITLES[result['program']](result)}, on {slug(result['machine'])}"
 
@@ -67,10 +72,16 @@ def table(columns, rows):
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
+def precision_of(system):
+    """The precision or the weight format that a system's name says; PyTorch's medium is bf16."""
+    words = ["bf16" if word == "medium" else word for word in system.split(", ")]
+    return next((word for word in words if word in ("bf16x3", "bf16", "int8")), "fp32")
+
+
 def own_name(system):
     """npgpt's system that computes in the same precision as this one."""
-    named = {"bf16x3", "bf16", "int8"}.intersection(system.split(", "))
-    return ", ".join(["npgpt", *named])
+    precision = precision_of(system)
+    return "npgpt" if precision == "fp32" else f"npgpt, {precision}"
 
 
 def speed_up(system, seconds):
@@ -177,7 +188,7 @@ def products(result):
         *table(["GFLOP/s", *systems], speeds),
         "",
         "GFLOP/s: of each matrix product of a step, except those in attention. all of a step: all"
-        " these products together, each as often as a step of GPT-2 124M computes it. npgpt's"
+        " these products together, each as often as a step computes it. npgpt's"
         " operands and results are always float32. PyTorch's in bf16 are bf16; with casts they are"
         " float32, as npgpt's are, and the casts are timed too.",
         "",
@@ -374,10 +385,10 @@ BODIES = {
     "parallel_network": parallel_network,
 }  # fmt: skip
 TITLES = {
-    "step": lambda r: f"Training step, B={r['B']}, T={r['T']}",
+    "step": lambda r: f"Training step of {model(r)}, B={r['B']}, T={r['T']}",
     "lengths": lambda r: f"Training step by T, B={r['B']}, {r['precision']}",
     "sample": lambda r: f"{r['tokens']} tokens after a prompt of {r['prompt_tokens']}",
-    "products": lambda r: f"Matrix products, B={r['B']}, T={r['T']}",
+    "products": lambda r: f"Matrix products of {model(r)}, B={r['B']}, T={r['T']}",
     "kernels": lambda r: f"Kernels, B={r['B']}, T={r['T']}",
     "accuracy": lambda r: f"{r['parameters']:,} parameters, B={r['B']}, T={r['T']}",
     "trainer": lambda r: f"The trainer's step, B={r['B']}, T={r['T']}",

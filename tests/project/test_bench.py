@@ -6,16 +6,17 @@ import time
 import numpy as np
 import pytest
 
-from bench import lengths, step, turns
+from bench import lengths, step, systems, turns
 from bench.machine import cpu_name, operands, products
 from bench.profile import Clock
-from npgpt import NpgptError
+from bench.sizes import SIZES, model_name
+from npgpt import GPT2, GPT2Config, NpgptError
 from npgpt.wording import install_extra
 
 
 def test_the_products_of_a_step_are_six_flops_a_weight_and_position():
     weights = 12 * 12 * 768**2 + 50257 * 768
-    work = sum(2 * M * K * N * count for _, M, K, N, count in products(4, 64))
+    work = sum(2 * M * K * N * count for _, M, K, N, count in products(4, 64, GPT2Config()))
     assert work == 6 * weights * 4 * 64
 
 
@@ -40,7 +41,42 @@ def test_a_clock_counts_time_inside_another_function_once():
     assert clock.seconds["outer"] < 0.01
 
 
-RUN = {"first": 2.0, "seconds": [1.0, 3.0], "peak": 10**9}
+@pytest.mark.parametrize(
+    ("size", "B", "T", "sizes"),
+    [
+        ("124M", 4, 64, (1024, 50257, 12, 12, 768)),
+        ("124M_T1024", 4, 1024, (1024, 50257, 12, 12, 768)),
+        ("nanogpt_cpu", 12, 64, (64, 65, 4, 4, 128)),
+        ("L4_C256", 16, 128, (128, 65, 4, 8, 256)),
+        ("shakespeare_char", 64, 256, (256, 65, 6, 6, 384)),
+    ],
+)
+def test_a_size_is_a_model_and_its_batch(size, B, T, sizes):
+    found = SIZES[size]
+    assert (found.B, found.T, found.config) == (B, T, GPT2Config(*sizes))
+    assert model_name(size) == "GPT-2 124M" or f"{sizes[2]} layers, {sizes[4]} chan" in model_name(
+        size
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [name for name in SIZES if not name.startswith("124M")])
+def test_pytorchs_step_is_npgpts(size, rng):
+    torch = pytest.importorskip("torch", reason="needs the extra `reference`")
+    config = SIZES[size].config
+    tokens, targets = rng.integers(0, config.vocab_size, (2, 2, config.block_size))
+    ours = systems.npgpt_step(config, tokens, targets)
+    theirs = systems.pytorch_step(config, tokens, targets, compiled=False)
+    losses = np.array([[ours(), theirs()] for _ in range(5)])
+    assert losses[0, 0] - losses[-1, 0] > 0.05
+    np.testing.assert_allclose(losses[:, 0], losses[:, 1], atol=1e-4)
+    model = systems.pytorch_model(config)
+    with torch.no_grad():
+        logits = model(torch.from_numpy(tokens)).numpy()
+    np.testing.assert_allclose(logits, GPT2(config).forward(tokens), atol=1e-5)
+
+
+RUN = {"first": 2.0, "seconds": [1.0, 3.0], "losses": [4.0, 3.0], "peak": 10**9}
 LIMIT = {"sgemm": 0.5, "adamw": 0.1, "memory": 1e10}
 
 
@@ -81,8 +117,9 @@ def test_a_child_that_fails_is_named():
 def test_a_step_is_measured_and_written(children, tmp_path, capsys):
     words = ["--systems", "npgpt", "npgpt, recompute", "--seq-len", "8", "--rounds", "2"]
     assert step.main([*words, "--steps", "2", "--out", str(tmp_path)]) == 0
-    assert ("bench.systems", "npgpt", "-B", 4, "-T", 8, "--steps", 2) in children
-    assert children.count(("bench.machine", 4, 8)) == 2
+    words = ("--size", "124M", "-B", 4, "-T", 8, "--steps", 2)
+    assert ("bench.systems", "npgpt", *words) in children
+    assert children.count(("bench.machine", "124M", 4, 8)) == 2
     name, result = the_result(tmp_path)
     assert name == "step_4x8.json" and (result["B"], result["T"]) == (4, 8)
     merged = {"seconds": [1.0, 3.0] * 2, "first": [2.0] * 2, "peak": 10**9}
@@ -92,8 +129,53 @@ def test_a_step_is_measured_and_written(children, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("words", "sizes", "name"),
+    [
+        ([], (4, 64, 5), "step_4x64"),
+        (["--size", "124M_T1024"], (4, 1024, 2), "step_4x1024"),
+        (["--size", "nanogpt_cpu"], (12, 64, 100), "step_nanogpt_cpu_12x64"),
+        (["--size", "L4_C256", "-B", "3", "-T", "5"], (3, 5, 20), "step_L4_C256_3x5"),
+    ],
+)
+def test_a_size_has_b_and_t_of_its_own(words, sizes, name, children, tmp_path, capsys):
+    assert step.main([*words, "--systems", "npgpt", "--out", str(tmp_path)]) == 0
+    size = words[1] if words else "124M"
+    assert ("bench.machine", size, *sizes[:2]) in children
+    wanted = ("--size", size, "-B", sizes[0], "-T", sizes[1], "--steps", sizes[2])
+    assert ("bench.systems", "npgpt", *wanted) in children
+    assert the_result(tmp_path)[0] == f"{name}.json"
+    title = f"Training step of {model_name(size)}, B={sizes[0]}, T={sizes[1]}, on "
+    assert title in capsys.readouterr().out
+
+
+def test_systems_that_do_not_compute_the_same_are_not_compared():
+    runs = {"npgpt": [{"losses": [4.0, 3.0]}], "PyTorch, medium": [{"losses": [4.0, 3.02]}]}
+    step.check_losses(runs)  # bf16's tolerance
+    runs["PyTorch, eager"] = [{"losses": [4.0, 3.0]}, {"losses": [4.0, 3.02]}]
+    with pytest.raises(NpgptError, match="PyTorch, eager .* step 1 must be 3.000000, within 0.001"):
+        step.check_losses(runs)
+    with pytest.raises(NpgptError, match="but is nan"):
+        step.check_losses({**runs, "PyTorch, eager": [{"losses": [float("nan")]}]})
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_the_default_systems_are_those_of_the_cpus_precisions(has, monkeypatch):
+    monkeypatch.setattr("npgpt.kernels.products.precision.has_bf16_hardware", lambda: has)
+    fp32 = {"npgpt", "PyTorch, eager", "PyTorch, compiled"}
+    found = set(step.default_systems())
+    assert fp32 <= found and (found == fp32) == (not has)
+    assert ("PyTorch, medium, compiled" in found) == ("npgpt, bf16" in found) == has
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["-T", "1025"], "must be at most 1024, the block_size of 124M, not 1025"),
+        (
+            ["--size", "nanogpt_cpu", "-T", "65"],
+            "must be at most 64, the block_size of nanogpt_cpu",
+        ),
+        (["--size", "125M"], "must be one of 124M, 124M_T1024, nanogpt_cpu, "),
         (["-T", "0"], "-T/--T/--seq-len: must be at least 1, not 0"),
         (["--batch-size", "four"], "-B/--B/--batch-size: invalid count value: 'four'"),
         (["--systems", "npgpt, recompute"], "--systems must have npgpt among them"),

@@ -33,7 +33,7 @@ def test_the_systems_take_turns_and_what_they_did_is_written(
 
     def child(module, only, name, *options):
         asked.append(name)
-        assert options == ("-B", 4, "-T", 8)
+        assert options == ("--size", "124M", "-B", 4, "-T", 8)
         return [float(asked.count(name))] * 15
 
     monkeypatch.setattr(bench, "child", child)

@@ -204,7 +204,20 @@ def test_a_speed_up_is_the_others_time_by_npgpts(written):
     ):
         assert row in page.splitlines(), row
     summary = "\n".join(report.summary(results.read_results(written)))
-    assert "B=4, T=64 | 2.00 (1.75 to 26.2) | 1.50 | 0.500 | 1.50 |" in summary
+    assert "GPT-2 124M, B=4, T=64 | 2.00 (1.75 to 26.2) | 1.50 | 0.500 | 1.50 |" in summary
+
+
+def test_a_result_of_another_model_says_so(tmp_path):
+    for model in ("GPT-2 124M", "L4_C256 (4 layers)"):
+        content = {**CONTENTS["step"], "model": model}
+        content["systems"] = {**content["systems"], "PyTorch, medium": run(0.6)}
+        results.write_result("step", f"step_{model[:2]}", MACHINE, content, tmp_path)
+    found = results.read_results(tmp_path)
+    for name in ("GPT-2 124M", "L4_C256 (4 layers)"):
+        assert f"### Training step of {name}, B=4, T=64, on intel-amx" in report.page(found)
+        row = f"{name}, B=4, T=64 | 2.00 (1.75 to 26.2) | 1.50 | 0.500 | 1.20 |"
+        assert row in "\n".join(report.summary(found))
+    assert "| PyTorch, medium | 0.600 | 427 | 2.00 | 1.20 |" in report.page(found)
 
 
 def test_one_slow_measurement_of_many_does_not_widen_what_is_shown():
