@@ -115,7 +115,7 @@ def _(address, like):
 
 
 def forward_heads(gemm, address, qkv, out, stats, words, scratch, scores, grads, yT):
-    """Fills out (B, T, C) and stats (B, 2 NH, T), by the gemm and the head's kernel at addresses."""
+    """Fills out (B, T, C) and stats (B, 2 NH, T), by gemm and the head's kernel at addresses."""
     n_threads = len(scratch)
     for thread in prange(n_threads):
         mode = flush_denormals()
@@ -152,9 +152,7 @@ def forward_head(address, qkv, out, stats, bh, words, scratch, scores, yT):
         transpose_into(yT, y[t0:t1])
 
 
-def backward_heads(
-    gemm, address, dout, out, qkv, stats, dqkv, words, scratch, scores, grads, dqT
-):
+def backward_heads(gemm, address, dout, out, qkv, stats, dqkv, words, scratch, scores, grads, dqT):
     """Fills dqkv (B, T, 3C), by the gemm and the head's kernel at addresses."""
     n_threads = len(scratch)
     for thread in prange(n_threads):
