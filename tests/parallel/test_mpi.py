@@ -31,9 +31,14 @@ MPIEXEC = next(
     None,
 )
 has_mpi = find_spec("mpi4py") is not None and MPIEXEC is not None
-needs_mpi = pytest.mark.skipif(
-    not has_mpi, reason="needs mpi4py and an mpiexec: pip install -e '.[mpi]'"
-)
+
+
+def needs_mpi(test):
+    """A slow test, skipped where there is no MPI."""
+    why = "needs mpi4py and an mpiexec: pip install -e '.[mpi]'"
+    return pytest.mark.slow(pytest.mark.skipif(not has_mpi, reason=why)(test))
+
+
 TIMEOUT = 4  # seconds after which a silent rank is lost
 LONGEST = 240  # seconds of a run, after which it hangs
 

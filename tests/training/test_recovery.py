@@ -30,9 +30,10 @@ def killed(tokens, folder, at):
     code = f"""
 import os, signal
 from npgpt.formats import run_checkpoint
-from npgpt.training import run
+from npgpt.training import loop, run
 from npgpt.training.train import train
 from npgpt.training.trainer import Trainer
+loop.draw_loss_curve = lambda *args: None
 def kill(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 {at}
@@ -103,7 +104,10 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, tokens, compiled):
 
 def elsewhere(**arguments):
     """Call train in a process of its own, which has compiled as little as one that is killed."""
-    code = f"from npgpt import train; train(**{arguments!r})"
+    code = (
+        "from npgpt import train; from npgpt.training import loop;"
+        f"loop.draw_loss_curve = lambda *args: None; train(**{arguments!r})"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
