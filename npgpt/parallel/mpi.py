@@ -1,10 +1,27 @@
 """Messages between ranks by MPI: the one module that imports mpi4py."""
 
 import atexit
+import signal
+from contextlib import contextmanager
 
 from npgpt.errors import ArgumentError
 from npgpt.parallel.launcher import launched_as
 from npgpt.wording import install_extra
+
+JOINING = 300  # seconds that a rank waits for all others to start
+
+
+@contextmanager
+def limited(seconds):
+    """Context that ends the process by SIGALRM if it takes longer, also within MPI; on Unix."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class MpiTransport:
@@ -15,6 +32,10 @@ class MpiTransport:
 
     def __init__(self):
         """Join the ranks that mpiexec has started. Raises ArgumentError where that fails."""
+        with limited(JOINING):
+            self._join()
+
+    def _join(self):
         _, launched = launched_as()
         try:
             import mpi4py

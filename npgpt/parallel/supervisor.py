@@ -44,13 +44,12 @@ def run_supervised(advice=""):
         signal.signal(number, pass_on)
     status = child.wait()
     if status < 0 and -status not in passed_on:  # mpiexec ends the others by SIGTERM
-        name = signal.Signals(-status).name
-        print(
-            f"error: rank {rank} (process {child.pid} on {socket.gethostname()}) was killed by"
-            f" {name}{advice}",
-            file=sys.stderr,
-            flush=True,
-        )
+        if status == -signal.SIGALRM:
+            what = "has waited in vain for all others to start"
+        else:
+            what = f"was killed by {signal.Signals(-status).name}{advice}"
+        me = f"rank {rank} (process {child.pid} on {socket.gethostname()})"
+        print(f"error: {me} {what}", file=sys.stderr, flush=True)
     return 128 - status if status < 0 else status
 
 

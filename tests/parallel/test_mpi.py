@@ -212,6 +212,23 @@ def test_what_only_another_ranks_host_lacks_is_told(tmp_path):
     assert err.startswith(f"error: rank 1 on {socket.gethostname()}: {settings}: ")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs Unix's timers")
+def test_a_rank_does_not_wait_for_ever_for_others_to_start(folder, tmp_path):
+    package = tmp_path / "mpi4py"
+    package.mkdir()
+    (package / "__init__.py").write_text("class rc: pass\n")
+    (package / "MPI.py").write_text("import time\ntime.sleep(60)\n")
+    code = (
+        "import sys; from npgpt.parallel import mpi; from npgpt.train_gpt2 import main;"
+        f"mpi.JOINING = 0.5; sys.exit(main({[*map(str, training(folder, 'no')[1:])]!r}))"
+    )
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    words = [sys.executable, "-c", code]
+    status, _, err = finish(start(words, PMI_RANK="0", PMI_SIZE="2", PYTHONPATH=path))
+    assert status == 128 + signal.SIGALRM
+    assert re.fullmatch(r"error: rank 0 \(.*\) has waited in vain for all others to start\n", err)
+
+
 @needs_mpi
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_saves_the_run_of_all_ranks(folder, number):
