@@ -12,11 +12,12 @@ from npgpt.porting.hints import hint, shape_sentence
 from npgpt.porting.pictures import Picture
 from npgpt.porting.places import index_in_words
 from npgpt.porting.precision import dtypes_in_words
-from npgpt.tracing.names import INPUTS, split_name
+from npgpt.tracing.names import INPUTS, SETTINGS, split_name
 from npgpt.wording import counted
 
 EXPLAINED = 8  # wrong tensors whose causes are looked for, the first ones
 LISTED = 12  # names in a line of the text
+NOT_NEEDED = (*INPUTS, SETTINGS)  # of MINE: EXPECTED has them
 
 
 @dataclass
@@ -38,6 +39,11 @@ class Report:
     def wrong(self):
         """The findings of tensors that are wrong by themselves, the first one first."""
         return self.of("wrong", "shape")
+
+    @property
+    def n_needed(self):
+        """How many tensors a whole trace has, of those that MINE has to make."""
+        return sum(f.status != "absent" or f.name not in NOT_NEEDED for f in self.findings)
 
     def as_json(self):
         """The report as what json.dumps takes."""
@@ -70,15 +76,16 @@ class Report:
             lines += ["", f"right, made of what MINE has: {counted(len(right), 'tensor')}"]
         else:
             closest = max(right, key=lambda finding: finding.excess)
-            lines.append(
-                f"all right: {counted(len(right), 'tensor')}, each within what rounding can make"
-            )
-            lines.append(f"(the nearest to that limit: {closest.name}, {closest.excess:.2f} of it)")
+            some = f"{len(right)} of " if len(right) < self.n_needed else ""
+            number = counted(max(self.n_needed, len(right)), "tensor")
+            lines.append(f"all right: {some}{number}, each within what rounding can make")
+            if closest.excess:
+                lines.append(f"({closest.name} is the nearest to that: {closest.excess:.2g} of it)")
         if follows := self.of("follows"):
             names = listed(without_blocks(follows, self.findings))
             lines.append(f"not to be judged after what is wrong before: {names}")
         for where, alone in (("MINE", False), ("EXPECTED", True)):
-            lacking = [finding for finding in absent if bool(finding.own_name) == alone]
+            lacking = [f for f in absent if bool(f.own_name) == alone and f.name not in NOT_NEEDED]
             names = listed(without_blocks(lacking, self.findings))
             lines += [f"not in {where}: {names}"] if names else []
         if self.unknown:
@@ -138,7 +145,8 @@ def detail(finding):
         lines[0] += f"; {times(finding.excess)} what rounding can make"
     size = math.prod(finding.shape)
     where = f", only at {finding.where}" if finding.where else ""
-    lines.append(f"  wrong are {finding.n_wrong:,} of {counted(size, 'number')}{where}")
+    are = "is" if finding.n_wrong == 1 else "are"
+    lines.append(f"  {finding.n_wrong:,} of {counted(size, 'number')} {are} wrong{where}")
     cause = f"cause: {finding.cause}: {finding.sentence}"
     lines.append(f"  {cause if finding.cause else 'no cause was recognised'}")
     return [*lines, f"  {finding.hint}"] if finding.hint else lines

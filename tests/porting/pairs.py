@@ -79,7 +79,7 @@ def catches():
 
 def table():
     """The table in Markdown: a row a mistake, a column a pair."""
-    head = "| mistake | " + " | ".join(pair.replace("_", " ") for pair in PAIRS) + " |"
+    head = "| mistake | " + " | ".join(PAIRS) + " |"
     lines = [head, "| --- |" + " :-: |" * len(PAIRS)]
     for mistake, pairs in catches().items():
         marks = " | ".join("x" if pair in pairs else " " for pair in PAIRS)

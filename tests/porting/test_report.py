@@ -93,7 +93,7 @@ def test_norms_after_updates_are_named_by_their_tensors(expected, right, tmp_pat
     norms[4] *= 1.01
     report = report_on(expected, {**right, "step_params.1": norms}, tmp_path)
     assert "  at [4] (qkvw): " in str(report)
-    assert "wrong are 1 of 16 numbers, only at qkvw\n" in str(report)
+    assert "  1 of 16 numbers is wrong, only at qkvw\n" in str(report)
 
 
 def test_right_numbers_in_another_shape_are_recognised(expected, right, tmp_path):
