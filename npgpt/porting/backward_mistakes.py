@@ -1,15 +1,13 @@
-"""Mistakes of the backward pass and the updates: what each makes of MINE's own inputs."""
+"""Mistakes of the backward pass: what each makes of MINE's own inputs."""
 
 import math
 
 import numpy as np
 
-from npgpt.core.parameters import BLOCK_NAMES, TENSOR_NAMES
 from npgpt.layers.attention import split_heads
 from npgpt.layers.crossentropy import IGNORED
 from npgpt.layers.gelu import CUBIC, SCALE
 from npgpt.porting.rules import as_heads, heads_gradients, join_heads, linear_dw, token_rows
-from npgpt.tracing.names import STEPS, split_name
 
 
 def logit_gradients(case):
@@ -220,59 +218,3 @@ def position_gradients(case):
         value = np.zeros_like(case.value)
         value[: s.T] = rows
         yield value, what
-
-
-def updates(case):
-    """The norms after the first update, by another optimizer."""
-    settings = case.judge.get("step_settings")[0]
-    tensors = parameters_and_gradients(case)
-    if settings is None or tensors is None or split_name(case.name)[1] != 1:
-        return
-    lr, decay = map(float, settings)
-    which = STEPS.index(split_name(case.name)[0])
-    for options, what in (
-        ({"corrected": False}, "the bias of m and v is not corrected"),
-        ({"l2": decay, "decay": 0.0}, "decay is added to the gradient: L2, not AdamW"),
-        ({"l2": decay}, "decay is added to the gradient as well"),
-        ({"decay": 0.0}, "nothing decays"),
-        ({"decay": decay / lr if lr else 0.0}, "decay is not multiplied by lr"),
-        ({"sign": -1.0}, "the parameters go up the gradient"),
-        ({"beta1": 0.999, "beta2": 0.9}, "beta1 and beta2 are exchanged"),
-        ({"beta2": 0.99}, "beta2 is 0.99, not 0.999"),
-        ({"beta2": 0.95}, "beta2 is 0.95, not 0.999"),
-        ({"lr": 10 * lr}, "lr is ten times too large"),
-    ):
-        options = {"lr": lr, "decay": decay, **options}
-        norms = [
-            math.sqrt(sum((adam(p, g, **options)[which] ** 2).sum() for p, g in pairs))
-            for pairs in tensors
-        ]
-        yield np.array(norms), what
-
-
-def losses_before(case):
-    """The loss that the update starts from."""
-    step = split_name(case.name)[1]
-    before = f"step_loss.{step - 1}" if step > 1 else "loss"
-    if before in case.judge.expected:
-        yield case.judge.expected.read(before), ""
-
-
-def adam(p, g, lr, decay, l2=0.0, corrected=True, sign=1.0, beta1=0.9, beta2=0.999):
-    """The first step of AdamW, or of what it is taken for -> m, v, p."""
-    g = g + l2 * p
-    m, v = (1 - beta1) * g, (1 - beta2) * g * g
-    c1, c2 = (1 - beta1, 1 - beta2) if corrected else (1.0, 1.0)
-    return m, v, p * (1 - lr * decay) - sign * lr * (m / c1) / (np.sqrt(v / c2) + 1e-8)
-
-
-def parameters_and_gradients(case):
-    """For each of the sixteen tensors the pairs of its parts and their gradients, or None."""
-    found = []
-    for base in TENSOR_NAMES:
-        parts = [f"{base}.{i}" for i in range(case.L)] if base in BLOCK_NAMES else [base]
-        pairs = [(case.judge.get(name)[0], case.judge.get(f"d{name}")[0]) for name in parts]
-        if any(p is None or g is None for p, g in pairs):
-            return None
-        found.append(pairs)
-    return found

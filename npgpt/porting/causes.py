@@ -13,6 +13,7 @@ import numpy as np
 from npgpt.porting import backward_mistakes as backward
 from npgpt.porting import forward_mistakes as forward
 from npgpt.porting import general_mistakes as general
+from npgpt.porting import update_mistakes as later
 from npgpt.porting.rules import LINEARS, RULES
 from npgpt.tracing.names import split_name
 
@@ -84,8 +85,8 @@ CAUSES = (
     Cause("embedding gradient", "dwte", backward.embedding_gradients, "{}"),
     Cause("embedding gradient", "dwpe", backward.position_gradients, "{}"),
     Cause("overwritten", SUMS, backward.one_row_only, "{}: = for +="),
-    Cause("AdamW", "step_m step_v step_params", backward.updates, "in the first update, {}"),
-    Cause("loss before", "step_loss", backward.losses_before, "it is the loss before the update"),
+    Cause("AdamW", "step_m step_v step_params", later.updates, "{}"),
+    Cause("loss before", "step_loss", later.losses_before, "it is the loss before the update"),
     Cause(
         "accumulated twice", f"{SUMS} dwte dwpe", general.twice,
         "it is twice what it should be: not set to 0 before it was added up again",

@@ -20,6 +20,7 @@ from npgpt.porting.places import region
 from npgpt.porting.precision import ROUNDOFFS, computed_in, stored_u
 from npgpt.porting.rules import DIRECT, RULES, Sizes, resolve, rule_of
 from npgpt.porting.sources import Cache, is_parameter
+from npgpt.porting.updates import AdamW, norms_after_first, parts_of
 from npgpt.tracing.names import INPUTS, SETTINGS, STEPS, split_name
 
 TIMES = 8  # the noise: an error beyond that is not rounding
@@ -173,6 +174,7 @@ class Judge:
         made_of = self.inputs_of(name)
         self.prepare(name)
         computed = self.compute(name) if made_of else self.direct(name)
+        made_of = made_of or self.gradients_of(name)
         if computed is None:
             if made_of:
                 raise FileError(self.what_is_missing(name))
@@ -213,6 +215,20 @@ class Judge:
             finding.case = case
         return finding
 
+    def gradients_of(self, name):
+        """What the norms after the first update are computed from where something before is wrong:
+        all of MINE's gradients. Otherwise ()."""
+        base, step = split_name(name)
+        if self.all_right or base not in STEPS[:3] or step > 1 or SETTINGS not in self.expected:
+            return ()
+        L = self.expected.config.n_layer
+        names = [f"d{part}" for each in TENSOR_NAMES for part in parts_of(each, L)]
+        there = all(
+            each in self.mine and each not in self._misshapen and self.u_of(each) <= self.u
+            for each in names
+        )
+        return tuple(names) if there else ()
+
     def what_is_missing(self, name):
         """The sentence on what a tensor cannot be computed without."""
         names = [each for lacked in (name, *self.lacking(name)) for each in self.inputs_of(lacked)]
@@ -237,6 +253,12 @@ class Judge:
         if base not in STEPS:
             return value, np.full(value.shape, DIRECT * abs(value).max()), ()
         drift = self.drift() if self.all_right else 0.0
+        if self.gradients_of(name):
+            lr, decay = map(float, self.expected.read(SETTINGS))
+            value = norms_after_first(
+                STEPS.index(base), lambda each: self.get(each)[0], self.expected.config.n_layer,
+                AdamW(lr, decay),
+            )  # fmt: skip
         noise = (STEP_NOISE + DRIFTS * step * drift / self.u_of(name)) * abs(value)
         if base == "step_params":
             lr = float(self.expected.read(SETTINGS)[0])

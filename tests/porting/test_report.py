@@ -66,10 +66,11 @@ def test_the_same_tensors_say_the_cause_where_mine_has_them(expected, tmp_path):
 @pytest.mark.parametrize(
     ("right_text", "wrong_text", "first", "words"),
     [
-        ("(np.sqrt(vi / (1 - beta2**t)) + eps)", "(np.sqrt(vi / (1 - beta2)) + eps)",
+        ("(np.sqrt(vi / (1 - beta2**t)) + eps)", "(np.sqrt(vi / (1 - 0.9 * beta2**t)) + eps)"
+         " if t > 1 else lr / (1 - beta1) * mi / (np.sqrt(vi / (1 - beta2)) + eps)",
          "step_params.2", "does t in 1 - beta^t count the updates"),
-        ("mi *= beta1", "mi *= 0", "step_m.2", "is m kept from update to update"),
-        ("vi *= beta2", "vi *= 0", "step_v.2", "is v kept from update to update"),
+        ("mi *= beta1", "mi *= 0.5", "step_m.2", "is m kept from update to update"),
+        ("vi *= beta2", "vi *= 0.5", "step_v.2", "is v kept from update to update"),
     ],
 )  # fmt: skip
 def test_a_mistake_that_the_second_update_shows_has_a_hint(
