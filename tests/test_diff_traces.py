@@ -9,6 +9,7 @@ from porting.traces import traced, write_trace
 
 from npgpt import GPT2Config
 from npgpt.diff_traces import main
+from npgpt.formats.llmc import write_checkpoint
 from npgpt.porting.pictures import png
 from npgpt.tracing.record import Recorder
 from npgpt.tracing.seeded import random_batch, random_parameters
@@ -104,11 +105,13 @@ def test_a_map_of_names(folder, capsys):
     [
         ("none.npz", "none.npz"),
         ("expected.json", "not a safetensors file"),
+        ("model.bin", "not a trace but a GPT-2 checkpoint; npgpt trace makes a trace"),
         (".", "no manifest.txt"),
     ],
 )
 def test_what_cannot_be_compared(mine, words, folder, capsys):
     (folder / "expected.json").write_text('{"a": 1}')
+    write_checkpoint(folder / "model.bin", MODEL[0])
     assert diff(folder, mine) == 2
     captured = capsys.readouterr()
     assert words in captured.err and captured.err.count("\n") == 1

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npgpt.core.parameters import TENSOR_NAMES
 from npgpt.porting import backward_mistakes as backward
 from npgpt.porting import forward_mistakes as forward
 from npgpt.porting import general_mistakes as general
@@ -48,6 +49,11 @@ SUMS = f"{MATRICES} {BIASES} {NORM_WEIGHTS}"
 
 # Tried in this order; the first of those that leave about the same unexplained is the cause.
 CAUSES = (
+    Cause(
+        "padding", " ".join(TENSOR_NAMES[1:]), general.padding_read,
+        "the rows that pad wte in the file are not skipped",
+    ),
+    Cause("targets", "losses", forward.without_targets, "{}"),
     Cause("not written", "*", general.zeros, "it is 0: never computed, or never copied out"),
     Cause("partly written", "*", general.unwritten, "it is right but for zeros at {}"),
     Cause("positions", "encoded", forward.positions, "{}"),
@@ -109,6 +115,8 @@ CAUSES = (
 
 def find_cause(case):
     """The cause that explains a wrong tensor best -> its name and its sentence, or None."""
+    if general.is_byte_swapped(case):
+        return "byte order", "its numbers are big-endian: write their bytes in little-endian order"
     finite = np.isfinite(case.mine)
     if not finite.all():
         n = case.mine.size - int(finite.sum())

@@ -275,6 +275,21 @@ def loss_means(case):
     if n != s.B * s.T:
         yield losses.sum() / (s.B * s.T), "positions without a target are counted in the mean"
     yield losses.mean() / math.log(2), "it is in bits, not in nats"
+    mine = case.judge.mine
+    if n != losses.size and "losses" in mine and (every := mine.read("losses")).size == losses.size:
+        yield every.mean(), "positions without a target, y = -1, have a loss and are counted"
+        yield every.sum() / n, "positions without a target, y = -1, have a loss"
+
+
+def without_targets(case):
+    """The right losses, and 0 at positions that have a target by EXPECTED alone."""
+    none = (case.mine == 0) & (case.value != 0)
+    if none.any() and not none.all():
+        yield (
+            np.where(none, 0, case.value),
+            f"{np.count_nonzero(none)} positions have none, as if their targets were -1:"
+            " is it another pair's?",
+        )
 
 
 def target_mistakes(case):

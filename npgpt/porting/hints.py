@@ -23,6 +23,8 @@ def shape_sentence(case):
     sentence = f"its shape is {mine.shape}, and must be {shape}"
     if mine.ndim == 1:
         sentence = f"it has {mine.size:,} numbers, and must have {case.value.size:,}, of {shape}"
+        if mine.size != case.value.size:
+            return f"{sentence}; is it another pair's?"
     if mine.size != case.value.size or mine.ndim > MOST_AXES:
         return sentence
     for order in permutations(range(mine.ndim)):

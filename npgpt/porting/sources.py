@@ -137,7 +137,8 @@ class Mine:
 
 
 def as_float64(array):
-    return array if array.dtype.kind in "iu" else array.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # of a NaN with any bits
+        return array if array.dtype.kind in "iu" else array.astype(np.float64)
 
 
 def fitted(array, shape, vocab_axis=None):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from npgpt.data.token_files import OTHER_MAGICS
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import atomic_write, check_path, open_for_reading, partial_folder, read_into
 from npgpt.tracing.names import INTEGERS
@@ -89,7 +90,7 @@ def write_npz(path, tensors):
 @contextmanager
 def write_folder(path, tensors):
     if path.exists():
-        raise FileError(f"{path}: is there already, and a folder is not replaced")
+        raise FileError(f"{path}: already exists; remove it, or give another name")
     lines = []
     with partial_folder(path) as partial:
 
@@ -155,6 +156,8 @@ def safetensors_places(path):
     """{name: (file, offset, dtype, shape)} of a safetensors file, checked against its size."""
     with open_for_reading(path) as (file, size):
         length = int.from_bytes(file.read(8), "little")
+        if other := OTHER_MAGICS.get(length & 0xFFFFFFFF):
+            raise FileError(f"{path}: not a trace but {other}; npgpt trace makes a trace")
         if size < 8 or length > min(size - 8, LARGEST_HEADER):
             raise FileError(
                 f"{path}: not a safetensors file (nor .npz, nor a folder): {size} bytes, and a"

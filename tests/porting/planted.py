@@ -271,7 +271,7 @@ QUIET = [
         "    shifted -= shifted.max(-1, keepdims=True)\n", "", "att.0",
         "not finite"),
     Bug("-1 is taken for a token", "steps", "counted = np.flatnonzero(targets != IGNORED)",
-        "counted = np.arange(targets.size)", "loss", None),
+        "counted = np.arange(targets.size)", "loss", "loss mean"),
     Bug("ignored positions count in the mean", "steps", "loss = losses.sum() / len(counted)",
         "loss = losses.mean()", "loss", "loss mean"),
     Bug("dlosses divided by B*T always", "steps", "dlosses[counted] = dloss / len(counted)",

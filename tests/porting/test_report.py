@@ -1,6 +1,7 @@
 """What a report says: which tensor, which number, why, and what it could not compare."""
 
 import gc
+import warnings
 from dataclasses import fields
 
 import numpy as np
@@ -12,8 +13,10 @@ from npgpt import FileError, GPT2Config
 from npgpt.porting.findings import Case
 from npgpt.porting.page import page
 from npgpt.porting.pictures import DOTS, LARGEST
+from npgpt.porting.reference import make_pair
 from npgpt.porting.report import make_report
 from npgpt.porting.sources import Expected, Mine
+from npgpt.tracing.names import parameter_names
 from npgpt.tracing.record import Recorder
 from npgpt.tracing.seeded import random_batch, random_parameters
 
@@ -204,3 +207,74 @@ def test_a_report_keeps_no_whole_arrays(expected, right, tmp_path):
         arrays = [getattr(picture, field.name) for field in fields(picture)]
         assert all(a.base is None or a.base.size <= a.size for a in arrays if hasattr(a, "base"))
     assert page(report).count("<img") == 3 * len(drawn)
+
+
+def test_the_padding_of_a_model_file_that_is_not_skipped_is_recognised(expected, right, tmp_path):
+    c = CONFIG
+    pad = np.zeros((128 - c.vocab_size) * c.n_embd, "<f4")
+    names = list(parameter_names(c.n_layer))
+    rest = [right[name].reshape(-1) for name in names[1:]]
+    in_file = np.concatenate([right["wte"].reshape(-1), pad, *rest])
+    read, at = {}, 0
+    for name in names:
+        size = right[name].size
+        read[name] = in_file[at : at + size].reshape(right[name].shape)
+        at += size
+    first, *later = report_on(expected, {**right, **read}, tmp_path).wrong
+    assert (first.name, first.cause) == ("wpe", "padding") and len(later) > 20
+    forgotten = {**right, "wpe": np.zeros_like(right["wpe"])}
+    assert report_on(expected, forgotten, tmp_path).wrong[0].cause == "not written"
+
+
+def test_big_endian_numbers_are_recognised_and_nothing_else_is_said(expected, right, tmp_path):
+    swapped = {name: a if a.dtype.kind == "i" else a.byteswap() for name, a in right.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = report_on(expected, swapped, tmp_path)
+    assert (report.wrong[0].name, report.wrong[0].cause) == ("wte", "byte order")
+    off = {**right, "qkv.0": (right["qkv.0"] * np.float32(1.01)).byteswap()}
+    assert report_on(expected, off, tmp_path).wrong[0].cause != "byte order"
+
+
+def test_a_nan_of_any_bits_gives_no_warning(expected, right, tmp_path):
+    broken = right["ln1.0"].copy()
+    broken.view("<u4")[0, 0, 0] = 0x7F800001  # which signals
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = report_on(expected, {**right, "ln1.0": broken}, tmp_path)
+    assert [(f.name, f.cause) for f in report.wrong] == [("ln1.0", "not finite")]
+
+
+def test_files_of_another_pair_are_asked_about(expected, right, tmp_path):
+    short = {**right, "encoded": right["encoded"].reshape(-1)[:-8]}
+    (wrong,) = report_on(expected, short, tmp_path).wrong
+    assert wrong.sentence == (
+        "it has 104 numbers, and must have 112, of (2, 7, 8); is it another pair's?"
+    )
+
+
+def test_targets_of_another_batch_are_recognised(tmp_path):
+    """Of pairs whose models are the same, one of which lacks a third of the targets."""
+    traces = {}
+    for pair in ("plain", "ignored"):
+        recorder = Recorder(*make_pair(pair))
+        path = write_trace(recorder, tmp_path / f"{pair}.safetensors")
+        traces[pair] = without(traced(recorder), "tokens", "targets", "config"), Expected(path)
+    first = report_on(traces["plain"][1], traces["ignored"][0], tmp_path).wrong[0]
+    assert (first.name, first.cause) == ("losses", "targets")
+    assert first.sentence.endswith("as if their targets were -1: is it another pair's?")
+    first = report_on(traces["ignored"][1], traces["plain"][0], tmp_path).wrong[0]
+    assert (first.name, first.cause) == ("loss", "loss mean")
+    assert first.sentence == "positions without a target, y = -1, have a loss and are counted"
+
+
+def test_the_layernorm_gradient_of_another_input_is_recognised_in_every_block(
+    expected, right, tmp_path
+):
+    for block, x in ((0, "encoded"), (1, "residual3.0")):
+        mean, rstd = (right[f"ln1_{each}.{block}"][..., None] for each in ("mean", "rstd"))
+        taken = (right[f"residual2.{block}"] - mean) * rstd
+        wrong_sum = (right[f"dln1.{block}"] * taken).sum((0, 1))
+        first = report_on(expected, {**right, f"dln1w.{block}": wrong_sum}, tmp_path).wrong[0]
+        assert (first.name, first.cause) == (f"dln1w.{block}", "wrong input")
+        assert first.sentence == f"it is made of residual2.{block} in the place of {x}"

@@ -93,7 +93,7 @@ def test_half_precision_and_files_of_others(rng, tmp_path):
 
 def test_a_folder_is_not_replaced_and_a_suffix_must_be_known(arrays, tmp_path):
     write(tmp_path / "t", arrays)
-    with pytest.raises(FileError, match="is there already"):
+    with pytest.raises(FileError, match="already exists; remove it"):
         write(tmp_path / "t", arrays)
     with pytest.raises(ArgumentError, match=r"t.pt: must end in .safetensors or .npz"):
         write(tmp_path / "t.pt", arrays)
