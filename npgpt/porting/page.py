@@ -5,7 +5,7 @@ from html import escape
 import numpy as np
 
 from npgpt.porting.pictures import excess_chart, heat_map, scatter
-from npgpt.porting.report import detail, named, shape_text
+from npgpt.porting.report import detail, listed, named, shape_text
 from npgpt.tracing.names import block_of, split_name
 
 STYLE = """
@@ -110,7 +110,7 @@ def pictures(finding):
         f'<figure><img src="{image}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
         for image, caption in figures
     )
-    source = f"expected is made of {escape(', '.join(finding.made_of))}"
+    source = f"expected is made of {escape(listed(finding.made_of))}"
     if not finding.made_of:
         source = "expected is EXPECTED's own"
     dots = scatter(picture.points)

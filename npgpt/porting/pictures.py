@@ -48,7 +48,7 @@ def window(shape, index):
 def heat_map(array, scale):
     """A picture of a matrix, a pixel a number, as the src of an img."""
     matrix = np.atleast_2d(array)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         level = np.clip(np.nan_to_num(matrix / scale, nan=1, posinf=1, neginf=-1), -1, 1)
     up = level[..., None] > 0
     ends = np.where(up, ENDS[2], ENDS[0])
