@@ -3,8 +3,6 @@
 What a mistake makes of later updates than the first is found by taking them, in small models.
 """
 
-import math
-
 import numpy as np
 
 from npgpt.core.parameters import HIDDEN_MATRICES, MATRICES, TENSOR_NAMES, Parameters
@@ -139,9 +137,9 @@ def other_rates(case, start, lr, decay):
         d = p[name] - one.update(name, p[name], g[name], 0.0, 0.0, 1)[2]
         squares.append([(p[name] ** 2).sum(), (p[name] * d).sum(), (d**2).sum()])
     a, b, c = np.array(squares).T
-    i = int((c / (a + SMALLEST)).argmax())
-    root = math.sqrt(max(0.0, b[i] ** 2 - c[i] * (a[i] - case.mine[i] ** 2)))
-    for rate in ((b[i] + root) / c[i], (b[i] - root) / c[i]) if c[i] else ():
+    root = np.sqrt(np.maximum(0, b**2 - c * (a - case.mine**2)))
+    i = int((root / (case.mine**2 + SMALLEST)).argmax())  # whose rounding changes lr least
+    for rate in ((b[i] + root[i]) / c[i], (b[i] - root[i]) / c[i]) if c[i] else ():
         norms = np.sqrt(np.maximum(a - 2 * b * rate + c * rate**2, 0))
         times = f", {rate / lr:.4g} times what it should be" if lr else ""
         yield norms, f"lr is {rate:.4g}{times}"
