@@ -38,7 +38,7 @@ def planted(right_text, wrong_text):
         ("np.sqrt(vi / (1 - beta2**t)) + eps", "np.sqrt(vi / (1 - beta2**t) + eps)",
          "step_params.1", "is under the root"),
         (" + eps)", " + 1e-4)", "step_params.1", "epsilon is 0.0001, not 1e-08"),
-        ("pi *= 1 -", "lr *= 3; pi *= 1 -", "step_params.1", "lr is 0.03, 3 times what it should be"),
+        ("pi *= 1 -", "lr *= 3; pi *= 1 -", "step_params.1", "lr is 0.03, 3 times"),
         ("pi *= 1 -", "lr *= 0.37; pi *= 1 -", "step_params.1", "lr is 0.0037, 0.37 times"),
         (STEP, "t += 1; " + STEP, "step_params.1", "t in 1 - beta^t is one ahead"),
         (STEP, "t = 1; " + STEP, "step_params.2", "t in 1 - beta^t stays 1"),
