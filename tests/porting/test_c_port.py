@@ -20,7 +20,7 @@ from npgpt.tracing.record import Recorder, Updates
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 SOURCE = (ROOT / "doc" / "porting" / "gpt2.c").read_text(encoding="utf-8")
 GUIDE = (ROOT / "doc" / "porting" / "porting.md").read_text(encoding="utf-8")
-UPDATES = Updates(3, 1e-2, 0.5)
+UPDATES = Updates(3, 5e-3, 0.5)
 
 
 def compiled(source, folder):

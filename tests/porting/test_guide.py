@@ -21,7 +21,7 @@ def without_last_digits(text):
 
 def test_the_report_that_it_shows_is_the_one_of_its_example(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    model, updates = make_pair("plain"), Updates(3, 1e-2, 0.5)
+    model, updates = make_pair("plain"), Updates(3, 5e-3, 0.5)
     write_trace(Recorder(*model, updates=updates), "plain.safetensors")
     write_trace(Recorder(*model, backend="numpy", updates=updates), "mine", "<f4")
     scores = np.fromfile("mine/preatt.1.f4", "<f4")

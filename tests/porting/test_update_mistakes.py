@@ -12,7 +12,7 @@ from npgpt.porting.sources import Expected, Mine
 from npgpt.tracing import record
 from npgpt.tracing.record import Recorder, Updates
 
-PAIR, UPDATES = make_pair("plain"), Updates(3, 1e-2, 0.5)  # those of the guide
+PAIR, UPDATES = make_pair("plain"), Updates(3, 5e-3, 0.5)  # those of the guide
 STEP = "pi -= lr / (1 - beta1**t) * mi / (np.sqrt(vi / (1 - beta2**t)) + eps)"
 
 
@@ -38,8 +38,8 @@ def planted(right_text, wrong_text):
         ("np.sqrt(vi / (1 - beta2**t)) + eps", "np.sqrt(vi / (1 - beta2**t) + eps)",
          "step_params.1", "is under the root"),
         (" + eps)", " + 1e-4)", "step_params.1", "epsilon is 0.0001, not 1e-08"),
-        ("pi *= 1 -", "lr *= 3; pi *= 1 -", "step_params.1", "lr is 0.03, 3 times"),
-        ("pi *= 1 -", "lr *= 0.37; pi *= 1 -", "step_params.1", "lr is 0.0037, 0.37 times"),
+        ("pi *= 1 -", "lr *= 3; pi *= 1 -", "step_params.1", "lr is 0.015, 3 times"),
+        ("pi *= 1 -", "lr *= 0.37; pi *= 1 -", "step_params.1", "lr is 0.00185, 0.37 times"),
         (STEP, "t += 1; " + STEP, "step_params.1", "t in 1 - beta^t is one ahead"),
         (STEP, "t = 1; " + STEP, "step_params.2", "t in 1 - beta^t stays 1"),
         ("(1 - beta2**t)", "(1 - beta1**t)", "step_params.1", "v is corrected by 1 - beta1^t"),
