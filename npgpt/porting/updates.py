@@ -11,7 +11,7 @@ EPS = 1e-8
 
 
 class AdamW(NamedTuple):
-    """AdamW as somebody has written it; without arguments as it should be."""
+    """AdamW as somebody has written it; with lr and decay alone, as it should be."""
 
     lr: float
     decay: float  # by which p shrinks, times lr
