@@ -31,10 +31,7 @@ def model_name(size):
     config = SIZES[size].config
     if config == GPT2Config():
         return "GPT-2 124M"
-    return (
-        f"{size} ({config.n_layer} layers, {config.n_embd} channels, {config.n_head} heads,"
-        f" {config.vocab_size} tokens in the vocabulary)"
-    )
+    return f"{size} ({config.n_layer} layers, {config.n_embd} channels)"
 
 
 def result_name(program, size, B, T):

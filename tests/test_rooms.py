@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "data": {"errors", "wording", "files", "layers", "core"},
     "formats": {"errors", "wording", "files", "core", "data"},
     "model": {"errors", "wording", "layers", "core", "kernels", "data", "formats"},
-    "tracing": {"errors", "files", "layers", "core", "model"},
+    "tracing": {"errors", "files", "layers", "core", "data", "model"},
     "porting": {"errors", "wording", "files", "layers", "core", "formats", "tracing"},
     "parallel": {"errors", "wording", "core", "kernels", "model"},
     "evaluation": {"errors", "wording", "files", "layers", "data", "model", "parallel"},

@@ -130,7 +130,9 @@ def test_a_padded_vocabulary_without_a_shape(expected, right, tmp_path):
         assert not report_on(expected, {**right, **padded}, tmp_path).wrong
     other = np.pad(right["dwte"], ((0, 3), (0, 0))).reshape(-1)
     (wrong,) = report_on(expected, {**right, "dwte": other}, tmp_path).wrong
-    assert wrong.sentence == f"it has {C * (V + 3)} numbers, and must have {C * V}, of ({V}, {C})"
+    assert wrong.sentence == (
+        f"it has {C * (V + 3)} numbers, and must have {C * V}, of ({V}, {C}); is it another pair's?"
+    )
     longer = np.pad(right["losses"], ((0, 0), (0, 1)))  # which has no vocabulary
     (wrong,) = report_on(expected, {**right, "losses": longer}, tmp_path).wrong
     assert wrong.status == "shape"
