@@ -22,6 +22,7 @@ def describe():
     from llvmlite.binding import get_host_cpu_features
 
     import npgpt
+    from npgpt.kernels.products import blas
 
     cpuinfo, features = Path("/proc/cpuinfo"), get_host_cpu_features()
     extensions = [name for name in EXTENSIONS if features.get(name)]
@@ -30,6 +31,7 @@ def describe():
         "extensions": " ".join(extensions),
         "bf16": BF16_HARDWARE.get(extensions[-1] if extensions else None, "none"),
         "threads": npgpt.get_threads(),
+        "products": blas.way(),
         "system": platform.system(),
         "versions": {
             "Python": platform.python_version(),

@@ -45,8 +45,10 @@ def measured(result):
     """On what, by which versions, at which commit and when a result was measured."""
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    by_blas = ", npgpt's products by NumPy's BLAS" * (machine.get("products") == "blas")
     return (
-        f"{machine_name(machine)}, {machine['threads']} threads, {machine['system']}; {versions};"
+        f"{machine_name(machine)}, {machine['threads']} threads, {machine['system']}{by_blas};"
+        f" {versions};"
         f" commit {result['commit']}, {result['date']}."
     )
 

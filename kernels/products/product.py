@@ -9,6 +9,7 @@ from npgpt.kernels.codegen.function_pointers import address_of
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
+from npgpt.kernels.products import blas
 from npgpt.kernels.products.gemm import SCRATCH_SIZE, gemm_at, gemm_for, gemm_signature
 from npgpt.kernels.products.gemm_bf16 import gemm_bf16_for
 from npgpt.kernels.products.precision import current_n_terms
@@ -22,11 +23,14 @@ def product(x, y, out, b=None, add=False):
     assert x.shape[1] == y.shape[0] and out.shape == (len(x), y.shape[1]), "shapes"
     assert out.shape[1] == 1 or out.strides[1] == out.itemsize, "rows of out are contiguous"
     assert b is None or not add, "add or b"
+    n_terms = current_n_terms(out.dtype)
+    if not n_terms and blas.way() == "blas":
+        blas.product_blas(x, y, out, b, add)
+        return
     init = out if add else np.empty((0, 0), out.dtype)
     if b is not None:
         init = np.broadcast_to(np.ascontiguousarray(b), out.shape)
     scratch = empty((get_num_threads(), SCRATCH_SIZE), out.dtype)
-    n_terms = current_n_terms(out.dtype)
     if n_terms and len(out) > SHARED_PACK_MIN_ROWS * len(scratch):
         product_shared_pack(x, y, out, init, scratch, n_terms)
     else:

@@ -29,8 +29,9 @@ def set_threads(n: int) -> None:
     cores that this process may use, also by the quota of a container. NUMBA_NUM_THREADS is an
     upper limit to all of these. Small models take fewer, and so does any model while other programs
     keep the cores busy. The result is the same, bit for bit, for every number. The NumPy layers
-    take no notice: their threads are NumPy's own. Raises ArgumentError unless n is an integer of at
-    least 1.
+    take no notice, nor do products by NumPy's BLAS (NPGPT_PRODUCTS=blas, and by default on Apple's
+    chips): their threads are NumPy's own, and their last digits may depend on how many these are.
+    Raises ArgumentError unless n is an integer of at least 1.
     """
     global _count
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:

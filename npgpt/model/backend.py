@@ -65,10 +65,15 @@ class NumbaBackend(NumpyBackend):
         self.layers = kernels
 
     def check(self, precision, weight_format):
-        """As NumpyBackend's; also raises unless this machine has the hardware for the precision."""
+        """As NumpyBackend's; also raises unless this machine has the hardware for the precision.
+
+        And for an environment in which NPGPT_PRODUCTS is neither blas nor kernel.
+        """
         super().check(precision, weight_format)
+        from npgpt.kernels.products import blas
         from npgpt.kernels.products.precision import has_bf16_hardware
 
+        blas.way()
         needs = PRECISIONS[precision].needs
         if needs and not has_bf16_hardware():
             raise ArgumentError(

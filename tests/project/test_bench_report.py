@@ -220,6 +220,13 @@ def test_a_result_of_another_model_says_so(tmp_path):
     assert "| PyTorch, medium | 0.600 | 427 | 2.00 | 1.20 |" in report.page(found)
 
 
+def test_products_by_blas_are_said_beside_the_machine():
+    result = {"machine": {**MACHINE, "products": "blas"}, "commit": "a", "date": "b"}
+    assert ", Linux, npgpt's products by NumPy's BLAS; Python" in tables.measured(result)
+    for machine in (MACHINE, {**MACHINE, "products": "kernel"}):
+        assert "BLAS" not in tables.measured({**result, "machine": machine})
+
+
 def test_one_slow_measurement_of_many_does_not_widen_what_is_shown():
     assert tables.spread([1.0, 1.2, 1.1, 1.3, 99.0]) == "1.20 (1.10 to 1.30)"
     assert tables.spread([1.0, 99.0, 1.1]) == "1.10"

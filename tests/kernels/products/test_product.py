@@ -1,16 +1,35 @@
 """The matrix product in full precision: any shape and layout, and nothing beside its output."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from helpers import ROOT, computing_in
 
+import npgpt
+from npgpt.errors import ArgumentError
+from npgpt.kernels.products import blas
 from npgpt.kernels.products.product import product
+
+
+@pytest.fixture(params=blas.WAYS)
+def way(request, monkeypatch):
+    """Products by NumPy's BLAS, and by the kernel."""
+    monkeypatch.setenv(blas.VARIABLE, request.param)
+    called = []
+    right = blas.product_blas
+    monkeypatch.setattr(blas, "product_blas", lambda *of: called.append(1) or right(*of))
+    yield request.param
+    assert bool(called) == (request.param == "blas")
 
 
 @pytest.mark.parametrize("layout", ["xy", "Xy", "xY", "XY"])  # a capital letter: transposed
 @pytest.mark.parametrize("M", [1, 8, 13, 300])
 @pytest.mark.parametrize("K", [1, 17, 256, pytest.param(600, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("N", [1, 48, 50, 56, 64, pytest.param(1600, marks=pytest.mark.slow)])
-def test_product_of_any_shape_and_layout(layout, M, K, N, rng):
+def test_product_of_any_shape_and_layout(layout, M, K, N, rng, way):
     x, y = rng.standard_normal((M, K)), rng.standard_normal((K, N))
     expected = x @ y
     x = np.asfortranarray(x) if "X" in layout else x
@@ -25,7 +44,7 @@ def test_product_of_any_shape_and_layout(layout, M, K, N, rng):
     assert (out[:, [0, -1]] == 7).all()  # nothing is written beside
 
 
-def test_a_product_without_terms_is_what_it_starts_from():
+def test_a_product_without_terms_is_what_it_starts_from(way):
     x, y, b, out = np.empty((3, 0)), np.empty((0, 4)), np.arange(4.0), np.ones((3, 4))
     product(x, y, out, add=True)
     assert (out == 1).all()
@@ -33,3 +52,86 @@ def test_a_product_without_terms_is_what_it_starts_from():
     assert (out == b).all()
     product(x, y, out)
     assert (out == 0).all()
+
+
+def test_blas_adds_in_blocks_of_rows(rng, monkeypatch):
+    monkeypatch.setattr(blas, "ADD_ELEMENTS", 700)
+    monkeypatch.setattr(blas, "ADD_MIN_ROWS", 3)
+    for M, N in ((25, 100), (1, 900), (7, 350), (0, 5), (5, 0)):
+        x, y, out = rng.standard_normal((M, 9)), rng.standard_normal((9, N)), np.ones((M, N))
+        blas.product_blas(x, y, out, add=True)
+        np.testing.assert_allclose(out, 1 + x @ y, atol=1e-12)
+
+
+def test_infinities_are_no_warning_in_either_way(way):
+    x, out = np.full((4, 4), np.inf, np.float32), np.zeros((4, 4), np.float32)
+    product(x, np.zeros_like(x), out)
+    assert np.isnan(out).all()
+    product(x, np.zeros_like(x), out, add=True)
+    assert np.isnan(out).all()
+
+
+def test_bf16_is_not_for_blas(monkeypatch, bf16_hardware, rng):
+    monkeypatch.setenv(blas.VARIABLE, "blas")
+    monkeypatch.setattr(blas, "product_blas", None)
+    x, out = rng.standard_normal((9, 9), np.float32), np.zeros((9, 9), np.float32)
+    with computing_in("bf16"):
+        product(x, x, out)
+    np.testing.assert_allclose(out, x @ x, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "way"),
+    [
+        ("Darwin", "arm64", "blas"), ("Darwin", "x86_64", "kernel"), ("Linux", "x86_64", "kernel"),
+        ("Linux", "aarch64", "kernel"), ("Windows", "AMD64", "kernel"),
+    ],
+)  # fmt: skip
+def test_a_platform_has_its_way_and_the_environment_another(system, machine, way, monkeypatch):
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    for word in (None, ""):
+        if word is None:
+            monkeypatch.delenv(blas.VARIABLE, raising=False)
+        else:
+            monkeypatch.setenv(blas.VARIABLE, word)
+        assert blas.way() == way
+    for word in blas.WAYS:
+        monkeypatch.setenv(blas.VARIABLE, word)
+        assert blas.way() == word
+
+
+def test_another_word_is_refused_before_a_model_is_made(monkeypatch):
+    monkeypatch.setenv(blas.VARIABLE, "mkl")
+    with pytest.raises(ArgumentError, match="^NPGPT_PRODUCTS must be blas or kernel, not 'mkl'$"):
+        npgpt.GPT2(npgpt.GPT2Config(8, 9, 1, 1, 16))
+    npgpt.GPT2(npgpt.GPT2Config(8, 9, 1, 1, 16), backend="numpy")  # has no such products
+
+
+def test_training_by_blas_is_training_by_the_kernel(rng, monkeypatch):
+    tokens, targets = rng.integers(0, 99, (2, 4, 32))
+    losses = {}
+    for word in blas.WAYS:
+        monkeypatch.setenv(blas.VARIABLE, word)
+        model = npgpt.GPT2(npgpt.GPT2Config(32, 99, 2, 2, 48))
+        losses[word] = []
+        for _ in range(3):
+            for add in (False, True):
+                loss = model.forward_backward(tokens, targets, dloss=0.5, add=add)
+            losses[word].append(loss)
+            model.update(1e-2)
+    assert losses["blas"][0] - losses["blas"][-1] > 0.1
+    np.testing.assert_allclose(losses["blas"], losses["kernel"], atol=1e-5)
+
+
+def test_the_check_against_pytorch_passes_by_blas():
+    def check(word):
+        return subprocess.run(
+            [sys.executable, "-m", "npgpt.test_gpt2", "--backend", "numba"], cwd=ROOT, text=True,
+            env={**os.environ, blas.VARIABLE: word}, capture_output=True,
+        )  # fmt: skip
+
+    assert check("blas").returncode == 0
+    done = check("fast")
+    assert done.returncode == 2
+    assert done.stderr == "error: NPGPT_PRODUCTS must be blas or kernel, not 'fast'\n"
