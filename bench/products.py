@@ -1,6 +1,7 @@
 """A step's matrix products, by npgpt in each precision, by NumPy and by PyTorch: in turn.
 
     python -m bench.products [--size 124M] [-B 4] [-T 64] [--rounds 3]
+    python -m bench.products --choose       which is faster here, npgpt's kernel or NumPy's BLAS
 
 Each system has a process of its own in every round. In bf16, npgpt takes and gives float32, and
 rounds as it goes; PyTorch's operands and result are bf16 already or, "and casts", float32 too, as
@@ -12,6 +13,7 @@ import sys
 from functools import partial
 
 from bench import tables
+from bench.choose import choose
 from bench.machine import describe, median_time, operands, products
 from bench.options import make_parser, require
 from bench.results import write_result
@@ -83,11 +85,18 @@ def main(argv=None, prog=None):
     parser = make_parser(prog, __doc__, B=None, T=None, rounds=3)
     add_size(parser)
     parser.add_argument("--only", choices=SYSTEMS, help="run it in this process")
+    parser.add_argument(
+        "--choose", action="store_true",
+        help="time npgpt's kernel and NumPy's BLAS alone, and say which variables to set",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     config = choose_size(parser, args)
     shapes = list(products(args.B, args.T, config))
     if args.only:
         print(json.dumps(run_one(args.only, shapes)))
+        return 0
+    if args.choose:
+        choose(args.size, args.B, args.T, args.rounds)
         return 0
     require(parser, "torch")
     make_backend("numba", "bf16")

@@ -9,10 +9,10 @@ from bench.results import ROOT
 from npgpt import NpgptError, get_threads
 
 
-def child(*command):
-    """The JSON that a module prints last, run in a process of its own."""
+def child(*command, **env):
+    """The JSON that a module prints last, run in a process of its own with these variables."""
     command = [sys.executable, "-m", *map(str, command)]
-    env = {**os.environ, "OMP_NUM_THREADS": str(get_threads())}  # the same for all of them
+    env = {**os.environ, "OMP_NUM_THREADS": str(get_threads()), **env}  # the same for all of them
     done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise NpgptError(f"{' '.join(command)} failed with status {done.returncode}")

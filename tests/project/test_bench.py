@@ -114,6 +114,13 @@ def test_a_child_that_fails_is_named():
         turns.child("bench.systems", "none")
 
 
+def test_a_child_has_the_variables_that_are_given(tmp_path, monkeypatch):
+    (tmp_path / "echo.py").write_text("import os; print(os.environ['NPGPT_PRODUCTS'] == 'blas')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(turns.json, "loads", lambda text: text)
+    assert turns.child("echo", NPGPT_PRODUCTS="blas") == "True"
+
+
 def test_a_step_is_measured_and_written(children, tmp_path, capsys):
     words = ["--systems", "npgpt", "npgpt, recompute", "--seq-len", "8", "--rounds", "2"]
     assert step.main([*words, "--steps", "2", "--out", str(tmp_path)]) == 0

@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from bench import choose
 from bench import products as bench
 from bench.machine import operands
+from npgpt import GPT2Config
+from npgpt.kernels.products import blas
 from npgpt.wording import install_extra
 
 pytestmark = pytest.mark.slow
@@ -69,3 +72,45 @@ def test_a_cpu_without_bf16_hardware_is_refused_in_a_sentence(monkeypatch, capsy
     monkeypatch.setattr("npgpt.kernels.products.precision.has_bf16_hardware", lambda: False)
     assert bench.main(["--out", str(tmp_path)]) == 2
     assert "error: precision bf16 needs a CPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("default", "seconds", "said"),
+    [
+        ("kernel", {"kernel": 1.0, "blas": 2.0, "blas, sleeping": 1.5}, "Nothing to set: npgpt's"),
+        ("kernel", {"kernel": 1.0, "blas": 0.97, "blas, sleeping": 1.5}, "Nothing to set: npgpt's"),
+        ("kernel", {"kernel": 1.0, "blas": 0.5, "blas, sleeping": 0.6},
+         "NumPy's BLAS: 2.00 times as fast as the default here. Set NPGPT_PRODUCTS=blas\n"),
+        ("kernel", {"kernel": 1.0, "blas": 2.0, "blas, sleeping": 0.8},
+         "Set NPGPT_PRODUCTS=blas OMP_WAIT_POLICY=PASSIVE OPENBLAS_THREAD_TIMEOUT=4\n"),
+        ("blas", {"kernel": 1.0, "blas": 0.5, "blas, sleeping": 0.5}, "Nothing to set: NumPy's B"),
+        ("blas", {"kernel": 0.5, "blas": 1.0, "blas, sleeping": 1.0},
+         "npgpt's kernel: 2.00 times as fast as the default here. Set NPGPT_PRODUCTS=kernel\n"),
+    ],
+)  # fmt: skip
+def test_the_fastest_way_and_its_variables_are_said(default, seconds, said, monkeypatch, capsys):
+    asked = []
+
+    def child(*words, **env):
+        asked.append((words, env))
+        way = next(way for way, found in choose.WAYS.items() if found.env == env)
+        return seconds[way]
+
+    monkeypatch.setattr(choose, "child", child)
+    monkeypatch.setattr(choose, "default_way", lambda: default)
+    assert bench.main(["--choose", "--size", "L4_C256", "-T", "9", "--rounds", "2"]) == 0
+    assert len(asked) == 6
+    assert asked[0][0] == ("bench.choose", "--size", "L4_C256", "-B", 16, "-T", 9)
+    out = capsys.readouterr().out
+    assert f"| npgpt's kernel | {1000 * seconds['kernel']:.0f}" in out and said in out
+
+
+@pytest.mark.parametrize("way", ["kernel", "blas"])
+def test_the_ways_are_those_of_the_products(way, monkeypatch):
+    monkeypatch.setenv("NPGPT_PRODUCTS", way)
+    taken = []
+    right = blas.product_blas
+    monkeypatch.setattr(blas, "product_blas", lambda *of: taken.append(1) or right(*of))
+    assert choose.seconds_of_products(GPT2Config(8, 9, 1, 1, 16), 2, 8) > 0
+    assert bool(taken) == (way == "blas")
+    assert {found.env["NPGPT_PRODUCTS"] for found in choose.WAYS.values()} == set(blas.WAYS)
