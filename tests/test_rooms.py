@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "files": {"errors", "wording"},
     "cli": {"errors", "wording"},
     "core": {"errors"},
-    "kernels": {"core", "layers"},
+    "kernels": {"errors", "core", "layers"},
     "data": {"errors", "wording", "files", "layers", "core"},
     "formats": {"errors", "wording", "files", "core", "data"},
     "model": {"errors", "wording", "layers", "core", "kernels", "data", "formats"},
