@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,8 @@ from npgpt.parallel.plan import Cluster, predict
 HOSTS = "10.77.0.1", "10.77.0.2"  # addresses, and the namespaces' names
 RATES = {"1gbit": 1.25e8, "100mbit": 1.25e7}  # tc's name -> bytes a second
 # MPICH's other way, UCX, finds the shared memory of two namespaces on one machine.
-BY_TCP = {"MPIR_CVAR_CH4_NETMOD": "ofi", "FI_PROVIDER": "tcp"}
+BY_TCP = {"MPIR_CVAR_CH4_NETMOD": "ofi", "FI_PROVIDER": "tcp", "FI_TCP_IFACE": "npgpt"}
+SETTLING = 2.0  # seconds after which a new link can be used
 LATENCY = 1e-4  # seconds, of a message between two processes that sleep while they wait
 LAUNCHER = """#!/bin/sh
 # mpiexec calls it as it would call ssh: options, host, command
@@ -55,15 +57,18 @@ def two_hosts(rate):
         for host in HOSTS:
             sh("ip", "netns", "add", host)
             made.append(host)
-        sh("ip", "link", "add", "npgpt1", "netns", HOSTS[0], "type", "veth",
-           "peer", "name", "npgpt2", "netns", HOSTS[1])  # fmt: skip
-        for number, host in enumerate(HOSTS, 1):
-            device = f"npgpt{number}"
-            sh("ip", "-n", host, "addr", "add", f"{host}/24", "dev", device)
-            sh("ip", "-n", host, "link", "set", device, "up")
+        # one name for both ends: FI_TCP_IFACE must not be the loopback
+        sh("ip", "link", "add", "npgpt", "netns", HOSTS[0], "type", "veth",
+           "peer", "name", "npgpt", "netns", HOSTS[1])  # fmt: skip
+        for host in HOSTS:
+            sh("ip", "-n", host, "addr", "add", f"{host}/24", "dev", "npgpt")
+            # IPv6's own address, which it takes seconds to get, would be tried first
+            sh("ip", "-n", host, "link", "set", "npgpt", "addrgenmode", "none")
+            sh("ip", "-n", host, "link", "set", "npgpt", "up")
             sh("ip", "-n", host, "link", "set", "lo", "up")
-            sh("ip", "netns", "exec", host, "tc", "qdisc", "add", "dev", device, "root", "tbf",
+            sh("ip", "netns", "exec", host, "tc", "qdisc", "add", "dev", "npgpt", "root", "tbf",
                "rate", rate, "burst", "256kb", "latency", "50ms")  # fmt: skip
+        time.sleep(SETTLING)
         yield
     finally:
         for host in made:
