@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench.cells import number, table
 from bench.machine import median_time, operands, products
 from bench.options import make_parser
 from bench.sizes import add_size, choose_size, model_name
-from bench.tables import number, table
 from bench.turns import child, take_turns
 from npgpt import get_threads
 from npgpt.kernels.products.blas import VARIABLE, default_way

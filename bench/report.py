@@ -8,6 +8,7 @@ import sys
 from statistics import median
 
 from bench import charts, tables
+from bench.cells import spread, table
 from bench.reliability import page as reliability
 from bench.results import RESULTS, ROOT, read_results
 from npgpt.cli import Parser, program
@@ -144,7 +145,7 @@ def summary(results):
     rows = [[step_name(result), *cells(result)] for result in steps]
     when = sorted({f"{result['commit']} of {result['date']}" for result in steps})
     return [
-        *tables.table(columns, rows),
+        *table(columns, rows),
         "",
         "seconds: npgpt's median and quartiles. speed-up: the time of PyTorch's fastest system in",
         f"the same precision, divided by npgpt's (commit {', '.join(when)})."
@@ -163,7 +164,7 @@ def cells(result):
     seconds = {name: system["seconds"] for name, system in result["systems"].items()}
     for own, others in PAIRS.values():
         theirs = [median(seconds[name]) for name in others if name in seconds]
-        yield tables.spread(seconds[own]) if own in seconds else ""
+        yield spread(seconds[own]) if own in seconds else ""
         yield f"{min(theirs) / median(seconds[own]):.2f}" if own in seconds and theirs else ""
 
 

@@ -1,6 +1,7 @@
 """doc/reliability.md: what is promised, and how often it was tried."""
 
 from bench import tables
+from bench.cells import table
 
 INTRODUCTION = """\
 # Reliability
@@ -57,7 +58,7 @@ def fuzz(result):
     total = sum(count["inputs"] for count in result["readers"])
     columns = ["reader", "inputs", "read", "refused", "unhandled", "over 2 s", "slowest", "commit"]
     return [
-        *tables.table(columns, rows),
+        *table(columns, rows),
         "",
         f"{total:,} damaged files in all. read: the file could still be read. refused: it ended"
         " with a one-sentence error. unhandled: it ended with any other exception. Memory was"
@@ -73,7 +74,7 @@ def faults(result):
     ]
     columns = ["writer", "faults", "the old file", "the new file", "set aside", "full disks"]
     return [
-        *tables.table(columns, rows),
+        *table(columns, rows),
         "",
         "faults: each call to the operating system was made to fail with ENOSPC, EIO or EACCES,"
         " once alone and once together with all later calls. After each of them the old file or"
@@ -91,7 +92,7 @@ def kill_points(result):
     ]
     columns = ["writer", "kill points", "the old file", "the new file", "no file, and told so"]
     return [
-        *tables.table(columns, rows),
+        *table(columns, rows),
         "",
         "kill points: the writer was killed with SIGKILL before and after each of its system calls."
         " The other columns count what was there afterwards. told so: there was no file"
@@ -111,7 +112,7 @@ def random_kills(result):
 
 def stress(result):
     """What a run does in each case."""
-    return tables.table(["what happens to a run", "what it does"], result["stress"].items())
+    return table(["what happens to a run", "what it does"], result["stress"].items())
 
 
 def repetitions(result):
