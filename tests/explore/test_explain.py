@@ -12,18 +12,12 @@ from npgpt.errors import ArgumentError
 from npgpt.explore.code import BACKWARD_LINES, FORWARD_LINES, code_of
 from npgpt.explore.explain import explain
 from npgpt.explore.layer_check import check
-from npgpt.explore.session import Session
 from npgpt.tracing.names import BACKWARD_BLOCK, BACKWARD_HEAD, BLOCK_SHAPES, FORWARD_HEAD
 
 TEXT = "she sells sea shells"
 SCALARS = {"loss"}
 ALL = {"encoded", "dencoded", "dwte", "dwpe", "dlnfw", "dlnfb", "dresidual3"}
 ALL |= {*BLOCK_SHAPES, *FORWARD_HEAD, *BACKWARD_HEAD, *BACKWARD_BLOCK}
-
-
-@pytest.fixture(scope="module")
-def session():
-    return Session.named("tiny")
 
 
 @pytest.fixture(scope="module")

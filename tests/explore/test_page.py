@@ -1,14 +1,10 @@
 """The page in headless Chromium: every view acted on, its numbers those of the Python API."""
 
 import json
-import os
-import shutil
-import time
-from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from browsing import tab_of
 
 import npgpt
 from npgpt.explore.export import write_page
@@ -19,104 +15,10 @@ from npgpt.model.generation import filtered_weights
 pytestmark = pytest.mark.slow
 
 pytest.importorskip("starlette", reason="needs the extra `explore`")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright and a Chromium")
 
 from serving import served  # noqa: E402
 
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 TEXT = "she sells sea shells"
-WIDTHS, THEMES = (1280, 390), ("light", "dark")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A Chromium: one that is installed, or playwright's own."""
-    found = os.environ.get("NPGPT_CHROMIUM") or next(
-        filter(None, map(shutil.which, BROWSERS)), None
-    )
-    with playwright.sync_playwright() as p:
-        try:
-            running = p.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except playwright.Error:
-            pytest.skip("there is no Chromium here: set NPGPT_CHROMIUM to one")
-        yield running
-        running.close()
-
-
-class Tab:
-    """A page that fails the test where it asks another origin, or where a script of it fails."""
-
-    def __init__(self, page, server):
-        self.page, self.server, self.wrong = page, server, []
-        page.on("request", self.note)
-        page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        page.on("console", self.hear)
-
-    def note(self, request):
-        parts = urlsplit(request.url)
-        if parts.scheme != "data" and parts.netloc != f"127.0.0.1:{self.server.port}":
-            self.wrong.append(f"a request to {request.url}")
-
-    def hear(self, message):
-        """A question that is answered in words has the status 422, which the browser notes."""
-        if message.type == "error" and "status of 422" not in message.text:
-            self.wrong.append(message.text)
-
-    def open(self, **state):
-        words = "&".join(f"{name}={value}" for name, value in state.items())
-        self.page.goto("about:blank")
-        self.page.goto(f"{self.server.address}#{words}")
-        self.page.wait_for_selector("#panel section")
-        self.settled()
-
-    def settled(self):
-        """Until nothing is asked any more, and the machine waits."""
-        self.until("waiting === 0 && !data.learning && Object.values(asking).every((k) => !k)")
-
-    def until(self, expression):
-        """Until a JavaScript expression is true; the page's policy forbids wait_for_function."""
-        deadline = time.monotonic() + 60
-        while not self.page.evaluate(expression):
-            assert time.monotonic() < deadline, expression
-            self.page.wait_for_timeout(20)
-
-    def click(self, selector):
-        self.page.click(selector)
-        self.settled()
-
-    def text(self, selector):
-        return self.page.inner_text(selector)
-
-    def value(self, expression):
-        return self.page.evaluate(expression)
-
-
-@contextmanager
-def tab_of(browser, server, **options):
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-    tab = Tab(context.new_page(), server)
-    try:
-        yield tab
-        assert tab.wrong == []
-    finally:
-        context.close()
-
-
-@pytest.fixture(scope="module")
-def session():
-    return Session.named("tiny")
-
-
-@pytest.fixture
-def server():
-    with served() as running:
-        yield running
-
-
-@pytest.fixture
-def tab(browser, server):
-    with tab_of(browser, server) as opened:
-        yield opened
 
 
 def number(text):
@@ -328,85 +230,6 @@ def test_an_empty_text_has_a_picture(tab):
     tab.settled()
     assert tab.text("#tokens") == "<eot>"
     assert not tab.page.is_visible("#problem")
-
-
-def test_everything_is_reached_by_keyboard(tab):
-    tab.open()
-    tab.page.focus("#tokens [aria-selected=true]")
-    tab.page.keyboard.press("Home")
-    tab.page.keyboard.press("ArrowRight")
-    tab.settled()
-    assert tab.value("positionNow()") == 1
-    assert tab.value("document.activeElement.dataset.token") == "1"
-    tab.page.focus("[data-key='head 0 0']")
-    for key in ("ArrowRight", "ArrowDown"):
-        tab.page.keyboard.press(key)
-        tab.settled()
-    assert (tab.value("state.block"), tab.value("state.head")) == (1, 1)
-    assert tab.value("document.activeElement.dataset.key") == "head 1 1"
-    tab.page.focus("#tab-forward")
-    tab.page.keyboard.press("ArrowRight")
-    tab.settled()
-    assert tab.value("state.view") == "backward"
-    assert tab.value("document.activeElement.id") == "tab-backward"
-
-
-def test_everything_that_can_be_used_has_a_name(tab):
-    for view in ("forward", "backward", "learn", "edit"):
-        tab.open(view=view, block=1, head=1, target="one")
-        nameless = tab.value(
-            """[...document.querySelectorAll('button, input, select, textarea')].filter((e) =>
-              e.offsetParent && !e.getAttribute('aria-label') && !e.getAttribute('aria-labelledby')
-              && !e.textContent.trim() && !(e.labels && e.labels.length)
-              ).map((e) => e.outerHTML.slice(0, 90))"""
-        )
-        assert nameless == []
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("theme", THEMES)
-def test_it_fits_and_can_be_read(browser, server, width, theme):
-    """No sideways scrolling, and a contrast of 4.5 for what is read."""
-    options = {"viewport": {"width": width, "height": 900}, "color_scheme": theme}
-    with tab_of(browser, server, **options) as tab:
-        for view in ("forward", "backward", "learn", "edit"):
-            tab.open(view=view, block=1, head=0, tensor="att", channel=1)
-            wider = tab.value("document.documentElement.scrollWidth - innerWidth")
-            assert wider <= 0, view
-            assert tab.value(LOW_CONTRAST) == []
-
-
-LOW_CONTRAST = """(() => {
-  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-  const linear = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-  const behind = (e) => {
-    for (; e; e = e.parentElement) {
-      const c = rgb(getComputedStyle(e).backgroundColor);
-      if (c.length < 4 || c[3] > 0) return c;
-    }
-    return [255, 255, 255];
-  };
-  const found = [];
-  for (const e of document.querySelectorAll('main *, header *, footer *')) {
-    const text = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-    if (!e.offsetParent || !text || e.closest(':disabled')) continue;
-    const style = getComputedStyle(e), a = light(rgb(style.color)), b = light(behind(e));
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) found.push(`${e.className || e.tagName} ${e.textContent} ${ratio}`);
-  }
-  return found.slice(0, 5);
-})()"""
-
-
-def test_nothing_moves_for_those_who_ask_for_that(browser, server):
-    with tab_of(browser, server, reduced_motion="reduce") as tab:
-        tab.open()
-        moving = tab.value(
-            "[...document.querySelectorAll('*')].filter((e) => ['', '::before', '::after'].some((p)"
-            " => getComputedStyle(e, p || null).transitionDuration !== '0s')).length"
-        )
-        assert moving == 0
 
 
 def test_a_model_is_trained_before_ones_eyes_and_the_page_never_waits(browser):

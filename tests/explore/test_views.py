@@ -19,11 +19,6 @@ TEXT = "she sells sea shells"
 
 
 @pytest.fixture(scope="module")
-def session():
-    return Session.named("tiny")
-
-
-@pytest.fixture(scope="module")
 def batch(session):
     tokens = session.encode(TEXT)
     return tokens[None], np.append(tokens[1:], -1)[None]
