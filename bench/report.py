@@ -61,6 +61,7 @@ SECTIONS = {  # program -> heading, and what the results below it have in common
         "What the trainer adds to a step of GPT-2 124M",
         "By `python -m bench.trainer`.",
     ),
+    "explore": ("Explore", "By `python -m bench.explore`, in a headless Chromium."),
     "parallel": ("Several ranks", "By `python -m bench.parallel times`."),
     "parallel_losses": (
         "The same training on any number of ranks",
@@ -102,6 +103,8 @@ python -m bench.products -T 1024 --rounds 1
 python -m bench.kernels
 python -m bench.trainer
 python -m bench.learn --text tinyshakespeare.txt
+pip install -e '.[explore]' playwright && playwright install chromium
+python -m bench.explore
 pip install -e '.[mpi]'
 python -m bench.parallel times
 python -m bench.parallel losses

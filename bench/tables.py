@@ -216,6 +216,23 @@ def trainer(result):
     ]
 
 
+def explore(result):
+    seconds, memory = result["seconds"], result["peak"] / 1e9
+    rows = [
+        ["the picture of a text is shown", spread(seconds["picture"])],
+        ["a training step is shown", spread(seconds["step"])],
+    ]
+    return [
+        *table(["GPT-2 124M", "seconds"], rows),
+        "",
+        f"seconds: in the browser, from the last letter or the click until all is drawn, for"
+        f" {result['tokens'] + 1} tokens, {result['rounds']} times. The program's peak memory was"
+        f" {memory:.2f} GB; `estimate` says {result['estimate'] / 1e9:.2f} GB. The new model that"
+        f" learns to add made {result['addition_steps_per_second']:.0f} steps a second while the"
+        " page showed them.",
+    ]
+
+
 def learn(result):
     systems, target = result["systems"], result["target"]
 
@@ -275,6 +292,7 @@ def accuracy(result):
 BODIES = {
     "step": step, "lengths": lengths, "sample": sample, "products": products,
     "kernels": kernels, "accuracy": accuracy, "trainer": trainer, "learn": learn,
+    "explore": explore,
     "parallel": ranks.parallel, "parallel_losses": ranks.parallel_losses,
     "parallel_kills": ranks.parallel_kills, "parallel_network": ranks.parallel_network,
 }  # fmt: skip
@@ -286,6 +304,7 @@ TITLES = {
     "kernels": lambda r: f"Kernels, B={r['B']}, T={r['T']}",
     "accuracy": lambda r: f"{r['parameters']:,} parameters, B={r['B']}, T={r['T']}",
     "trainer": lambda r: f"The trainer's step, B={r['B']}, T={r['T']}",
+    "explore": lambda r: "The page of `npgpt explore`",
     "learn": lambda r: (
         f"Seconds to a loss of {r['goal']}" if r["target"] else f"The loss after {r['goal']}"
     ),

@@ -4,6 +4,11 @@ import time
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+# Nothing is asked any more, the machine waits, and all is drawn.
+SETTLED = """
+    waiting === 0 && !data.learning && !frame && Object.values(asking).every((key) => !key)
+"""
+
 
 class Tab:
     """A page that fails the test where it asks another origin, or where a script of it fails."""
@@ -32,8 +37,8 @@ class Tab:
         self.settled()
 
     def settled(self):
-        """Until nothing is asked any more, and the machine waits."""
-        self.until("waiting === 0 && !data.learning && Object.values(asking).every((k) => !k)")
+        """Until nothing is asked any more, and all is drawn."""
+        self.until(SETTLED)
 
     def until(self, expression):
         """Until a JavaScript expression is true; the page's policy forbids wait_for_function."""

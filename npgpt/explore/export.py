@@ -1,6 +1,7 @@
 """The page as one file: its scripts, its styles and the answers to what can be asked of one text.
 
-It needs no server and loads nothing. Of a large model the numbers of the last position are there.
+It needs no server and loads nothing. Of a large model the last position has all its numbers, and
+the others, before any step, what is said there.
 """
 
 import json
@@ -29,13 +30,16 @@ def write_page(session: Session, text: str, folder: Path) -> Path:
 
     The model is trained on the text for some steps, which the page shows, and put back.
     """
+    from tqdm import tqdm
+
     session.encode(text)
-    frames: list[dict[str, Any]] = [{"steps": 0, "answers": answers(session, text)}]
     learning, taken = session.learning, len(session.learning.losses)
-    for steps in STEPS:
-        for _ in learning.steps(steps, LR, text):
-            pass
-        frames.append({"steps": frames[-1]["steps"] + steps, "answers": brief(session, text)})
+    with tqdm(total=sum(STEPS), desc="the page's steps", leave=False, delay=1) as bar:
+        frames: list[dict[str, Any]] = [{"steps": 0, "answers": answers(session, text)}]
+        for steps in STEPS:
+            for _ in learning.steps(steps, LR, text):
+                bar.update()
+            frames.append({"steps": frames[-1]["steps"] + steps, "answers": brief(session, text)})
     saved = {
         "frames": frames,
         "losses": session.progress(taken)["losses"],
@@ -83,14 +87,11 @@ def key(name, arguments, edits=()):
 
 def answers(session, text) -> dict[str, Any]:
     """Every answer of the page as it is opened."""
-    config, T, small = session.model.config, len(session.encode(text)), is_small(session, text)
+    T, small = len(session.encode(text)), is_small(session, text)
     positions = range(T) if small else [T - 1]
     found = {key("describe", []): {**session.describe(), "prompt": text}}
     found[key("picture", [])] = session.picture(text)
-    for p in range(T):
-        add_position(session, text, p, found)
-        for i in range(config.n_layer):
-            found[key("block", [i, p])] = session.block(text, i, p)
+    add_positions(session, text, range(T), positions, found)
     if T > 1:
         found[key("backward", [None, None])] = session.backward(text)
     for name in tensor_names(session, T > 1):
@@ -105,19 +106,26 @@ def answers(session, text) -> dict[str, Any]:
 
 
 def brief(session, text):
-    """The picture and what is said at every position, of a model that has been trained."""
+    """The picture and what is said, of a model that has been trained."""
+    T = len(session.encode(text))
+    positions = range(T) if is_small(session, text) else [T - 1]
     found = {key("picture", []): session.picture(text)}
-    for p in range(len(session.encode(text))):
-        add_position(session, text, p, found)
-        for i in range(session.model.config.n_layer):
-            found[key("block", [i, p])] = session.block(text, i, p)
+    add_positions(session, text, positions, positions, found)
     return found
 
 
-def add_position(session, text, p, found, edits=()):
-    """What is said at a position, and why, of its likeliest tokens."""
+def add_positions(session, text, positions, explained, found):
+    """What is said at positions, at those `explained` also why other tokens are, and the blocks."""
+    for p in positions:
+        add_position(session, text, p, found, others=p in explained)
+        for i in range(session.model.config.n_layer):
+            found[key("block", [i, p])] = session.block(text, i, p)
+
+
+def add_position(session, text, p, found, edits=(), others=False):
+    """What is said at a position and why; with others, of other likely tokens too."""
     found[key("position", [p, None], edits)] = first = session.position(text, p, None, edits)
-    for token in [] if edits else first["top"][:TOKENS]:
+    for token in first["top"][:TOKENS] if others else []:
         found[key("position", [p, token["id"]])] = session.position(text, p, token["id"])
 
 

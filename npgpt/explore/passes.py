@@ -1,9 +1,10 @@
 """The tensors of one text, by the textbook, under the names of a trace and without its batch.
 
 A forward pass alone, or with a backward pass whose gradients of the parameters go into a buffer
-that is there already.
+that is there already. The linear layers of a large model are the kernels' twins.
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from npgpt.tracing.record import Recorder
 from npgpt.tracing.taps import TextbookTap
 
 Tensors = dict[str, Any]
+LARGE = 10_000_000  # parameters: then the kernels' products take a third of the time of NumPy's
 
 
 class LeanTap(TextbookTap):
@@ -28,6 +30,14 @@ class LeanTap(TextbookTap):
         _, _, params = self.called("encoder_backward")
         kernels.encoder_backward(dout, cache, out, add)
         self.see_gradients(params, out)
+
+
+def layers_of(model):
+    """The layers that the passes of a model call."""
+    if model.params.flat.size < LARGE:
+        return layers
+    twins = {name: getattr(kernels, name) for name in ("matmul_forward", "matmul_backward")}
+    return SimpleNamespace(**vars(layers) | twins)
 
 
 def next_tokens(tokens):
@@ -42,9 +52,11 @@ def forward(model, tokens, targets, edits=None) -> Tensors:
     def see(name, array):
         tensors[name] = array[0]
 
-    tap = TextbookTap(layers, model.config.n_layer, see, edits)
-    lnf, _ = body_forward(tokens[None], model.params, tap, keep=False)  # (1, T, C)
-    logits, _ = layers.matmul_forward(lnf, model.params.wte)  # (1, T, V)
+    called = layers_of(model)
+    tap = TextbookTap(called, model.config.n_layer, see, edits)
+    with model.backend.computing(2 * len(tokens) * model.params.flat.size):
+        lnf, _ = body_forward(tokens[None], model.params, tap, keep=False)  # (1, T, C)
+        logits, _ = called.matmul_forward(lnf, model.params.wte)  # (1, T, V)
     see("logits", logits)
     shifted = logits[0] - logits[0].max(-1, keepdims=True)  # (T, V)
     probs = np.exp(shifted)  # (T, V)
@@ -76,8 +88,9 @@ def forward_backward(model, tokens, targets, edits=None) -> Tensors:
 
     model.backend.free_memory()  # what a training step has left
     recorder = Recorder(model.params, tokens[None], targets[None], "numpy")
-    recorder.tap = LeanTap
-    recorder.passes(model.params, model.grads, see, edits)
+    recorder.tap = lambda _, *others: LeanTap(layers_of(model), *others)
+    with model.backend.computing(6 * len(tokens) * model.params.flat.size):
+        recorder.passes(model.params, model.grads, see, edits)
     for name in ("wte", "wpe", "lnfw", "lnfb"):
         tensors[f"d{name}"] = getattr(model.grads, name)
     for i, block in enumerate(model.grads.blocks):

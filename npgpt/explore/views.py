@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npgpt.explore.wire import finite
+from npgpt.explore.wire import Causal, finite
 from npgpt.inside.look import early_logits, token_labels
 from npgpt.layers.crossentropy import IGNORED
 from npgpt.tracing.names import stream
@@ -67,7 +67,7 @@ def picture(tokens, targets, tensors, L, labels):
         "norms": norms(tensors, places(L)),  # (2L + 1, T)
         "attention_norms": norms(tensors, [f"attproj.{i}" for i in range(L)]),  # (L, T)
         "mlp_norms": norms(tensors, [f"fcproj.{i}" for i in range(L)]),  # (L, T)
-        "att": att,
+        "att": att.view(Causal),
         "patterns": patterns(att, tokens),
         "losses": tensors["losses"],
         "loss": finite(losses.mean()) if len(losses) else None,
@@ -209,7 +209,7 @@ def backward(model, tensors, targets, labels):
     return {
         "loss": finite(tensors["loss"]),
         "norms": flow,
-        "datt": stack(tensors, "datt", L),
+        "datt": stack(tensors, "datt", L).view(Causal),
         "tokens": shares(flow[0]),
         "blocks": shares(np.array(of_blocks)),
         "targets": [

@@ -1,4 +1,7 @@
-"""What goes to the page: JSON in which an array is its shape and its float32 in base64."""
+"""What goes to the page: JSON in which an array is its shape and its float32 in base64.
+
+Of a Causal array only what is not zero by the causal mask goes there.
+"""
 
 import base64
 import json
@@ -7,15 +10,31 @@ import math
 import numpy as np
 
 
+class Causal(np.ndarray):
+    """An array (..., T, T) that is zero above the diagonal of its last two axes."""
+
+
+def below_diagonal(T):
+    """Where a causal array (..., T, T) can be other than zero, as a mask (T, T)."""
+    return np.tril(np.ones((T, T), bool))
+
+
 def packed(array):
     """An array as a dict that JSON can hold; NaN and infinities stay what they are."""
-    content = np.ascontiguousarray(array, "<f4")
-    return {"shape": content.shape, "f32": base64.b64encode(content).decode("ascii")}
+    causal = isinstance(array, Causal)
+    content = array[..., below_diagonal(array.shape[-1])] if causal else array
+    text = base64.b64encode(np.ascontiguousarray(content, "<f4")).decode("ascii")
+    return {"shape": array.shape, "f32": text} | ({"causal": True} if causal else {})
 
 
 def unpacked(value):
     """The array of a dict that `packed` has made."""
-    return np.frombuffer(base64.b64decode(value["f32"]), "<f4").reshape(value["shape"])
+    content, shape = np.frombuffer(base64.b64decode(value["f32"]), "<f4"), value["shape"]
+    if not value.get("causal"):
+        return content.reshape(shape)
+    array = np.zeros(shape, "<f4")
+    array[..., below_diagonal(shape[-1])] = content.reshape(*shape[:-2], -1)
+    return array
 
 
 def plain(value):

@@ -88,6 +88,8 @@ class Worker:
         try:
             next(self._course)
             self._taken += 1
+            if self._taken == self._of:
+                self.end_course()
         except StopIteration:
             self._course = None
         except Exception as error:  # it has no one who waits for it: the status says it

@@ -10,6 +10,7 @@ from helpers import ROOT, TINY_MODEL, run_blocks
 from npgpt.__main__ import main
 from npgpt.data.descriptions import write_tokenizer
 from npgpt.errors import ArgumentError, FileError
+from npgpt.explore import export
 from npgpt.explore.export import STEPS, key, write_page
 from npgpt.explore.server import page_files
 from npgpt.explore.session import Session
@@ -75,6 +76,20 @@ def test_it_has_the_steps_and_leaves_the_model_as_it_was(session, saved):
     assert losses == sorted(losses, reverse=True) and losses[0] == session.picture(TEXT)["loss"]
     assert len(saved["losses"]) == sum(STEPS)
     np.testing.assert_allclose(saved["losses"][1], losses[1], rtol=1e-4)
+
+
+def test_of_a_large_model_the_last_position_has_all(session, monkeypatch, tmp_path):
+    monkeypatch.setattr(export, "SMALL", 0)
+    text = "shells"
+    path = write_page(session, text, tmp_path)
+    (data,) = re.findall(r'id="saved">(.*?)</script>', path.read_text(encoding="utf-8"))
+    first, *_, last = (frame["answers"] for frame in json.loads(data)["frames"])
+    T = len(session.encode(text))
+    said = [name for name in first if name.startswith("position|")]
+    assert len(said) == T + export.TOKENS
+    assert {name.split("|")[1] for name in last if name.startswith("position|")} == {str(T - 1)}
+    assert key("numbers", ["ln1.0", [T - 1], None, None]) in first
+    assert key("numbers", ["ln1.0", [0], None, None]) not in first
 
 
 def test_keys_are_those_that_the_page_makes():

@@ -206,6 +206,26 @@ def test_a_course_that_fails_is_told_and_ends():
     worker.close()
 
 
+def test_a_course_of_known_length_ends_with_its_last_step():
+    worker, ended = Worker(), []
+
+    def course():
+        try:
+            yield
+            yield
+        finally:
+            ended.append(worker.status()["taken"])
+
+    worker.ask("", lambda: worker.start("training", course(), 2)).result()
+    deadline = time.monotonic() + 10
+    while worker.status()["running"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    worker.ask("", lambda: None).result()
+    assert ended == [2]
+    worker.close()
+
+
 @pytest.fixture
 def program():
     """The program, as it was started by a command, and its port."""

@@ -9,11 +9,13 @@ import npgpt
 from npgpt.core.parameters import TENSOR_NAMES
 from npgpt.data.tokenizer import CharsTokenizer
 from npgpt.errors import ArgumentError
+from npgpt.explore import passes
 from npgpt.explore.session import MOST_TOKENS, PROMPT, Session
 from npgpt.explore.tasks import Characters, Source
 from npgpt.explore.views import patterns
 from npgpt.explore.wire import to_json, unpacked
 from npgpt.inside import head, logit_lens, look, replace, scale
+from npgpt.kernels import matmul_forward
 
 TEXT = "she sells sea shells"
 
@@ -27,6 +29,24 @@ def batch(session):
 @pytest.fixture(scope="module")
 def traced(session, batch):
     return npgpt.trace(session.model, *batch)
+
+
+def test_the_products_of_a_large_model_are_the_kernels(session, monkeypatch):
+    small = session.picture(TEXT), session.backward(TEXT)
+    called = []
+
+    def counted(*arguments):
+        called.append(arguments)
+        return matmul_forward(*arguments)
+
+    monkeypatch.setattr(passes, "LARGE", 0)
+    monkeypatch.setattr(passes.kernels, "matmul_forward", counted)
+    large = Session.named("tiny")
+    for before, now in zip(small, (large.picture(TEXT), large.backward(TEXT)), strict=True):
+        for name, value in before.items():
+            if isinstance(value, np.ndarray):
+                np.testing.assert_allclose(now[name], value, rtol=1e-4, atol=1e-5)
+    assert len(called) == (2 * 4 + 1) + 2 * 4  # 4 a block, and in the forward pass the logits
 
 
 def test_the_picture_is_the_traces(session, batch, traced):

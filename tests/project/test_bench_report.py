@@ -79,6 +79,10 @@ CONTENTS = {
         },
     },
     "trainer": {"B": 4, "T": 64, "bare": [1.0, 2.0, 1.0], "trainer": [1.02, 2.02, 1.03]},
+    "explore": {
+        "tokens": 63, "rounds": 2, "seconds": {"picture": [0.6, 0.7], "step": [1.4, 1.5]},
+        "peak": 2.5e9, "estimate": 2.2e9, "addition_steps_per_second": 33.0,
+    },
     "parallel": {
         "B": 4, "T": 64,
         "ways": {
@@ -142,6 +146,8 @@ def test_the_pictures_are_those_of_the_results():
         ("kernels", ("kernels", 0, "kernel", 0)),
         ("accuracy", ("precisions", "fp32", "losses", 1)),
         ("trainer", ("bare", 0)),
+        ("explore", ("seconds", "step", 0)),
+        ("explore", ("peak",)),
         ("learn", ("systems", "npgpt", "seconds", 0)),
         ("learn", ("systems", "PyTorch, eager", "loss", 1)),
         ("learn", ("recipes", "npgpt", "B")),

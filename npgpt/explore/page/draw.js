@@ -1,10 +1,16 @@
 "use strict";
 // Pictures: strips and maps of cells on canvases, bars, curves.
 
+const canvases = {}; // kept from picture to picture: that is far faster than new ones
+
+function canvasOf(name) {
+  return (canvases[name] ??= el("canvas", { "aria-hidden": "true" }));
+}
+
 /** Paint cells, rows x columns, of the colours that colour(row, column) gives. */
 function paint(canvas, rows, columns, colour) {
-  canvas.width = columns;
-  canvas.height = rows;
+  if (canvas.width !== columns) canvas.width = columns;
+  if (canvas.height !== rows) canvas.height = rows;
   const context = canvas.getContext("2d");
   const image = context.createImageData(columns, rows);
   for (let r = 0, at = 0; r < rows; r++) {
@@ -20,15 +26,16 @@ function paint(canvas, rows, columns, colour) {
 }
 
 /** A strip with a cell a token; hovering says what is there, a click chooses the position. */
-function strip(label, values, scale, say) {
-  const canvas = el("canvas", { class: "strip", "aria-hidden": "true" });
+function strip(row, label, values, scale, say) {
+  const canvas = canvasOf(`${label} ${row}`);
+  canvas.className = "strip";
   paint(canvas, 1, values.length, (_, c) => sequential(scale(values[c])));
-  canvas.addEventListener("pointermove", (event) => {
+  canvas.onpointermove = (event) => {
     const t = cellAt(event, values.length);
     hoverToken(t, `${label}, ${say(t)}: ${shown(values[t])}`);
-  });
-  canvas.addEventListener("pointerleave", () => hoverToken(null));
-  canvas.addEventListener("click", (event) => set({ p: cellAt(event, values.length), row: null }));
+  };
+  canvas.onpointerleave = () => hoverToken(null);
+  canvas.onclick = (event) => set({ p: cellAt(event, values.length), row: null });
   return el("div", { class: "strip-row" }, el("span", { class: "strip-name", text: label }), canvas);
 }
 

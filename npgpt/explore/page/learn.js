@@ -53,7 +53,6 @@ async function followStatus() {
     await news();
     if (running) await new Promise((done) => setTimeout(done, 120));
   }
-  await news();
 }
 
 /** The losses that came; where the weights have changed, everything is asked for again. */
@@ -65,8 +64,8 @@ async function news() {
   data.progress = progress;
   if (moved) {
     data.version += 1;
-    refresh();
-  } else if (state.view === "learn") render();
+  }
+  refresh();
 }
 
 /** A page that was saved has the steps that were taken then. */

@@ -47,7 +47,9 @@ function rowNow() {
 
 function renderBelow() {
   const place = byId("below");
-  if (state.view === "learn") return fill(place, whatMoved());
+  const { view, block, head } = state;
+  const same = unchanged(place, view, block, head, data.before, data.picture, data.position);
+  if (view === "learn") return same ? undefined : fill(place, whatMoved());
   if (state.view === "edit") return fill(place, edited());
   const select = el("select", { id: "tensor", "data-key": "tensor", on: { change: (event) => set({ tensor: event.target.value, channel: null, row: null }) } },
     ...Object.entries(groups()).map(([label, names]) => el("optgroup", { label }, ...names.map((name) => el("option", { value: name, text: name, selected: name === baseNow() })))));

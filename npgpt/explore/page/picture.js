@@ -21,6 +21,7 @@ function sayToken(t) {
 
 function renderTokens() {
   const list = byId("tokens"), p = positionNow();
+  if (unchanged(list, data.picture, state.view === "backward" && data.backward, p)) return shadeTokens();
   const chips = data.picture.tokens.map((token, t) =>
     el("button", {
       type: "button", role: "option", class: "token", "data-key": `token ${t}`, "data-token": t,
@@ -98,14 +99,16 @@ function shareShort(t) {
 function renderPicture() {
   const { n_layer: L, n_head: NH } = data.model.config;
   const backward = state.view === "backward";
+  const place = byId("rows");
+  place.classList.toggle("stale", Boolean(failed.picture) || data.pictureText !== state.text);
+  const { view, block, head, pattern, edits } = state;
+  if (unchanged(place, data.picture, data.position, backward && data.backward, positionNow(), view, block, head, pattern, edits, palette.cell)) return;
   const rows = [embeddingRow()];
   const scales = { ...rowScales(), marks: markedHeads() };
   for (let i = 0; i < L; i++) rows.push(blockRow(i, NH, scales));
   rows.push(outRow());
-  const place = byId("rows");
   place.style.setProperty("--heads", NH);
   fill(place, ...rows);
-  place.classList.toggle("stale", Boolean(failed.picture) || data.pictureText !== state.text);
   byId("pattern-label").hidden = backward;
   byId("pattern-found").hidden = backward;
   renderPattern();
@@ -126,7 +129,7 @@ function embeddingRow() {
   const scale = backward ? rowScales().flow : rowScales().stream;
   return el("div", { class: "row plain" },
     el("span", { class: "row-name", text: "Embedding" }),
-    el("div", { class: "strips" }, strip(backward ? "gradient" : "stream", values, scale, sayToken)),
+    el("div", { class: "strips" }, strip("embedding", backward ? "gradient" : "stream", values, scale, sayToken)),
     el("span"),
     backward ? el("span") : lensCell(0),
   );
@@ -141,12 +144,12 @@ function blockRow(i, NH, scales) {
   }, `Block ${i}`);
   const strips = el("div", { class: "strips" });
   if (backward) {
-    strips.append(strip("attention", part(data.backward.norms, 2 * i + 1), scales.flow, sayToken));
-    strips.append(strip("MLP", part(data.backward.norms, 2 * i + 2), scales.flow, sayToken));
+    strips.append(strip(i, "attention", part(data.backward.norms, 2 * i + 1), scales.flow, sayToken));
+    strips.append(strip(i, "MLP", part(data.backward.norms, 2 * i + 2), scales.flow, sayToken));
   } else {
-    strips.append(strip("attention", part(data.picture.attention_norms, i), scales.attention, sayToken));
-    strips.append(strip("MLP", part(data.picture.mlp_norms, i), scales.mlp, sayToken));
-    strips.append(strip("stream", part(data.picture.norms, 2 * i + 2), scales.stream, sayToken));
+    strips.append(strip(i, "attention", part(data.picture.attention_norms, i), scales.attention, sayToken));
+    strips.append(strip(i, "MLP", part(data.picture.mlp_norms, i), scales.mlp, sayToken));
+    strips.append(strip(i, "stream", part(data.picture.norms, 2 * i + 2), scales.stream, sayToken));
   }
   const heads = el("div", { class: "heads", role: "group", "aria-label": `Heads of block ${i}` });
   for (let h = 0; h < NH; h++) heads.append(headButton(i, h, scales));
@@ -173,17 +176,13 @@ function headButton(i, h, scales) {
   }, canvas);
 }
 
-/** The canvas of a head, painted once for a picture. */
+/** The canvas of a head, painted where the picture or the colours are other ones. */
 function headCanvas(picture, i, h, scales) {
-  picture.canvases ??= {};
-  const key = `${i} ${h} ${palette.cell}`;
-  if (!picture.canvases[key]) {
-    const canvas = el("canvas", { "aria-hidden": "true" });
-    if (picture.datt) paintGradient(canvas, part(picture.datt, i, h), scales.datt);
-    else paintAttention(canvas, part(picture.att, i, h));
-    picture.canvases[key] = canvas;
-  }
-  return picture.canvases[key];
+  const canvas = canvasOf(`head ${i} ${h}`);
+  if (unchanged(canvas, picture, palette.cell)) return canvas;
+  if (picture.datt) paintGradient(canvas, part(picture.datt, i, h), scales.datt);
+  else paintAttention(canvas, part(picture.att, i, h));
+  return canvas;
 }
 
 function moveHead(event, i, h) {

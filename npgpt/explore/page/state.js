@@ -15,7 +15,8 @@ function set(changes) {
   Object.assign(state, changes);
   settle();
   writeAddress();
-  refresh();
+  render();
+  askWanted();
 }
 
 /** What does not fit the model or the text is brought back into it. */
@@ -102,9 +103,19 @@ function numbersShown() {
 const known = {}; // item -> the key of what is there
 const asking = {}; // item -> the key that is on its way
 
-/** Ask for what is needed and not there, one question an item at a time; show what comes. */
+let frame = 0; // the frame in which all is drawn anew
+
+/** Ask for what is needed and not there; draw once for all that comes before the next frame. */
 function refresh() {
-  render();
+  askWanted();
+  frame ||= requestAnimationFrame(() => {
+    frame = 0;
+    render();
+  });
+}
+
+/** Ask for what is needed and not there, one question an item at a time. */
+function askWanted() {
   for (const [item, want] of Object.entries(WANTED)) {
     if (item !== "picture" && (!data.picture || data.pictureText !== state.text)) continue;
     const wanted = want(state);
@@ -134,5 +145,6 @@ async function ask1(item, [name, args], key) {
   asking[item] = null;
   known[item] = key;
   if (item === "picture" && !failed.picture) settle();
-  refresh();
+  if (item === "picture" && asking.position) askWanted(); // both are drawn at once
+  else refresh();
 }

@@ -30,6 +30,13 @@ function fill(parent, ...children) {
   }
 }
 
+/** Whether what an element shows was made of these same values when this was last asked. */
+function unchanged(place, ...values) {
+  const before = place.madeOf;
+  place.madeOf = values;
+  return Boolean(before) && values.every((value, i) => value === before[i]);
+}
+
 /** A number in four digits. */
 function shown(x) {
   if (x === null || x === undefined || Number.isNaN(x)) return "NaN";
@@ -54,8 +61,20 @@ function counted(n, noun) {
 function unpacked(value) {
   const text = atob(value.f32), bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-  const array = new Float32Array(bytes.buffer);
+  const content = new Float32Array(bytes.buffer);
+  const array = value.causal ? withZeros(content, value.shape) : content;
   array.shape = value.shape;
+  return array;
+}
+
+/** An array (..., T, T) from what it has up to the diagonal of each row. */
+function withZeros(content, shape) {
+  const array = new Float32Array(shape.reduce((a, b) => a * b, 1)), T = shape.at(-1);
+  for (let row = 0, at = 0; row * T < array.length; row++) {
+    const count = (row % T) + 1;
+    array.set(content.subarray(at, at + count), row * T);
+    at += count;
+  }
   return array;
 }
 
@@ -78,7 +97,7 @@ function part(array, ...index) {
 
 // Colours: from the page's custom properties, which depend on the theme.
 
-const palette = {};
+const palette = {}, ramps = {};
 
 function readPalette() {
   const style = getComputedStyle(document.documentElement);
@@ -86,6 +105,18 @@ function readPalette() {
     const hex = style.getPropertyValue(`--${name}`).trim();
     palette[name] = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
   }
+  for (const name of ["high", "plus", "minus"]) ramps[name] = ramp(palette.cell, palette[name]);
+}
+
+const SHADES = 256;
+
+/** The colours between two. */
+function ramp(from, to) {
+  return [...Array(SHADES).keys()].map((i) => mixed(from, to, i / (SHADES - 1)));
+}
+
+function shade(colours, value) {
+  return colours[Math.round(Math.min(1, Math.max(0, value)) * (SHADES - 1))];
 }
 
 function mixed(from, to, amount) {
@@ -95,13 +126,13 @@ function mixed(from, to, amount) {
 /** The colour of a value from 0 to 1; of one that is no number: grey. */
 function sequential(value) {
   if (!Number.isFinite(value)) return palette.soft;
-  return mixed(palette.cell, palette.high, Math.min(1, Math.max(0, value)));
+  return shade(ramps.high, value);
 }
 
 /** The colour of a value from -1 to 1. */
 function diverging(value) {
   if (!Number.isFinite(value)) return palette.soft;
-  return mixed(palette.cell, value < 0 ? palette.minus : palette.plus, Math.min(1, Math.abs(value)));
+  return shade(value < 0 ? ramps.minus : ramps.plus, Math.abs(value));
 }
 
 function css([r, g, b]) {
