@@ -13,7 +13,7 @@ import numpy as np
 # LLVM's names of what the kernels use, the widest last; and what multiplies bf16 by each.
 EXTENSIONS = "avx2", "avx512f", "avx512bf16", "amx-bf16"
 BF16_HARDWARE = {"amx-bf16": "AMX", "avx512bf16": "AVX-512 BF16"}
-PACKAGES = "numpy", "numba", "torch", "transformers"
+PACKAGES = "numpy", "numba", "torch", "transformers", "ctranslate2"
 ADAMW_BYTES = 28  # a parameter: p, g, m and v are read, p, m and v are written
 
 

@@ -48,7 +48,8 @@ SECTIONS = {  # program -> heading, and what the results below it have in common
     ),
     "sample": (
         "Sampling from GPT-2 124M",
-        "By `python -m bench.sample`; transformers is Hugging Face's library, with its own cache.",
+        "By `python -m bench.sample`; transformers is Hugging Face's library, with its own cache;"
+        " CTranslate2, where it was installed, a library of C++ for this.",
     ),
     "accuracy": (
         "Accuracy",
@@ -85,8 +86,9 @@ on a shared machine drift from hour to hour: compare numbers within a table, not
 HOW_TO = """\
 ## Measure it yourself
 
-Install PyTorch's CPU build first. Each program writes a file below `bench/results/`; the last one
-makes this page from them.
+Install PyTorch's CPU build first. `bench.sample` times CTranslate2 too where `pip install
+ctranslate2` has installed it. Each program writes a file below `bench/results/`; the last one makes
+this page from them.
 
 ```sh
 pip install -e '.[bench]'

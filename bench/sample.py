@@ -1,19 +1,25 @@
-"""Sampling from GPT-2 124M: npgpt and Hugging Face's transformers in turn, in fresh processes.
+"""Sampling from GPT-2 124M: npgpt and others in turn, each in a fresh process.
 
 python -m bench.sample                      64 tokens after a prompt of 64, greedy
 python -m bench.sample --prompt-tokens 900 --rounds 3
 python -m bench.sample --only npgpt         one of them, in this process: a line of JSON
+
+The others are Hugging Face's transformers and, where it is installed, CTranslate2.
 """
 
 import json
 import sys
+import tempfile
 import time
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
 from bench import tables
 from bench.machine import describe, median_time
 from bench.options import make_parser, require
+from bench.peers import ctranslate2_generate
 from bench.results import write_result
 from bench.turns import child, take_turns
 from npgpt.cli import program
@@ -57,12 +63,30 @@ SYSTEMS = {
     "transformers": transformers_generate,
     "transformers, bf16": lambda prompt: transformers_generate(prompt, "bfloat16"),
 }
+CTRANSLATE2 = {  # system -> compute_type; its bfloat16 needs a CPU that it has that for
+    "CTranslate2": "float32",
+    "CTranslate2, bf16": "bfloat16",
+    "CTranslate2, int8": "int8",
+}
 
 
-def run_one(system, prompt_tokens, tokens, runs):
-    """Tokens a second of each run, the prompt's pass included."""
+def ctranslate2_systems():
+    """Those of CTRANSLATE2 that it supports here; none where it is not installed."""
+    if find_spec("ctranslate2") is None:
+        return []
+    import ctranslate2
+
+    supported = ctranslate2.get_supported_compute_types("cpu")
+    return [name for name, compute_type in CTRANSLATE2.items() if compute_type in supported]
+
+
+def run_one(system, folder, prompt_tokens, tokens, runs):
+    """Tokens a second of each run, the prompt's pass included; folder has the model to read."""
     prompt = np.random.default_rng(0).integers(0, VOCAB_SIZE, (1, prompt_tokens))
-    generate = SYSTEMS[system](prompt)
+    if system in CTRANSLATE2:
+        generate = ctranslate2_generate(prompt, folder, CTRANSLATE2[system])
+    else:
+        generate = SYSTEMS[system](prompt)
     generate(WARM_UP)
     speeds = []
     for _ in range(runs):
@@ -99,21 +123,39 @@ def limit():
 def main(argv=None, prog=None):
     """Measure the systems, write the result and print its table; or with --only one system."""
     parser = make_parser(prog, __doc__, prompt_tokens=64, tokens=64, rounds=5, runs=3)
-    parser.add_argument("--only", choices=[*SYSTEMS, "limit"], help="run it in this process")
+    parser.add_argument(
+        "--only", choices=[*SYSTEMS, *CTRANSLATE2, "limit"], help="run it in this process"
+    )
+    parser.add_argument(
+        "--model", type=Path, metavar="FOLDER",
+        help="for --only CTranslate2: what `python -m bench.peers FOLDER` has written",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     sizes = {"prompt_tokens": args.prompt_tokens, "tokens": args.tokens, "runs": args.runs}
     if args.prompt_tokens + args.tokens > 1024:
         parser.error("--prompt-tokens and --tokens must be at most 1024 together, the block_size")
+    if args.only in CTRANSLATE2 and args.model is None:
+        parser.error(f"--only {args.only} needs --model: see --help")
+    if args.only == "limit":
+        print(json.dumps(limit()))
+        return 0
     if args.only:
-        print(json.dumps(limit() if args.only == "limit" else run_one(args.only, **sizes)))
+        print(json.dumps(run_one(args.only, args.model, **sizes)))
         return 0
     require(parser, "torch", "transformers")
-    words = ("--prompt-tokens", args.prompt_tokens, "--tokens", args.tokens, "--runs", args.runs)
-    runs = take_turns(
-        [*SYSTEMS, "limit"],
-        args.rounds,
-        lambda name: child("bench.sample", "--only", name, *words),
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        others = ctranslate2_systems()
+        if others:
+            child("bench.peers", folder)
+        words = (
+            "--model", folder, "--prompt-tokens", args.prompt_tokens, "--tokens", args.tokens,
+            "--runs", args.runs,
+        )  # fmt: skip
+        runs = take_turns(
+            [*SYSTEMS, *others, "limit"],
+            args.rounds,
+            lambda name: child("bench.sample", "--only", name, *words),
+        )
     systems = {name: [speed for run in its for speed in run] for name, its in runs.items()}
     content = {**sizes, "rounds": args.rounds, "limit": systems.pop("limit"), "systems": systems}
     name = f"sample_{args.prompt_tokens}x{args.tokens}"

@@ -1,11 +1,14 @@
 """The sampling bench's arithmetic and what it refuses; GPT-2 124M is not run here."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TINY_MODEL
 
-from bench import sample
+import npgpt
+from bench import peers, sample
 from npgpt.wording import install_extra
 
 
@@ -28,35 +31,45 @@ def test_a_run_is_timed_after_a_warm_up(monkeypatch):
     clock = iter([0.0, 2.0, 10.0, 14.0])
     monkeypatch.setitem(sample.SYSTEMS, "npgpt", system)
     monkeypatch.setattr(sample.time, "perf_counter", lambda: next(clock))
-    assert sample.run_one("npgpt", 5, 8, 2) == [4.0, 2.0]
+    assert sample.run_one("npgpt", None, 5, 8, 2) == [4.0, 2.0]
     assert asked == [sample.WARM_UP, 8, 8]
 
 
 def test_a_system_that_stops_early_is_found(monkeypatch):
     monkeypatch.setitem(sample.SYSTEMS, "npgpt", lambda prompt: lambda count: prompt)
     with pytest.raises(AssertionError):
-        sample.run_one("npgpt", 5, 8, 1)
+        sample.run_one("npgpt", None, 5, 8, 1)
 
 
 def test_the_systems_take_turns_and_what_they_did_is_written(monkeypatch, capsys, tmp_path):
-    asked = []
+    asked, folders = [], []
 
-    def child(module, only, name, *options):
+    def child(module, *words):
+        if module == "bench.peers":
+            assert not asked and Path(words[0]).is_dir()
+            folders.append(words[0])
+            return {}
+        only, name, *options = words
         asked.append(name)
-        assert options == ("--prompt-tokens", 5, "--tokens", 7, "--runs", 2)
+        assert options[0] == "--model" and [options[1]] == folders
+        assert options[2:] == ["--prompt-tokens", 5, "--tokens", 7, "--runs", 2]
         return [60.0, 50.0, 70.0] if name == "npgpt" else [30.0, 20.0]
 
     monkeypatch.setattr(sample, "child", child)
+    monkeypatch.setattr(sample, "ctranslate2_systems", lambda: ["CTranslate2"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     monkeypatch.setattr("bench.machine.find_spec", lambda name: None)
     words = "--prompt-tokens 5 --tokens 7 --rounds 2 --runs 2".split()
     assert sample.main([*words, "--out", str(tmp_path / "new")]) == 0
-    assert sorted(asked) == sorted([*sample.SYSTEMS, "limit"] * 2)
+    assert sorted(asked) == sorted([*sample.SYSTEMS, "CTranslate2", "limit"] * 2)
+    assert not Path(folders[0]).exists()
     (path,) = (tmp_path / "new").glob("*/sample_5x7.json")
     written = json.loads(path.read_text(encoding="utf-8"))
     assert written["systems"]["npgpt"] == [60.0, 50.0, 70.0] * 2
     assert written["limit"] == [30.0, 20.0] * 2 and "limit" not in written["systems"]
-    assert "| npgpt | 60.0 (52.5 to 67.5) |  |" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "| npgpt | 60.0 (52.5 to 67.5) |  |" in out
+    assert "| CTranslate2 | 25.0 (20.0 to 30.0) | 2.50 |" in out
 
 
 @pytest.mark.parametrize(
@@ -65,6 +78,7 @@ def test_the_systems_take_turns_and_what_they_did_is_written(monkeypatch, capsys
         (["--tokens", "0"], "--tokens: must be at least 1, not 0"),
         (["--prompt-tokens", "1000"], "--prompt-tokens and --tokens must be at most 1024 together"),
         (["--only", "llama"], "must be one of "),
+        (["--only", "CTranslate2, int8"], "--only CTranslate2, int8 needs --model"),
         ([], f"torch is missing: {install_extra('bench')}"),
     ],
 )
@@ -80,3 +94,24 @@ def test_one_system_alone_prints_a_line_of_json(monkeypatch, capsys):
     monkeypatch.setitem(sample.SYSTEMS, "npgpt", fake()[0])
     sample.main(["--only", "npgpt", "--runs", "3"])
     assert len(json.loads(capsys.readouterr().out)) == 3
+
+
+def test_without_ctranslate2_it_is_left_out(monkeypatch):
+    monkeypatch.setattr(sample, "find_spec", lambda name: None)
+    assert sample.ctranslate2_systems() == []
+
+
+@pytest.mark.slow
+def test_ctranslate2_generates_what_npgpt_does(tmp_path, rng):
+    ctranslate2 = pytest.importorskip("ctranslate2", reason="needs ctranslate2")
+    pytest.importorskip("transformers", reason="needs the extra `reference`")
+    model = npgpt.GPT2.from_checkpoint(TINY_MODEL)
+    peers.write_ctranslate2(tmp_path, model.params)
+    assert "CTranslate2" in sample.ctranslate2_systems()
+    prompt = rng.integers(0, model.config.vocab_size, (1, 9))
+    ours = model.generate(prompt, 20, temperature=0)
+    assert len(set(ours[0, 9:].tolist())) > 5
+    np.testing.assert_array_equal(peers.ctranslate2_generate(prompt, tmp_path)(20), ours)
+    theirs = ctranslate2.Generator(str(tmp_path / "ctranslate2"), compute_type="float32")
+    logits = np.array(theirs.forward_batch(prompt.tolist()))
+    np.testing.assert_allclose(logits, model.forward(prompt), atol=1e-3)
