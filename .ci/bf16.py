@@ -1,6 +1,5 @@
-"""Print the precisions besides fp32 that this machine has hardware for."""
+"""Print the coarsest precision that this machine has hardware for."""
 
-from npgpt.core.precision import PRECISIONS
 from npgpt.kernels.products.precision import has_bf16_hardware
 
-print(*(name for name in PRECISIONS if name != "fp32" and has_bf16_hardware()))
+print("bf16" if has_bf16_hardware() else "fp32")

@@ -28,7 +28,7 @@ print(npgpt.estimate(config, B, T, recompute).total)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize(("B", "T", "dropout"), [(1, 64, 0.0), (4, 512, 0.0), (4, 512, 0.1)])
+@pytest.mark.parametrize(("B", "T", "dropout"), [(1, 64, 0.0), (4, 512, 0.1)])
 def test_it_is_within_a_tenth_of_the_real_peak(B, T, dropout, recompute):
     # The memory of a new process counts from its parent's peak, so it is started by a small one.
     starter = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY_MODEL
+from helpers import TINY_MODEL
 
 import npgpt
 from bench import peers, sample

@@ -149,7 +149,7 @@ class TestWithPyTorch:
 def test_gpt2_124M_agrees(tmp_path):
     """The real size: each element of the gradients within 1e-5, and the peak memory."""
     pytest.importorskip("torch", reason="needs the extra `reference`")
-    command = [sys.executable, str(SCRIPT), "--out", str(tmp_path), "--name", "m"]
+    command = [sys.executable, str(SCRIPT), "--out", str(tmp_path), "--name", "m", "-B", "1"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     code = (
         "import resource, sys; from npgpt.test_gpt2 import main; status = main(sys.argv[1:]);"

@@ -71,6 +71,7 @@ def test_infinities_are_no_warning_in_either_way(way):
     assert np.isnan(out).all()
 
 
+@pytest.mark.slow
 def test_bf16_is_not_for_blas(monkeypatch, bf16_hardware, rng):
     monkeypatch.setenv(blas.VARIABLE, "blas")
     monkeypatch.setattr(blas, "product_blas", None)
