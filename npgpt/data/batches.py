@@ -12,6 +12,7 @@ from npgpt.layers.crossentropy import IGNORED
 from npgpt.wording import counted
 
 CHUNK = 1 << 20  # tokens
+ROUND = 16  # lengths of batches are multiples of it: memory is used again by arrays of its size
 
 
 class Batches:
@@ -51,11 +52,16 @@ class Batches:
         return self.T + 1
 
     def next(self):
-        """The next batch, this rank's rows -> x, y int64 (B, T); y is -1 where x is padded."""
-        x = np.full((self.B, self.T), self.pad_token, np.int64)
-        y = np.full((self.B, self.T), IGNORED, np.int64)
+        """The next batch, this rank's rows -> x, y int64 (B, T); y is -1 where x is padded.
+
+        It is as long as the longest row of all ranks, rounded up to a multiple of ROUND.
+        """
         rows = self.next_rows()
         self.n_targets = sum(count - 1 for _, count in rows)
+        longest = max(1, *(count - 1 for _, count in rows))
+        T = min(self.T, -(-longest // ROUND) * ROUND)
+        x = np.full((self.B, T), self.pad_token, np.int64)
+        y = np.full((self.B, T), IGNORED, np.int64)
         own = rows[self.rank * self.B : (self.rank + 1) * self.B]
         for i, (start, count) in enumerate(own):
             row = self.tokens.read(start, count)  # (count,), up to T + 1

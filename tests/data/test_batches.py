@@ -105,6 +105,21 @@ def test_documents_are_cut_at_T(documents):
     assert (EOT, 3, 3, 4) in found and (EOT, 7, 7, EOT) in found and (EOT, 8, 8, 9) in found
 
 
+def test_a_batch_is_as_long_as_its_longest_row(tmp_path):
+    lengths = 3, 17, 40, 100
+    tokens = open_ids(tmp_path, [i for n in lengths for i in (EOT, *range(1, n))])
+    alone = make_batches(tokens, B=1, T=64, order="documents", eot=EOT)
+    found = {}
+    for _ in lengths:
+        x, y = alone.next()
+        found[int((y >= 0).sum())] = x.shape[1]
+    assert found == {3: 16, 17: 32, 40: 48, 64: 64}
+    ranks = [make_batches(tokens, 2, 64, "documents", 0, EOT, rank=r, size=2) for r in range(2)]
+    for rank in ranks:  # of a document of each rank, or its random numbers would be others
+        x, y = rank.next()
+        assert x.shape == y.shape == (2, 64)
+
+
 def test_documents_come_in_another_order_each_epoch(documents):
     batches = make_batches(documents, B=2, T=8, order="documents", seed=4, eot=EOT)
     assert batches.n_rows == 5

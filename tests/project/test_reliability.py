@@ -177,8 +177,8 @@ def test_a_careless_writer_does_not_survive_a_kill(may_trace):
 @pytest.mark.slow
 def test_runs_that_are_killed_at_random_end_as_if_nothing_had_happened(monkeypatch):
     monkeypatch.setitem(runs.SETTINGS, "steps", 12)
-    counts = runs.random_kills(3, seed=1)
-    assert counts["kills"] >= 3 and counts["runs"] >= 1
+    counts = runs.random_kills(2, seed=1)
+    assert counts["kills"] >= 2 and counts["runs"] >= 1
 
 
 @pytest.mark.slow
