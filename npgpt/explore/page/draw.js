@@ -105,14 +105,14 @@ function svg(tag, props, ...children) {
 }
 
 /** A curve of values over their numbers, null where one is none; with the axis' ends in words. */
-function curve(values, { label, top, bottom, logarithmic }) {
+function curve(values, { label, bottom }) {
   const width = 360, height = 130, left = 58, base = height - 18;
   const known = values.filter((v) => v !== null && Number.isFinite(v));
-  let high = top ?? Math.max(...known), low = bottom ?? Math.min(...known);
-  const map = logarithmic && low > 0 ? Math.log : (v) => v;
+  let high = known.reduce((a, b) => Math.max(a, b), -Infinity);
+  const low = bottom ?? known.reduce((a, b) => Math.min(a, b), Infinity);
   if (high === low) high = low + 1e-9;
   const x = (i) => left + ((width - left - 8) * i) / Math.max(1, values.length - 1);
-  const y = (v) => base - ((base - 10) * (map(v) - map(low))) / (map(high) - map(low));
+  const y = (v) => base - ((base - 10) * (v - low)) / (high - low);
   let d = "", pen = false;
   const each = Math.max(1, Math.floor(values.length / 720));
   values.forEach((v, i) => {

@@ -43,7 +43,7 @@ function shown(x) {
   if (!Number.isFinite(x)) return x > 0 ? "∞" : "−∞";
   const size = Math.abs(x);
   const text = size !== 0 && (size >= 1e5 || size < 1e-3) ? x.toExponential(2) : String(Number(x.toPrecision(4)));
-  return text.replace("-", "−").replace("e−", "e−");
+  return text.replaceAll("-", "−").replace("e+", "e");
 }
 
 function percent(p) {
