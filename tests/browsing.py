@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 # Nothing is asked any more, the machine waits, and all is drawn.
 SETTLED = """
-    waiting === 0 && !data.learning && !frame && Object.values(asking).every((key) => !key)
+    waiting === 0 && !data.learning && !frame && !addressTimer
+    && Object.values(asking).every((key) => !key)
 """
 
 

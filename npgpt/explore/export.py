@@ -21,8 +21,7 @@ from npgpt.tracing.names import BLOCK_SHAPES, SHAPES
 SMALL = 1 << 15  # numbers of a tensor of all blocks: then those of all positions are there
 EXPLAINED = 3  # the largest numbers of a row have an explanation, of a large model one
 TOKENS = 3  # likeliest tokens of a position that are explained
-STEPS = (1, 10, 100)  # of training that the page can show
-LR = 1e-3
+STEPS = (1, 9, 90)  # of training, after each of which the page can show the model
 
 
 def write_page(session: Session, text: str, folder: Path) -> Path:
@@ -34,14 +33,16 @@ def write_page(session: Session, text: str, folder: Path) -> Path:
 
     session.encode(text)
     learning, taken = session.learning, len(session.learning.losses)
+    lr = learning.suggested_lr()
     with tqdm(total=sum(STEPS), desc="the page's steps", leave=False, delay=1) as bar:
         frames: list[dict[str, Any]] = [{"steps": 0, "answers": answers(session, text)}]
         for steps in STEPS:
-            for _ in learning.steps(steps, LR, text):
+            for _ in learning.steps(steps, lr, text):
                 bar.update()
             frames.append({"steps": frames[-1]["steps"] + steps, "answers": brief(session, text)})
     saved = {
         "frames": frames,
+        "lr": lr,
         "losses": session.progress(taken)["losses"],
         "explained": EXPLAINED if is_small(session, text) else 1,
     }

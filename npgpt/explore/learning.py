@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from npgpt.errors import ArgumentError
+from npgpt.explore.passes import LARGE
 from npgpt.layers.crossentropy import IGNORED
 from npgpt.model.optimizer import AdamW
 
@@ -102,6 +103,12 @@ class Learning:
         for action in earlier:
             if action.steps:
                 yield from self._steps(action.steps, action.lr, action.text)
+
+    def suggested_lr(self):
+        """A learning rate that suits the model."""
+        if self.session.source.task is not None:
+            return 3e-3
+        return 1e-4 if self.model.params.flat.size > LARGE else 1e-3
 
     def diverged(self):
         """Whether the last step's loss was NaN or infinite."""

@@ -122,9 +122,8 @@ class Session:
             },
             "parameters": self.model.params.flat.size,
             "tokenizer": self.source.tokenizer.name,
-            "longest": min(c.block_size, MOST_TOKENS),
             "memory": size_text(estimate(c, 1, min(c.block_size, 64)).total),
-            "places": views.places(c.n_layer),
+            "lr": self.learning.suggested_lr(),
             **self.progress(),
         }  # fmt: skip
 

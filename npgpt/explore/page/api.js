@@ -41,7 +41,7 @@ function savedKey(name, args) {
 }
 
 async function savedAnswer(name, args) {
-  const frame = saved.frames[data.frame || 0].answers;
+  const frame = saved.frames[data.frame].answers;
   const key = savedKey(name, args);
   const found = frame[key] ?? (name === "code" ? saved.frames[0].answers[key] : undefined);
   if (found === undefined) {
@@ -52,6 +52,10 @@ async function savedAnswer(name, args) {
 
 // The status line.
 
+async function machineStatus() {
+  return (await fetch("/api/status", { method: "POST" })).json();
+}
+
 let watching = false;
 
 async function watch() {
@@ -60,9 +64,11 @@ async function watch() {
   await new Promise((done) => setTimeout(done, 150)); // what is answered at once needs no words
   while (waiting > 0) {
     try {
-      const response = await fetch("/api/status", { method: "POST" });
-      const status = await response.json();
-      if (!data.learning) say(status.doing);
+      const { doing } = await machineStatus();
+      if (!data.learning) {
+        say(doing);
+        announce(doing);
+      }
     } catch {
       break;
     }
@@ -78,4 +84,10 @@ function say(words) {
   const place = byId("status");
   if (place.textContent !== line) place.textContent = line;
   document.body.classList.toggle("busy", Boolean(words));
+}
+
+/** Tell a screen reader; the status line, which changes many times a second, is not read. */
+function announce(words) {
+  const place = byId("announced");
+  if (words && place.textContent !== words) place.textContent = words;
 }

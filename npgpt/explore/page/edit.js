@@ -21,6 +21,19 @@ function editWords(edit) {
   return `${placeWords(edit.patch)} at position ${edit.position} is that of “${edit.text}” at ${edit.from}`;
 }
 
+/** In the other views: what is edited in the picture. */
+function renderEdits() {
+  const place = byId("edits-now");
+  place.hidden = !state.edits.length || state.view === "edit";
+  if (place.hidden) return;
+  const steps = state.view === "learn" ? " Steps train the model without that." : "";
+  fill(place, el("span", { text: `Edited: ${state.edits.map(editWords).join("; ")}.${steps}` }), removeAll("edits-now"));
+}
+
+function removeAll(key) {
+  return el("button", { type: "button", text: "Remove all edits", "data-key": `remove all ${key}`, on: { click: () => set({ edits: [] }) } });
+}
+
 function placeWords(name) {
   const [base, block] = name.split(".");
   const words = { encoded: "the embedding", attproj: "what the attention adds", residual2: "the stream after the attention", fcproj: "what the MLP adds", residual3: "the stream after the MLP" };
@@ -78,7 +91,7 @@ function edited() {
   place.append(
     el("ul", { class: "edits" }, ...state.edits.map((edit, n) =>
       el("li", {}, editWords(edit), " ", el("button", { type: "button", "data-key": `remove ${n}`, "aria-label": `undo: ${editWords(edit)}`, text: "×", on: { click: () => set({ edits: state.edits.filter((_, m) => m !== n) }) } })))),
-    el("button", { type: "button", text: "Remove all edits", "data-key": "remove all", on: { click: () => set({ edits: [] }) } }));
+    removeAll("edits"));
   if (!data.plain || !data.plainPosition || !data.position) return waitFor(place, failed.picture ? "picture" : "plainPosition");
   if (data.plain.loss !== null) place.append(el("p", {}, "The loss of this text: ", el("b", { id: "loss-edited", text: `${shown(data.plain.loss)} → ${shown(data.picture.loss)}` }), "."));
   place.append(el("h4", { text: `What comes after ${tokenName(positionNow())}` }), distribution(data.plainPosition));

@@ -3,52 +3,55 @@
 
 const ALL = 0; // steps without an end
 
+/** What is shown, to be compared with what comes; first: the number of the first loss to come. */
+function shownNow(first) {
+  return { picture: data.picture, position: data.position, of: textNow(), first };
+}
+
+/** The text and its edits, to see whether two pictures are of the same. */
+function textNow() {
+  return JSON.stringify([state.text, state.edits]);
+}
+
 /** Begin steps, and follow them: the picture and the numbers move along. */
-async function learn(steps, onTask) {
-  if (saved) return playSaved(steps);
-  if (data.learning) return;
-  data.before = { picture: data.picture, position: data.position, first: data.progress.losses.length };
-  try {
-    await ask("learn", { steps: steps === ALL ? null : steps, lr: 10 ** rateNow(), text: onTask ? null : state.text });
-  } catch (error) {
-    failed.learn = error.message;
-    return render();
-  }
-  await follow();
+async function learn(steps) {
+  await follow(data.progress.losses.length, () =>
+    ask("learn", { steps: steps === ALL ? null : steps, lr: 10 ** rateNow(), text: byTask() ? null : state.text }));
 }
 
 async function undo() {
-  if (saved) return playSaved(null);
-  data.before = { picture: data.picture, position: data.position, first: null };
-  data.progress = { ...data.progress, losses: [], updates: -1 }; // all is asked for again
-  try {
+  await follow(null, async () => {
     await ask("undo");
-  } catch (error) {
-    failed.learn = error.message;
-    return render();
-  }
-  await follow();
+    data.progress = { ...data.progress, losses: [], updates: 0 }; // all is asked for again
+    data.version += 1;
+  });
 }
 
-async function follow() {
-  delete failed.learn;
+/** Begin something that changes the weights, and follow it to its end; first: see shownNow. */
+async function follow(first, begin = () => {}) {
+  if (data.learning) return;
   data.learning = true;
+  data.before = shownNow(first);
+  delete failed.learn;
   try {
+    await begin();
     await followStatus();
   } catch (error) {
     failed.learn = error.message;
   }
   data.learning = false;
   say("");
+  announce(failed.learn || divergence() || stepsWords());
   refresh();
 }
 
 async function followStatus() {
   let running = true;
   while (running) {
-    const status = await (await fetch("/api/status", { method: "POST" })).json();
+    const status = await machineStatus();
     running = status.running;
     if (status.failed) failed.learn = status.failed;
+    announce(status.doing.split(":")[0]);
     say(status.doing + (status.speed ? `, ${status.speed >= 10 ? Math.round(status.speed) : status.speed.toFixed(1)} a second` : ""));
     await news();
     if (running) await new Promise((done) => setTimeout(done, 120));
@@ -62,59 +65,75 @@ async function news() {
   if (progress.since) progress.losses = [...data.progress.losses, ...progress.losses];
   const moved = progress.updates !== data.progress.updates || progress.losses.length !== have;
   data.progress = progress;
-  if (moved) {
-    data.version += 1;
-  }
+  if (moved) data.version += 1;
   refresh();
 }
 
-/** A page that was saved has the steps that were taken then. */
-function playSaved(steps) {
-  const frames = saved.frames;
-  const at = steps === null ? 0 : frames.findIndex((f) => f.steps >= frames[data.frame || 0].steps + steps);
-  data.before = { picture: data.picture, position: data.position, first: 0 };
-  data.frame = at < 0 ? frames.length - 1 : at;
-  data.progress = { ...data.progress, losses: saved.losses.slice(0, frames[data.frame].steps), updates: frames[data.frame].steps, actions: data.frame ? [{}] : [] };
+/** A page that was saved has the steps that were taken then: show the model after some of them. */
+async function showFrame(n) {
+  data.frame = 0;
+  try {
+    const [picture, position] = await Promise.all(["picture", "position"].map((item) => ask(...WANTED[item](state))));
+    data.before = n ? { ...shownNow(0), picture, position } : null;
+  } catch {
+    data.before = null; // with these edits nothing was saved
+  }
+  data.frame = n;
   data.version += 1;
   refresh();
+}
+
+/** What stands in the place of the buttons on a page that was saved. */
+function savedSteps(place) {
+  const steps = (n) => saved.frames[n].steps;
+  place.append(
+    el("p", { text: `Steps on this text were taken when the page was saved, at a learning rate of ${shown(saved.lr)}. Show the model` }),
+    el("p", { class: "choices" }, ...saved.frames.map((_, n) =>
+      toggle(`frame ${n}`, n ? `after ${counted(steps(n), "step")}` : "before them", n === data.frame, () => showFrame(n)))));
+  if (data.frame) place.append(...lossCurve(saved.losses.slice(0, steps(data.frame))));
+  return place;
+}
+
+/** The curve of losses, and its ends in words. */
+function lossCurve(losses) {
+  if (losses.every((loss) => loss === null)) return [];
+  const words = `The loss of each step, from ${shown(losses[0])} to ${shown(losses.at(-1))}`;
+  return [el("figure", {}, curve(losses, { label: words }), el("figcaption", { text: `${words}.` }))];
 }
 
 function renderLearn() {
   const place = section("steps", "Training");
   const task = data.model.task;
-  const { losses, actions, diverged, updates } = data.progress;
+  if (saved) return [savedSteps(place)];
+  const { losses, actions } = data.progress;
   const busy = Boolean(data.learning);
   const button = (text, key, action, disabled) => el("button", { type: "button", text, "data-key": key, disabled, on: { click: action } });
-  const onTask = task && state.target !== "one" && byTask();
-  if (task && !saved) {
+  if (task) {
     place.append(el("p", { class: "choices" }, el("span", { text: "It learns from " }),
-      toggle("batches", task === "addition" ? "sums" : "the text's characters", byTask(), () => setTask(true)),
-      toggle("this-text", "the text above alone", !byTask(), () => setTask(false))));
+      toggle("batches", task === "addition" ? "sums" : "the text's characters", byTask(), () => set({ from: "task" })),
+      toggle("this-text", "the text above alone", !byTask(), () => set({ from: "text" }))));
   }
   place.append(el("p", { class: "buttons" },
-    ...[1, 10, 100].map((n) => button(n === 1 ? "1 step" : `${n} steps`, `steps ${n}`, () => learn(n, onTask), busy)),
-    task && !saved ? button("Train", "train", () => learn(ALL, onTask), busy) : null,
-    saved ? null : button("Stop", "stop", () => ask("stop"), !busy),
+    ...[1, 10, 100].map((n) => button(n === 1 ? "1 step" : `${n} steps`, `steps ${n}`, () => learn(n), busy)),
+    task ? button("Train", "train", () => learn(ALL), busy) : null,
+    button("Stop", "stop", () => ask("stop"), !busy),
     button("Undo", "undo", undo, busy || !actions.length)));
-  if (!saved) {
-    place.append(slider("lr", "Learning rate", rateNow(), { min: -6, max: 0.5, step: 0.1, say: (v) => shown(10 ** v), change: (v) => { state.lr = v; writeAddress(); } }));
-  }
-  if (failed.learn) place.append(el("p", { class: "failed", role: "alert", text: failed.learn }));
-  place.append(el("p", { id: "updates", text: updates ? `${counted(updates, "step")} taken${last(losses)}.` : "No step was taken yet." }));
-  if (losses.length) place.append(curve(losses, { label: `The loss of ${counted(losses.length, "step")}, from ${shown(losses[0])} to ${shown(losses.at(-1))}` }));
-  const words = divergence(losses, diverged);
-  if (words) place.append(el("p", { class: "failed", id: "diverged", role: "alert", text: words }));
+  place.append(slider("lr", "Learning rate", rateNow(), { min: -6, max: 0.5, step: 0.1, say: (v) => shown(10 ** v), change: (v) => { state.lr = v; writeAddress(); } }));
+  if (failed.learn) place.append(el("p", { class: "failed", text: failed.learn }));
+  place.append(el("p", { id: "updates", text: stepsWords() }), ...lossCurve(losses));
+  const words = divergence();
+  if (words) place.append(el("p", { class: "failed", id: "diverged", text: words }));
   return [place];
 }
 
-/** The decimal logarithm of the learning rate: the chosen one, or one that suits the model. */
-function rateNow() {
-  if (state.lr !== null) return state.lr;
-  return data.model.task ? -2.5 : data.model.parameters > 1e7 ? -4 : -3;
+function stepsWords() {
+  const { updates, losses } = data.progress;
+  return updates ? `${counted(updates, "step")} taken, the last one's loss ${shown(losses.at(-1))}.` : "No step was taken yet.";
 }
 
-function last(losses) {
-  return losses.length ? `, the last one's loss ${shown(losses.at(-1))}` : "";
+/** The decimal logarithm of the learning rate: the chosen one, or the model's own. */
+function rateNow() {
+  return state.lr ?? Math.log10(data.model.lr);
 }
 
 function toggle(key, text, pressed, action) {
@@ -122,15 +141,11 @@ function toggle(key, text, pressed, action) {
 }
 
 function byTask() {
-  return data.byTask !== false && Boolean(data.model.task);
+  return state.from === "task" && Boolean(data.model.task);
 }
 
-function setTask(value) {
-  data.byTask = value;
-  render();
-}
-
-function divergence(losses, diverged) {
+function divergence() {
+  const { losses, diverged } = data.progress;
   if (diverged) return "The loss is NaN or infinite, and so are the weights: the learning rate was too high for them. Undo brings them back.";
   const first = losses[data.before?.first ?? 0], now = losses.at(-1);
   const count = losses.length - (data.before?.first ?? 0);
@@ -142,7 +157,7 @@ function divergence(losses, diverged) {
 function whatMoved() {
   const place = section("moved", "What it has changed");
   const was = data.before;
-  if (!was || !data.position || !data.picture || was.picture === data.picture || was.picture.att.length !== data.picture.att.length) {
+  if (!was?.picture || !data.position || was.picture === data.picture || was.of !== textNow()) {
     place.append(el("p", { class: "hint", text: "Take a step: then the next token, attention and norms are compared with those before it." }));
     return place;
   }

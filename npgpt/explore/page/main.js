@@ -7,9 +7,7 @@ const PANELS = { forward: renderForward, backward: renderBackward, learn: render
 
 function render() {
   renderModel();
-  const problem = byId("problem");
-  problem.hidden = !failed.picture;
-  problem.textContent = failed.picture || "";
+  renderProblem();
   for (const tab of byId("views").children) {
     const chosen = tab.dataset.view === state.view;
     tab.setAttribute("aria-selected", String(chosen));
@@ -24,25 +22,45 @@ function render() {
   renderBelow();
 }
 
+function renderProblem() {
+  const words = failed.picture || data.notice, problem = byId("problem");
+  problem.hidden = !words;
+  if (problem.textContent !== words) problem.textContent = words;
+}
+
 function renderModel() {
   const m = data.model, c = m.config;
-  const name = { addition: "A new model that learns to add", characters: "A new model that learns a text", tiny: "The bundled tiny model" }[m.name] || m.name.split(/[\\/]/).pop();
+  const name = NAMES[m.name] || m.name.split(/[\\/]/).pop();
   byId("model").textContent = `${name}: ${counted(c.n_layer, "block")}, ${counted(c.n_head, "head")}, ${counted(c.n_embd, "channel")}, ${counted(m.parameters, "parameter")}`;
   byId("model").title = `vocabulary ${c.vocab_size.toLocaleString("en")}, tokenizer ${m.tokenizer}; a step of training takes ${m.memory} of memory`;
 }
 
+const NAMES = { addition: "A new model that learns to add", characters: "A new model that learns a text", tiny: "The bundled tiny model" };
+
 async function openModel(name, text) {
-  const problem = byId("problem");
   try {
     takeModel(await ask("open", text === undefined ? { model: name } : { model: name, text }));
     Object.assign(state, DEFAULTS, { view: state.view, text: data.model.prompt });
-    byId("text").value = state.text;
     byId("your-text").hidden = true;
-    set({});
+    await start();
   } catch (error) {
-    problem.hidden = false;
-    problem.textContent = error.message;
+    notice(error.message);
   }
+}
+
+function notice(words) {
+  data.notice = words;
+  renderProblem();
+}
+
+/** Open the model that the address names, where nothing is lost by that. */
+async function openLinked() {
+  const { model } = state;
+  if (!saved && model !== null && model !== data.model.name) {
+    if (data.progress.updates) notice(`This link is of another model, “${NAMES[model]}”. It is not opened: the steps that were taken here would be lost.`);
+    else takeModel(await ask("open", { model }));
+  }
+  state.model = BUNDLED.includes(data.model.name) ? data.model.name : null;
 }
 
 function takeModel(model) {
@@ -50,25 +68,31 @@ function takeModel(model) {
   data.progress = model;
   data.version += 1;
   data.picture = data.position = data.before = data.check = null;
-  data.byTask = undefined;
   const given = document.querySelector("[data-model=given]");
   given.hidden = !model.given;
   given.textContent = model.given || "";
+  byId("watch").hidden = Boolean(saved) || !model.task;
+  data.notice = "";
+  delete failed.learn;
 }
 
 const QUESTIONS = {
   previous: () => set({ view: "forward", pattern: "previous" }),
   adds: () => set({ view: "forward", block: Math.min(5, data.model.config.n_layer - 1), head: null, p: null }),
   likely: () => set({ view: "forward", token: null }),
+  learn: () => {
+    set({ view: "learn", from: "task" });
+    learn(ALL);
+  },
   step: async () => {
     set({ view: "learn" });
-    await learn(1, byTask());
+    await (saved ? showFrame(1) : learn(1));
   },
   bias: () => {
-    set({ view: "backward", tensor: "dfcb", row: null, channel: 0 });
+    set({ view: "backward", tensor: "dfcb", row: null, channel: LARGEST });
   },
 };
-const ANSWERS = { previous: "#pattern-found", adds: "#adds", likely: "#why", step: "#moved", bias: "#below" };
+const ANSWERS = { learn: "#steps", previous: "#pattern-found", adds: "#adds", likely: "#why", step: "#moved", bias: "#below" };
 
 function listen() {
   byId("text").addEventListener("input", (event) => set({ text: event.target.value, p: null, token: null, row: null }));
@@ -108,7 +132,7 @@ function listen() {
   });
   byId("copy-link").addEventListener("click", async () => {
     try {
-      await navigator.clipboard.writeText(location.href);
+      await navigator.clipboard.writeText(address());
       byId("copied").textContent = "copied";
     } catch {
       byId("copied").textContent = "The address of this page is the link.";
@@ -131,9 +155,11 @@ function listen() {
   });
 }
 
-function start() {
+async function start() {
+  await openLinked();
   if (state.text === null) state.text = data.model.prompt;
   byId("text").value = state.text;
+  settle();
   refresh();
 }
 
@@ -145,9 +171,7 @@ async function begin() {
   try {
     takeModel(await ask("describe"));
   } catch (error) {
-    byId("problem").hidden = false;
-    byId("problem").textContent = error.message;
-    return;
+    return notice(error.message);
   }
   if (saved) {
     state.text = data.model.prompt;
@@ -156,9 +180,9 @@ async function begin() {
   }
   byId("models").hidden = Boolean(saved);
   listen();
-  settle();
-  start();
+  await start();
   say("");
+  if (!saved && (await machineStatus()).running) await follow(data.progress.losses.length);
 }
 
 begin();

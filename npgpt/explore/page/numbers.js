@@ -79,9 +79,9 @@ function rowOfNumbers() {
   });
   canvas.addEventListener("click", (event) => cell(event) < count && set({ channel: cell(event) }));
   place.append(canvas, readout);
-  const input = el("input", { id: "channel", type: "number", min: 0, max: count - 1, value: state.channel ?? "", "data-key": "channel", on: { change: (event) => event.target.value !== "" && set({ channel: Math.min(count - 1, Math.max(0, Math.floor(Number(event.target.value)))) }) } });
+  const input = el("input", { id: "channel", type: "number", min: 0, max: count - 1, value: channelNow() ?? "", "data-key": "channel", on: { change: (event) => event.target.value !== "" && set({ channel: Math.min(count - 1, Math.max(0, Math.floor(Number(event.target.value)))) }) } });
   place.append(el("p", { class: "choices" }, el("span", { text: "Largest: " }), ...n.largest.slice(0, saved ? saved.explained : undefined).map((c) =>
-    el("button", { type: "button", "data-key": `largest ${c}`, "aria-pressed": String(state.channel === c), text: `${c}${cellName(n, c)}: ${shown(n.values[c])}`, on: { click: () => set({ channel: c }) } })),
+    el("button", { type: "button", "data-key": `largest ${c}`, "aria-pressed": String(channelNow() === c), text: `${c}${cellName(n, c)}: ${shown(n.values[c])}`, on: { click: () => set({ channel: c }) } })),
     el("label", {}, "number ", input)));
   if (n.shape.length === 2 && MATRICES.includes(baseNow().replace(/^d/, ""))) {
     place.append(el("p", {}, el("label", {}, "Row ", el("input", { type: "number", id: "row", min: 0, max: n.shape[0] - 1, value: n.row[0], "data-key": "row", on: { change: (event) => set({ row: [Math.min(n.shape[0] - 1, Math.max(0, Math.floor(Number(event.target.value))))], channel: null }) } }))));
@@ -103,17 +103,17 @@ function cellName(n, c) {
 }
 
 function explanation(n) {
-  const place = el("div", { id: "explanation", "aria-live": "polite" });
-  if (state.channel === null) {
+  const place = el("div", { id: "explanation" });
+  if (channelNow() === null) {
     place.append(el("p", { class: "hint", text: "Choose a number: how it was made comes here." }));
     return place;
   }
   if (isParameter(n.name)) {
-    place.append(el("p", { text: `${n.name}[${[...n.row, state.channel].join(", ")}] = ${shown(n.values[state.channel])}: a parameter. It was read from the model, or learnt.` }));
+    place.append(el("p", { text: `${n.name}[${[...n.row, channelNow()].join(", ")}] = ${shown(n.values[channelNow()])}: a parameter. It was read from the model, or learnt.` }));
     return place;
   }
   const e = data.explain;
-  if (!e || e.name !== n.name || e.index.at(-1) !== state.channel) return waitFor(place, "explain");
+  if (!e || e.name !== n.name || e.index.at(-1) !== channelNow()) return waitFor(place, "explain");
   place.append(
     el("p", { class: "result" }, el("code", { text: `${e.name}[${e.index.join(", ")}]` }), " = ", el("b", { id: "value", text: shown(e.stored) })),
     el("p", { class: "formula", text: e.formula }));
@@ -147,6 +147,10 @@ function codeShown() {
   return place;
 }
 
+function verdict({ ok, layer }) {
+  return ok ? `OK: ${layer}_backward agrees with central differences.` : `NOT OK: ${layer}_backward differs from central differences.`;
+}
+
 /** The gradient check of this layer on these numbers, when it was asked for. */
 function checkShown() {
   const place = el("div", { id: "check" });
@@ -159,16 +163,17 @@ function checkShown() {
     } catch (error) {
       data.check = { key, error: error.message };
     }
+    announce(data.check.error || verdict(data.check));
     render();
   };
   place.append(el("p", {}, el("button", { type: "button", "data-key": "check", text: "Check this layer's gradients on these numbers", disabled: data.check?.waiting, on: { click: run } })));
   const c = data.check;
   if (!c || c.key !== key) return place;
   if (c.waiting) place.append(el("p", { class: "hint", text: "moving each number up and down …" }));
-  else if (c.error) place.append(el("p", { class: "failed", role: "alert", text: c.error }));
+  else if (c.error) place.append(el("p", { class: "failed", text: c.error }));
   else {
     place.append(
-      el("p", { id: "verdict", role: "status", text: c.ok ? `OK: ${c.layer}_backward agrees with central differences.` : `NOT OK: ${c.layer}_backward differs from central differences.` }),
+      el("p", { id: "verdict", text: verdict(c) }),
       el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "The check" }, el("table", {},
         el("thead", {}, el("tr", {}, ...["gradient", "shape", "moved", "largest error", "relative", ""].map((text) => el("th", { scope: "col", text })))),
         el("tbody", {}, ...c.rows.map((r) => el("tr", {}, el("th", { scope: "row", text: r.argument }), ...[`(${r.shape.join(", ")})`, `${r.moved} numbers`, shown(r.error), shown(r.relative), r.ok ? "OK" : `NOT OK ${r.note}`].map((text) => el("td", { text }))))))),

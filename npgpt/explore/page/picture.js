@@ -112,6 +112,7 @@ function renderPicture() {
   byId("pattern-label").hidden = backward;
   byId("pattern-found").hidden = backward;
   renderPattern();
+  renderEdits();
   byId("legend").textContent = backward
     ? "Gradients flow from the bottom to the top. Strips: the norm of the gradient at each token, darker where it is larger, on a logarithmic scale. Squares: the gradient of each attention weight, blue where the loss rises with the weight, orange where it falls."
     : "Data flows from the top to the bottom. Strips: norms at each token, darker where they are larger, on a logarithmic scale. Squares: each head's attention, a row a token, a column a token that it looks at.";

@@ -1,12 +1,14 @@
 "use strict";
 // What is chosen, in the address too, and what is known about it.
 
+const LARGEST = -1; // the channel of the largest number
+const BUNDLED = ["addition", "tiny"]; // models that a link can name
 const DEFAULTS = {
-  view: "forward", text: null, p: null, block: 0, head: null, pattern: "", tensor: null, row: null,
-  channel: null, token: null, target: "text", temperature: 1, k: 0, top: 1, lr: null, edits: [],
+  model: null, view: "forward", text: null, p: null, block: 0, head: null, pattern: "", tensor: null, row: null,
+  channel: null, token: null, target: "text", temperature: 1, k: 0, top: 1, lr: null, from: "task", edits: [],
 };
 const state = { ...DEFAULTS };
-const data = { model: null, progress: null, version: 0 };
+const data = { model: null, notice: "", progress: null, version: 0, frame: 0 };
 const failed = {};
 let saved = null; // a page that was written to a file: its answers
 
@@ -34,22 +36,33 @@ function positionNow() {
   return state.p === null ? T - 1 : Math.min(state.p, T - 1);
 }
 
+let addressTimer = 0; // until the address is written: browsers refuse to write it many times a second
+
 function writeAddress() {
+  addressTimer ||= setTimeout(() => {
+    addressTimer = 0;
+    history.replaceState(null, "", address());
+  }, 400);
+}
+
+/** The address of this view. */
+function address() {
   const words = new URLSearchParams();
   for (const [name, value] of Object.entries(state)) {
     if (JSON.stringify(value) !== JSON.stringify(DEFAULTS[name])) {
       words.set(name, typeof value === "string" ? value : JSON.stringify(value));
     }
   }
-  history.replaceState(null, "", `#${words}`);
+  return `${location.href.split("#")[0]}#${words}`;
 }
 
 /** Take what the address says, where it is of the kind that is expected. */
 function readAddress() {
   const words = new URLSearchParams(location.hash.slice(1));
   const kinds = {
+    model: (v) => BUNDLED.includes(v),
     view: (v) => ["forward", "backward", "learn", "edit"].includes(v), text: () => true,
-    pattern: () => true, tensor: () => true, target: (v) => ["text", "one"].includes(v),
+    pattern: () => true, tensor: () => true, target: (v) => ["text", "one"].includes(v), from: (v) => ["task", "text"].includes(v),
   };
   for (const name of Object.keys(DEFAULTS)) {
     let value = words.get(name);
@@ -84,8 +97,8 @@ const WANTED = {
   backward: (s) => (s.view === "backward" ? ["backward", { text: s.text, ...aim(), edits: s.edits }] : null),
   numbers: (s) => (numbersShown() ? ["numbers", { text: s.text, name: tensorNow(), row: rowNow(), ...aim(), edits: s.edits }] : null),
   explain: (s) =>
-    numbersShown() && s.channel !== null && data.numbers && data.numbers.name === tensorNow() && !isParameter(tensorNow())
-      ? ["explain", { text: s.text, name: tensorNow(), index: [...data.numbers.row, s.channel], ...aim(), edits: s.edits }]
+    numbersShown() && channelNow() !== null && !isParameter(tensorNow())
+      ? ["explain", { text: s.text, name: tensorNow(), index: [...data.numbers.row, channelNow()], ...aim(), edits: s.edits }]
       : null,
   code: () => (numbersShown() ? ["code", { name: tensorNow() }] : null),
 };
@@ -94,6 +107,13 @@ const WANTED = {
 function aim() {
   if (state.view !== "backward" || state.target === "text") return { position: null, token: null };
   return { position: positionNow(), token: state.token };
+}
+
+/** The chosen number of the row that is shown; null: none. */
+function channelNow() {
+  const { numbers } = data;
+  if (state.channel === null || !numbers || numbers.name !== tensorNow()) return null;
+  return state.channel < 0 ? numbers.largest[0] : Math.min(state.channel, numbers.values.length - 1);
 }
 
 function numbersShown() {
@@ -139,6 +159,7 @@ async function ask1(item, [name, args], key) {
     data[item] = await ask(name, args);
     delete failed[item];
     if (item === "picture") data.pictureText = text;
+    if (item === "explain") announce(`${args.name}[${args.index.join(", ")}] = ${shown(data.explain.stored)}: ${data.explain.formula}`);
   } catch (error) {
     failed[item] = error.message;
   }
