@@ -46,7 +46,7 @@ def one(session, tokens, edit):
                 check_below("block", block, model.config.n_layer)
             check_below("position", p, len(tokens))
             other = session.encode(text)
-            check_below("position", q, len(other))
+            check_below("position in the other text", q, len(other))
             values = session.forward(other, ())[name][q]  # (C,)
             here = (np.arange(len(tokens)) == p)[:, None]  # (T, 1)
             return name, replace(values, here)

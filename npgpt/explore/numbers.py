@@ -27,8 +27,8 @@ class Numbers:
         return found
 
     def at(self, t):
-        """A position as it is written: 3 'the'."""
-        return f"{t} {self.labels(self.tokens[t])}"
+        """A position as it is written: 3 “the”."""
+        return f"{t} “{self.labels(self.tokens[t])}”"
 
     @property
     def head_size(self):

@@ -7,10 +7,12 @@ import pytest
 from browsing import tab_of
 
 import npgpt
+from npgpt.core.parameters import TENSOR_NAMES
 from npgpt.explore.export import write_page
 from npgpt.explore.session import Session
 from npgpt.explore.tasks import Sums
 from npgpt.model.generation import filtered_weights
+from npgpt.tracing.names import BLOCK_SHAPES, SHAPES
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +94,14 @@ def test_clicking_a_number_shows_its_formula_and_what_it_is_made_of(tab, session
     marked = tab.page.locator(".line.marked").all_inner_texts()
     assert marked and all(line.strip().startswith("out ") for line in marked)
     assert tab.text("#code p code") == "npgpt/layers/matmul.py"
+
+
+def test_each_tensor_is_said_in_words(tab):
+    tab.open(view="backward", tensor="dfcb", block=1)
+    names = {*BLOCK_SHAPES, *SHAPES, *TENSOR_NAMES} - {"loss"}
+    assert set(tab.value("Object.keys(WORDS)")) == names
+    words = "dfcb.1: the gradient of the biases of the MLP's first linear layer in block 1."
+    assert tab.text("#row-of-numbers p").startswith(f"{words} Shape (192);")
 
 
 def test_backward_shows_the_traces_numbers(tab, session):
@@ -176,8 +186,7 @@ def test_what_was_done_is_told_once_to_a_screen_reader(tab):
     )
     tab.click("[data-key='steps 10']")
     *before, last = tab.value("told")
-    assert len(before) <= 1 and last == tab.text("#updates")
-    assert last.startswith("10 steps taken")
+    assert len(before) <= 1 and last.startswith("10 steps taken. The last loss: ")
     live = "[role=status], [role=alert], [aria-live]"
     assert tab.page.locator(f"#panel :is({live}), #below :is({live})").count() == 0
 
@@ -213,6 +222,11 @@ def test_edits_are_those_of_inside(tab, session):
     tab.click("#tab-edit")
     assert not tab.page.is_visible("#edits-now")
     tab.click("[data-key='switch mlp']")
+    for text, words in (("🙂", "not among the tokenizer's"), ("", "from 0 to 0, not 6")):
+        tab.page.fill("#patch-text", text)
+        tab.click("#patch form button")
+        assert words in tab.text("#patch .failed")
+        assert len(tab.value("state.edits")) == 2
     tab.page.fill("#patch-text", "the sea")
     tab.page.fill("#patch-from", "2")
     tab.click("#patch form button")

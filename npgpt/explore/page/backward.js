@@ -55,5 +55,5 @@ function tokenShares(backward) {
   const order = [...backward.tokens.keys()].sort((a, b) => backward.tokens[b] - backward.tokens[a]).slice(0, 8);
   const most = largest(backward.tokens);
   return el("ul", { class: "bars" }, ...order.map((t) =>
-    barRow({ name: `${t} ${data.picture.tokens[t].label}`, value: backward.tokens[t] / most, text: percent(backward.tokens[t]), action: () => set({ p: t, row: null }), pressed: positionNow() === t, key: `token-share ${t}` })));
+    barRow({ name: `${t} ${tokenName(t)}`, value: backward.tokens[t] / most, text: percent(backward.tokens[t]), action: () => set({ p: t, row: null }), pressed: positionNow() === t, key: `token-share ${t}` })));
 }

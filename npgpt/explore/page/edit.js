@@ -18,7 +18,7 @@ function switchEdit(edit) {
 function editWords(edit) {
   if (edit.off === "head") return `block ${edit.block}, head ${edit.head} is off`;
   if (edit.off === "mlp") return `block ${edit.block}, MLP is off`;
-  return `${placeWords(edit.patch)} at position ${edit.position} is that of “${edit.text}” at ${edit.from}`;
+  return `${tensorWords(edit.patch)} at position ${edit.position} is that of “${edit.text}” at ${edit.from}`;
 }
 
 /** In the other views: what is edited in the picture. */
@@ -32,12 +32,6 @@ function renderEdits() {
 
 function removeAll(key) {
   return el("button", { type: "button", text: "Remove all edits", "data-key": `remove all ${key}`, on: { click: () => set({ edits: [] }) } });
-}
-
-function placeWords(name) {
-  const [base, block] = name.split(".");
-  const words = { encoded: "the embedding", attproj: "what the attention adds", residual2: "the stream after the attention", fcproj: "what the MLP adds", residual3: "the stream after the MLP" };
-  return block === undefined ? words[base] : `${words[base]} in block ${block}`;
 }
 
 function renderEdit() {
@@ -56,14 +50,14 @@ function switches() {
   return place;
 }
 
-const patch = { place: "residual3", position: null, text: "", from: "" };
+const patch = { place: "residual3", text: "", from: "", problem: "" };
 
 function patchForm() {
   const place = section("patch", "Replace by what another text has");
   const remember = (name) => ({ input: (event) => { patch[name] = event.target.value; } });
   const names = ["encoded", "attproj", "residual2", "fcproj", "residual3"];
   const select = el("select", { id: "patch-place", "data-key": "patch-place", on: remember("place") }, ...names.map((name) =>
-    el("option", { value: name, selected: patch.place === name, text: placeWords(name === "encoded" ? name : `${name}.${state.block}`) })));
+    el("option", { value: name, selected: patch.place === name, text: tensorWords(name === "encoded" ? name : `${name}.${state.block}`) })));
   const form = el("form", {},
     el("label", { for: "patch-place", text: "Replace" }), select,
     el("p", { text: `at ${sayToken(positionNow())}, by that of` }),
@@ -72,13 +66,23 @@ function patchForm() {
     el("label", { for: "patch-from", text: "at its position" }),
     el("input", { id: "patch-from", type: "number", min: 0, value: patch.from, placeholder: String(positionNow()), "data-key": "patch-from", on: remember("from") }),
     el("button", { type: "submit", text: "Replace it" }));
-  form.addEventListener("submit", (event) => {
+  form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const from = patch.from === "" ? positionNow() : Number(patch.from);
     const name = patch.place === "encoded" ? "encoded" : `${patch.place}.${state.block}`;
-    set({ edits: [...state.edits, { patch: name, position: positionNow(), text: patch.text, from }] });
+    const edits = [...state.edits, { patch: name, position: positionNow(), text: patch.text, from }];
+    try {
+      await ask("position", { text: state.text, position: positionNow(), edits });
+      patch.problem = "";
+      set({ edits });
+    } catch (error) {
+      patch.problem = error.message;
+      announce(patch.problem);
+      render();
+    }
   });
   place.append(form);
+  if (patch.problem) place.append(el("p", { class: "failed", text: patch.problem }));
   return place;
 }
 

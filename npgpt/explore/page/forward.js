@@ -153,11 +153,11 @@ function headLooks() {
   const row = part(att, p);
   const order = [...row.keys()].filter((u) => u <= p).sort((a, b) => row[b] - row[a]).slice(0, 6);
   place.append(canvas, el("h4", { text: `What ${tokenName(p)} looks at` }), el("ul", { class: "bars" }, ...order.map((u) =>
-    barRow({ name: `${u} ${data.picture.tokens[u].label}`, value: row[u], text: percent(row[u]), action: () => set({ tensor: "att", channel: u }), pressed: state.tensor === "att" && state.channel === u, key: `looks ${u}` }))));
+    barRow({ name: `${u} ${tokenName(u)}`, value: row[u], text: percent(row[u]), action: () => set({ tensor: "att", channel: u }), pressed: state.tensor === "att" && state.channel === u, key: `looks ${u}` }))));
   const s = data.picture.patterns, at = state.block * data.model.config.n_head + state.head;
   const words = [["the previous token", s.previous], ["the first", s.first], ["the token itself", s.self], ["what followed this token before", s.induction]]
     .filter(([, scores]) => scores).map(([name, scores]) => `${name} ${percent(scores[at])}`);
-  if (words.length) place.append(el("p", { class: "hint", text: `On average of the text it looks at: ${words.join(", ")}.` }));
+  if (words.length) place.append(el("p", { class: "hint", text: `On average over the text it looks at: ${words.join(", ")}.` }));
   if (data.position) place.append(el("p", { text: `It adds ${shown(part(data.position.parts.heads, state.block)[state.head])} to the logit of “${data.position.token.label}”.` }));
   return place;
 }

@@ -33,6 +33,7 @@ async function follow(first, begin = () => {}) {
   data.learning = true;
   data.before = shownNow(first);
   delete failed.learn;
+  render();
   try {
     await begin();
     await followStatus();
@@ -41,7 +42,8 @@ async function follow(first, begin = () => {}) {
   }
   data.learning = false;
   say("");
-  announce(failed.learn || divergence() || stepsWords());
+  const { losses } = data.progress;
+  announce(failed.learn || divergence() || stepsWords() + (losses.length ? ` The last loss: ${shown(losses.at(-1))}.` : ""));
   refresh();
 }
 
@@ -127,8 +129,8 @@ function renderLearn() {
 }
 
 function stepsWords() {
-  const { updates, losses } = data.progress;
-  return updates ? `${counted(updates, "step")} taken, the last one's loss ${shown(losses.at(-1))}.` : "No step was taken yet.";
+  const { updates } = data.progress;
+  return updates ? `${counted(updates, "step")} taken.` : "No step was taken yet.";
 }
 
 /** The decimal logarithm of the learning rate: the chosen one, or the model's own. */
@@ -178,7 +180,7 @@ function whatMoved() {
     }
   }
   moved.sort((a, b) => b[2] - a[2]);
-  place.append(el("h4", { text: "Heads whose attention moved most" }), el("ul", { class: "bars wide-names" }, ...moved.slice(0, 4).map(([i, h, most]) =>
+  place.append(el("h4", { text: "Heads whose attention moved most, by the largest change of a weight" }), el("ul", { class: "bars wide-names" }, ...moved.slice(0, 4).map(([i, h, most]) =>
     barRow({ name: `block ${i}, head ${h}`, value: most, text: percent(most), action: () => set({ block: i, head: h }), pressed: state.block === i && state.head === h, key: `moved-head ${i} ${h}` }))));
   const T = data.picture.tokens.length, mean = (norms, place) => part(norms, place).reduce((a, b) => a + b, 0) / T;
   place.append(el("h4", { text: "Norm of the stream after each block, on average" }), el("ul", { class: "bars plain-bars" }, ...[...Array(L).keys()].map((i) =>

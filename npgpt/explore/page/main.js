@@ -31,6 +31,10 @@ function renderProblem() {
 function renderModel() {
   const m = data.model, c = m.config;
   const name = NAMES[m.name] || m.name.split(/[\\/]/).pop();
+  for (const button of document.querySelectorAll("[data-model]")) {
+    const chosen = button.dataset.model === (BUNDLED.includes(m.name) || m.name === "characters" ? m.name : "given");
+    button.setAttribute("aria-pressed", String(chosen));
+  }
   byId("model").textContent = `${name}: ${counted(c.n_layer, "block")}, ${counted(c.n_head, "head")}, ${counted(c.n_embd, "channel")}, ${counted(m.parameters, "parameter")}`;
   byId("model").title = `vocabulary ${c.vocab_size.toLocaleString("en")}, tokenizer ${m.tokenizer}; a step of training takes ${m.memory} of memory`;
 }

@@ -1,23 +1,20 @@
 "use strict";
 // The numbers of a layer: a row of a tensor, how one was made, the lines that made it, its gradient check.
 
-const IN_BLOCK = ["ln1_mean", "ln1_rstd", "ln1", "qkv", "preatt", "att", "atty", "attproj", "residual2", "ln2_mean", "ln2_rstd", "ln2", "fch", "fch_gelu", "fcproj", "residual3"];
-const AFTER = ["lnf_mean", "lnf_rstd", "lnf", "logits", "probs", "losses"];
-const BLOCK_PARAMETERS = ["ln1w", "ln1b", "qkvw", "qkvb", "attprojw", "attprojb", "ln2w", "ln2b", "fcw", "fcb", "fcprojw", "fcprojb"];
-const OTHER_PARAMETERS = ["wte", "wpe", "lnfw", "lnfb"];
-const MATRICES = ["wte", "wpe", "qkvw", "attprojw", "fcw", "fcprojw"];
-
 /** The tensors that a view offers: groups of names. */
 function groups() {
   const i = state.block;
   if (state.view === "backward") {
-    const of = (names) => names.filter((n) => !/_mean$|_rstd$/.test(n)).map((n) => `d${n}`);
+    const of = (tensors) => Object.keys(tensors).filter((n) => !/_mean$|_rstd$/.test(n)).map((n) => `d${n}`);
     return {
       [`Gradients of the parameters of block ${i}`]: of(BLOCK_PARAMETERS), [`Gradients in block ${i}`]: of(IN_BLOCK),
       "Gradients of the head": ["dlosses", "dlogits", "dlnf", "dlnfw", "dlnfb"], "Gradients of the embedding": ["dencoded", "dwte", "dwpe"],
     };
   }
-  return { Embedding: ["encoded"], [`Block ${i}`]: IN_BLOCK, Head: AFTER, [`Parameters of block ${i}`]: BLOCK_PARAMETERS, "Other parameters": OTHER_PARAMETERS };
+  return {
+    Embedding: ["encoded"], [`Block ${i}`]: Object.keys(IN_BLOCK), Head: Object.keys(AFTER),
+    [`Parameters of block ${i}`]: Object.keys(BLOCK_PARAMETERS), "Other parameters": Object.keys(OTHER_PARAMETERS),
+  };
 }
 
 function baseNow() {
@@ -29,11 +26,12 @@ function baseNow() {
 
 function tensorNow() {
   const base = baseNow(), plain = state.view === "backward" ? base.slice(1) : base;
-  return IN_BLOCK.includes(plain) || BLOCK_PARAMETERS.includes(plain) ? `${base}.${state.block}` : base;
+  return plain in IN_BLOCK || plain in BLOCK_PARAMETERS ? `${base}.${state.block}` : base;
 }
 
 function isParameter(name) {
-  return [...BLOCK_PARAMETERS, ...OTHER_PARAMETERS].includes(name.split(".")[0]);
+  const [base] = name.split(".");
+  return base in BLOCK_PARAMETERS || base in OTHER_PARAMETERS;
 }
 
 /** The row of a tensor that is shown: the chosen position's; of a matrix a chosen one, or the largest's. */
@@ -41,7 +39,7 @@ function rowNow() {
   const base = baseNow(), plain = state.view === "backward" ? base.slice(1) : base;
   if (plain === "att" || plain === "preatt") return [state.head ?? 0, positionNow()];
   if (MATRICES.includes(plain)) return state.row;
-  if (/_mean$|_rstd$|^losses$/.test(plain) || [...BLOCK_PARAMETERS, ...OTHER_PARAMETERS].includes(plain)) return [];
+  if (/_mean$|_rstd$|^losses$/.test(plain) || isParameter(plain)) return [];
   return [positionNow()];
 }
 
@@ -63,7 +61,7 @@ function rowOfNumbers() {
   const n = data.numbers;
   if (!n || n.name !== tensorNow()) return waitFor(place, "numbers");
   const where = n.row.length ? `[${n.row.join(", ")}, …]` : "";
-  place.append(el("p", {}, el("code", { text: `${n.name}${where}` }), ` of shape (${n.shape.join(", ")}): ${counted(n.values.length, "number")}, norm ${shown(n.norm)}.`));
+  place.append(el("p", {}, el("code", { text: `${n.name}${where}` }), `: ${tensorWords(n.name)}. Shape (${n.shape.join(", ")}); here ${counted(n.values.length, "number")} of norm ${shown(n.norm)}.`));
   const most = largest(n.values), count = n.values.length, columns = Math.min(count, 64);
   const canvas = el("canvas", { class: "cells", "aria-hidden": "true", style: { "--rows": Math.ceil(count / columns) } });
   paint(canvas, Math.ceil(count / columns), columns, (r, c) => (r * columns + c < count ? diverging(n.values[r * columns + c] / most) : palette.line));
@@ -72,7 +70,7 @@ function rowOfNumbers() {
     const r = Math.min(rows - 1, Math.floor(((event.clientY - box.top) / box.height) * rows));
     return r * columns + cellAt(event, columns);
   };
-  const readout = el("p", { class: "readout", "aria-hidden": "true", text: "Hover a cell, click it for its formula." });
+  const readout = el("p", { class: "readout", "aria-hidden": "true", text: "Point at a cell to read it, click it for its formula." });
   canvas.addEventListener("pointermove", (event) => {
     const c = cell(event);
     if (c >= 0 && c < count) readout.textContent = `[${[...n.row, c].join(", ")}]${cellName(n, c)}: ${shown(n.values[c])}`;

@@ -221,7 +221,7 @@ function renderPattern() {
     return el("button", { type: "button", "data-key": `found ${n}`, on: { click: () => set({ block: i, head: h, tensor: "att", channel: null }) } },
       `block ${i}, head ${h}: ${percent(headScore(i, h))}`);
   });
-  fill(place, el("span", { text: "On average of the text, most: " }), ...found);
+  fill(place, el("span", { text: "On average over the text, these do so most: " }), ...found);
 }
 
 /** What would be said after this place of the residual stream. */
