@@ -8,7 +8,6 @@ from npgpt.explore.session import Session
 from npgpt.explore.worker import Worker
 
 QUESTIONS = {  # of a Session, answered by its method of that name
-    "describe": "",
     "progress": "",
     "picture": "computing the forward pass",
     "position": "computing what each block would say",
@@ -20,7 +19,7 @@ QUESTIONS = {  # of a Session, answered by its method of that name
     "code": "",
     "check": "checking the gradients by central differences",
 }
-COMMANDS = ("open", "learn", "undo", "stop")
+COMMANDS = ("describe", "open", "learn", "undo", "stop")
 
 
 class Api:
@@ -48,9 +47,9 @@ class Api:
             session = Session.named(model, text)
         self.worker.end_course()
         self.session = session
-        return self._described()
+        return self._describe()
 
-    def _described(self):
+    def _describe(self):
         return {**self.session.describe(), "given": self._given and self._given.source.name}
 
     def _learn(self, steps, lr, text=None):

@@ -178,6 +178,7 @@ def test_another_model_and_back():
         corpus = "the cat sat on the mat. " * 9
         status, shown = server.ask("open", model="characters", text=corpus)
         assert (status, shown["task"], shown["given"]) == (200, "characters", "addition")
+        assert server.ask("describe")[1]["given"] == "addition"  # when the page is loaded again
         status, shown = server.ask("open", model="given")
         assert shown["updates"] == 2
 

@@ -129,7 +129,6 @@ function curve(values, { label, bottom }) {
     picture.append(Object.assign(svg("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }), { textContent: shown(v) }));
   }
   picture.append(svg("path", { d, class: "line" }));
-  if (known.length === 1) picture.append(svg("circle", { cx: x(0), cy: y(known[0]), r: 3, class: "dot" }));
   const lost = values.findIndex((v) => v === null);
   if (lost >= 0) {
     picture.append(svg("line", { x1: x(lost), x2: x(lost), y1: 8, y2: base, class: "lost" }));

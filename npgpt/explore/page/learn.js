@@ -89,7 +89,7 @@ async function showFrame(n) {
 function savedSteps(place) {
   const steps = (n) => saved.frames[n].steps;
   place.append(
-    el("p", { text: `Steps on this text were taken when the page was saved, at a learning rate of ${shown(saved.lr)}. Show the model` }),
+    el("p", { text: `Steps on this text were taken when the page was saved, at a learning rate of ${rateWords(saved.lr)}. Show the model` }),
     el("p", { class: "choices" }, ...saved.frames.map((_, n) =>
       toggle(`frame ${n}`, n ? `after ${counted(steps(n), "step")}` : "before them", n === data.frame, () => showFrame(n)))));
   if (data.frame) place.append(...lossCurve(saved.losses.slice(0, steps(data.frame))));
@@ -99,6 +99,7 @@ function savedSteps(place) {
 /** The curve of losses, and its ends in words. */
 function lossCurve(losses) {
   if (losses.every((loss) => loss === null)) return [];
+  if (losses.length === 1) return [el("p", { class: "hint", text: `The loss of this step: ${shown(losses[0])}.` })];
   const words = `The loss of each step, from ${shown(losses[0])} to ${shown(losses.at(-1))}`;
   return [el("figure", {}, curve(losses, { label: words }), el("figcaption", { text: `${words}.` }))];
 }
@@ -120,12 +121,16 @@ function renderLearn() {
     task ? button("Train", "train", () => learn(ALL), busy) : null,
     button("Stop", "stop", () => ask("stop"), !busy),
     button("Undo", "undo", undo, busy || !actions.length)));
-  place.append(slider("lr", "Learning rate", rateNow(), { min: -6, max: 0.5, step: 0.1, say: (v) => shown(10 ** v), change: (v) => { state.lr = v; writeAddress(); } }));
+  place.append(slider("lr", "Learning rate", rateNow(), { min: -6, max: 0.5, step: 0.1, say: (v) => rateWords(10 ** v), change: (v) => { state.lr = v; writeAddress(); } }));
   if (failed.learn) place.append(el("p", { class: "failed", text: failed.learn }));
   place.append(el("p", { id: "updates", text: stepsWords() }), ...lossCurve(losses));
   const words = divergence();
   if (words) place.append(el("p", { class: "failed", id: "diverged", text: words }));
   return [place];
+}
+
+function rateWords(lr) {
+  return String(Number(lr.toPrecision(2)));
 }
 
 function stepsWords() {

@@ -28,9 +28,13 @@ function renderProblem() {
   if (problem.textContent !== words) problem.textContent = words;
 }
 
+function fileName(path) {
+  return path.split(/[\\/]/).pop();
+}
+
 function renderModel() {
   const m = data.model, c = m.config;
-  const name = NAMES[m.name] || m.name.split(/[\\/]/).pop();
+  const name = NAMES[m.name] || fileName(m.name);
   for (const button of document.querySelectorAll("[data-model]")) {
     const chosen = button.dataset.model === (BUNDLED.includes(m.name) || m.name === "characters" ? m.name : "given");
     button.setAttribute("aria-pressed", String(chosen));
@@ -74,7 +78,7 @@ function takeModel(model) {
   data.picture = data.position = data.before = data.check = null;
   const given = document.querySelector("[data-model=given]");
   given.hidden = !model.given;
-  given.textContent = model.given || "";
+  given.textContent = model.given ? fileName(model.given) : "";
   byId("watch").hidden = Boolean(saved) || !model.task;
   data.notice = "";
   delete failed.learn;
