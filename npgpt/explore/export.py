@@ -33,7 +33,7 @@ def write_page(session: Session, text: str, folder: Path) -> Path:
 
     session.encode(text)
     learning, taken = session.learning, len(session.learning.losses)
-    lr = learning.suggested_lr()
+    lr = learning.suggested_rates()["text"]
     with tqdm(total=sum(STEPS), desc="the page's steps", leave=False, delay=1) as bar:
         frames: list[dict[str, Any]] = [{"steps": 0, "answers": answers(session, text)}]
         for steps in STEPS:

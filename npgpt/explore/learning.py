@@ -104,11 +104,10 @@ class Learning:
             if action.steps:
                 yield from self._steps(action.steps, action.lr, action.text)
 
-    def suggested_lr(self):
-        """A learning rate that suits the model."""
-        if self.session.source.task is not None:
-            return 3e-3
-        return 1e-4 if self.model.params.flat.size > LARGE else 1e-3
+    def suggested_rates(self):
+        """Learning rates that suit the model: on a text alone, and on its task's batches."""
+        of_text = 1e-4 if self.model.params.flat.size > LARGE else 1e-3
+        return {"text": of_text, "task": 3e-3}
 
     def diverged(self):
         """Whether the last step's loss was NaN or infinite."""

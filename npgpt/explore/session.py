@@ -123,7 +123,7 @@ class Session:
             "parameters": self.model.params.flat.size,
             "tokenizer": self.source.tokenizer.name,
             "memory": size_text(estimate(c, 1, min(c.block_size, 64)).total),
-            "lr": self.learning.suggested_lr(),
+            "rates": self.learning.suggested_rates(),
             **self.progress(),
         }  # fmt: skip
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from browsing import tab_of
+from browsing import SETTLED, tab_of
 
 import npgpt
 from npgpt.core.parameters import TENSOR_NAMES
@@ -405,12 +405,28 @@ def test_the_exported_page_works_from_the_file_system(browser, session, tmp_path
         page.click(f"[data-key='frame {frame}']")
         page.wait_for_selector(f"[data-key='frame {frame}'][aria-pressed=true]")
         page.wait_for_selector("#loss-moved")
+        page.wait_for_function(SETTLED)
         was, now = map(number, page.inner_text("#loss-moved").split(" → "))
         assert was == pytest.approx(session.picture(TEXT)["loss"], rel=1e-3)
         losses.append(now)
     assert was > losses[0] > losses[1] > losses[2]
+    page.click("#tab-edit")  # one at a time, of the model before the steps
+    for block, n in ((1, 0), (0, 2)):
+        page.click(f"[data-key='block {block}']")
+        page.click(f"[data-key='switch {n}']")
+        page.wait_for_selector(f"[data-key='switch {n}'][aria-checked=false]")
+        page.wait_for_selector("#loss-edited")
+        page.wait_for_function(SETTLED)
+        off = [{"off": "head", "block": block, "head": n}]
+        shown = list(map(number, page.inner_text("#loss-edited").split(" → ")))
+        assert shown == pytest.approx([was, session.picture(TEXT, off)["loss"]], rel=1e-3)
+    page.click("#tab-learn")
+    page.click("[data-key='frame 2']")
+    page.wait_for_selector("#loss-moved")
+    assert page.evaluate("state.edits.length") == 0
     page.click("[data-key='frame 0']")
     page.wait_for_selector("#moved .hint")
+    page.click("[data-key='block 1']")
     page.click("[data-question=bias]")
     page.wait_for_selector("#value")
     gradient = session.numbers(TEXT, "dfcb.1", [])["values"]

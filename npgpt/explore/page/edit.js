@@ -12,7 +12,11 @@ function isOff(what, block, head) {
 
 function switchEdit(edit) {
   const without = state.edits.filter((other) => !sameEdit(other, edit));
-  set({ edits: without.length < state.edits.length ? without : [...state.edits, edit] });
+  const on = without.length === state.edits.length;
+  if (saved) { // it has one edit at a time, of the model before the steps
+    state.edits = on ? [edit] : [];
+    showFrame(0);
+  } else set({ edits: on ? [...without, edit] : without });
 }
 
 function editWords(edit) {
@@ -45,7 +49,7 @@ function switches() {
   place.append(
     el("p", { class: "choices" }, ...[...Array(NH).keys()].map((h) => one({ off: "head", block: i, head: h }, `head ${h}`, `switch ${h}`))),
     el("p", { class: "choices" }, one({ off: "mlp", block: i }, "MLP", "switch mlp")),
-    el("p", { class: "hint", text: "Another block: choose it in the picture." }),
+    el("p", { class: "hint", text: `Another block: choose it in the picture.${saved ? " This page was saved with one thing off at a time, before the steps." : ""}` }),
   );
   return place;
 }
@@ -96,7 +100,8 @@ function edited() {
     el("ul", { class: "edits" }, ...state.edits.map((edit, n) =>
       el("li", {}, editWords(edit), " ", el("button", { type: "button", "data-key": `remove ${n}`, "aria-label": `undo: ${editWords(edit)}`, text: "×", on: { click: () => set({ edits: state.edits.filter((_, m) => m !== n) }) } })))),
     removeAll("edits"));
-  if (!data.plain || !data.plainPosition || !data.position) return waitFor(place, failed.picture ? "picture" : "plainPosition");
+  const missing = ["picture", "position", "plain", "plainPosition"].find((item) => failed[item] || !data[item]);
+  if (missing) return waitFor(place, missing);
   if (data.plain.loss !== null) place.append(el("p", {}, "The loss of this text: ", el("b", { id: "loss-edited", text: `${shown(data.plain.loss)} → ${shown(data.picture.loss)}` }), "."));
   place.append(el("h4", { text: `What comes after ${tokenName(positionNow())}` }), distribution(data.plainPosition));
   return place;

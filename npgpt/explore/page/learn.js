@@ -74,15 +74,15 @@ async function news() {
 /** A page that was saved has the steps that were taken then: show the model after some of them. */
 async function showFrame(n) {
   data.frame = 0;
-  try {
+  data.before = null;
+  if (n) {
+    state.edits = [];
     const [picture, position] = await Promise.all(["picture", "position"].map((item) => ask(...WANTED[item](state))));
-    data.before = n ? { ...shownNow(0), picture, position } : null;
-  } catch {
-    data.before = null; // with these edits nothing was saved
+    data.before = { ...shownNow(0), picture, position };
+    data.frame = n;
   }
-  data.frame = n;
   data.version += 1;
-  refresh();
+  set({});
 }
 
 /** What stands in the place of the buttons on a page that was saved. */
@@ -140,7 +140,7 @@ function stepsWords() {
 
 /** The decimal logarithm of the learning rate: the chosen one, or the model's own. */
 function rateNow() {
-  return state.lr ?? Math.log10(data.model.lr);
+  return state.lr ?? Math.log10(data.model.rates[byTask() ? "task" : "text"]);
 }
 
 function toggle(key, text, pressed, action) {
