@@ -152,8 +152,8 @@ def summary(results):
     return [
         *table(columns, rows),
         "",
-        "seconds: npgpt's median and quartiles. speed-up: the time of PyTorch's fastest system in",
-        f"the same precision, divided by npgpt's (commit {', '.join(when)})."
+        "seconds: npgpt's median and quartiles. speed-up: the time of PyTorch's fastest system in"
+        f" the same precision, divided by npgpt's (commit {', '.join(when)})."
         " [Figures](./doc/figures.md): all results.",
     ]
 
