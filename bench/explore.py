@@ -14,15 +14,17 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from bench import tables
 from bench.machine import describe
-from bench.options import make_parser, require
+from bench.options import make_parser
 from bench.results import write_result
 from npgpt.cli import program
+from npgpt.explore.server import libraries
 
 WORDS = "the old man who lived by the river told us that he had seen it all before, and then "
 TOKENS = 63
@@ -127,7 +129,9 @@ def main(argv=None, prog=None):
     """Measure all, write the result and print its table."""
     parser = make_parser(prog, __doc__, rounds=10)
     args = parser.parse_args(argv)
-    require(parser, "playwright", "starlette")
+    libraries()
+    if find_spec("playwright") is None:
+        parser.error("playwright is missing: pip install playwright && playwright install chromium")
     import npgpt
 
     config = npgpt.PUBLISHED["124M"]
