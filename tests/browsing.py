@@ -11,6 +11,11 @@ SETTLED = """
 """
 
 
+def number(text):
+    """A number as the page writes it."""
+    return float(text.replace("−", "-").replace("%", "").replace(",", ""))
+
+
 class Tab:
     """A page that fails the test where it asks another origin, or where a script of it fails."""
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from browsing import SETTLED, tab_of
+from browsing import SETTLED, number, tab_of
 
 import npgpt
 from npgpt.core.parameters import TENSOR_NAMES
@@ -21,10 +21,6 @@ pytest.importorskip("starlette", reason="needs the extra `explore`")
 from serving import served  # noqa: E402
 
 TEXT = "she sells sea shells"
-
-
-def number(text):
-    return float(text.replace("−", "-").replace("%", "").replace(",", ""))
 
 
 def test_forward_shows_the_sessions_numbers(tab, session):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from browsing import tab_of
+from browsing import number, tab_of
 
 from npgpt.explore.session import Session
 from npgpt.explore.tasks import Sums
