@@ -62,6 +62,10 @@ SECTIONS = {  # program -> heading, and what the results below it have in common
         "What the trainer adds to a step of GPT-2 124M",
         "By `python -m bench.trainer`.",
     ),
+    "prepare": (
+        "Token files of text",
+        "By `python -m bench.prepare`: `npgpt prepare text` beside tiktoken, which it uses.",
+    ),
     "explore": ("Explore", "By `python -m bench.explore`, in a headless Chromium."),
     "parallel": ("Several ranks", "By `python -m bench.parallel times`."),
     "parallel_losses": (
@@ -105,6 +109,7 @@ python -m bench.products -T 1024 --rounds 1
 python -m bench.kernels
 python -m bench.trainer
 python -m bench.learn --text tinyshakespeare.txt
+python -m bench.prepare --text tinyshakespeare.txt
 pip install -e '.[explore]' playwright && playwright install chromium
 python -m bench.explore
 pip install -e '.[mpi]'

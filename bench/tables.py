@@ -216,6 +216,26 @@ def trainer(result):
     ]
 
 
+def prepare(result):
+    megabytes, threads = result["bytes"] / 1e6, result["machine"]["threads"]
+    rows = [
+        [
+            name,
+            spread(run["seconds"]),
+            number(megabytes / median(run["seconds"]) / threads),
+            f"{max(run['peak']) / 1e9:.2f}",
+        ]
+        for name, run in result["systems"].items()
+    ]
+    return [
+        *table(["system", "seconds", "MB/s a core", "peak memory, GB"], rows),
+        "",
+        "seconds: until npgpt has split, encoded and written the text, its data limited to"
+        f" {result['limit'] / 1e9:.0f} GB; and until tiktoken has only encoded it, on as many"
+        " threads. peak memory: the largest resident size of the process.",
+    ]
+
+
 def explore(result):
     seconds, memory = result["seconds"], result["peak"] / 1e9
     rows = [
@@ -292,7 +312,7 @@ def accuracy(result):
 BODIES = {
     "step": step, "lengths": lengths, "sample": sample, "products": products,
     "kernels": kernels, "accuracy": accuracy, "trainer": trainer, "learn": learn,
-    "explore": explore,
+    "explore": explore, "prepare": prepare,
     "parallel": ranks.parallel, "parallel_losses": ranks.parallel_losses,
     "parallel_kills": ranks.parallel_kills, "parallel_network": ranks.parallel_network,
 }  # fmt: skip
@@ -304,6 +324,7 @@ TITLES = {
     "kernels": lambda r: f"Kernels, B={r['B']}, T={r['T']}",
     "accuracy": lambda r: f"{r['parameters']:,} parameters, B={r['B']}, T={r['T']}",
     "trainer": lambda r: f"The trainer's step, B={r['B']}, T={r['T']}",
+    "prepare": lambda r: f"{r['bytes'] / 1e9:.1f} GB of text to GPT-2's tokens",
     "explore": lambda r: "The page of `npgpt explore`",
     "learn": lambda r: (
         f"Seconds to a loss of {r['goal']}" if r["target"] else f"The loss after {r['goal']}"

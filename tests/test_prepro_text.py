@@ -154,6 +154,21 @@ def test_files_come_in_the_order_of_their_names(tmp_path):
     assert documents(tmp_path / "n_train.bin") == [*"abcdefghij"]
 
 
+@pytest.mark.parametrize("tokenizer", ["gpt2", "chars"])
+def test_what_is_encoded_on_all_cores_comes_in_its_order(
+    tokenizer, tmp_path, shared_data, monkeypatch
+):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
+    monkeypatch.setattr("npgpt.data.spool.GROUP", 100)
+    monkeypatch.setattr("npgpt.data.spool.get_threads", lambda: 4)
+    lines = [f"{'word ' * (997 * i % 50)}{i}\n" for i in range(300)]
+    (tmp_path / "t.txt").write_text("".join(lines))
+    args = ["--documents", "line", "--tokenizer", tokenizer, "--out", tmp_path]
+    assert run(tmp_path / "t.txt", *args) == 0
+    train, val = (documents(tmp_path / f"t_{part}.bin") for part in ("train", "val"))
+    assert train + val == lines and len(val) == 30
+
+
 def test_a_single_document_is_cut(tmp_path):
     (tmp_path / "t.txt").write_text("0123456789" * 10)
     args = ["--tokenizer", "chars", "--val-fraction", "0.2", "--out", tmp_path]

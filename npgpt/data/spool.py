@@ -5,7 +5,8 @@ there are: their code points take the tokens' place until then.
 """
 
 import tempfile
-from array import array
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import numpy as np
@@ -14,14 +15,36 @@ from npgpt.core.threads import get_threads
 from npgpt.data.descriptions import description_file
 from npgpt.data.prepare import make_folder, validation_count
 from npgpt.data.token_files import open_writer
-from npgpt.data.tokenizer import CharsTokenizer, GPT2Tokenizer, get_tokenizer
+from npgpt.data.tokenizer import CharsTokenizer, get_tokenizer
 from npgpt.errors import FileError
 from npgpt.wording import counted
 
-BATCH = 1 << 22  # characters that are encoded at once
+GROUP = 1 << 18  # characters, about, that are encoded at once
 CHUNK = 1 << 20  # tokens
 CHARS = "chars"
 NO_CHARACTER = 0x110000  # one more than the last code point, for end-of-text
+
+
+def groups(pieces):
+    """Yield lists of the pieces that follow each other, of GROUP characters or a little more."""
+    group, size = [], 0
+    for piece in pieces:
+        group.append(piece)
+        size += len(piece[0])
+        if size >= GROUP:
+            yield group
+            group, size = [], 0
+    yield group
+
+
+def code_points(pieces):
+    """Pieces -> their code points int32 (N,), with NO_CHARACTER in front of each document."""
+    parts = []
+    for text, begins in pieces:
+        if begins:
+            parts.append([NO_CHARACTER])
+        parts.append(np.frombuffer(text.encode("utf-32-le"), "<i4"))
+    return np.concatenate(parts, dtype="<i4") if parts else np.empty(0, "<i4")
 
 
 class Spool:
@@ -47,42 +70,35 @@ class Spool:
                 file.close()
 
     def take(self, pieces):
-        """Take in all pieces, many at a time."""
-        batch, size = [], 0
-        for piece in pieces:
-            batch.append(piece)
-            size += len(piece[0])
-            if size >= BATCH:
-                self._take_batch(batch)
-                batch, size = [], 0
-        self._take_batch(batch)
+        """Take in all pieces, encoded on all cores, with a few groups of them in memory."""
+        n_threads = get_threads()
+        with ThreadPoolExecutor(n_threads) as pool:
+            waiting = deque()
+            for group in groups(pieces):
+                waiting.append(pool.submit(self._encode, group))
+                if len(waiting) > 2 * n_threads:
+                    self._append(waiting.popleft().result())
+            for encoded in waiting:
+                self._append(encoded.result())
         if self.name == CHARS and self.n_tokens:
             characters = np.flatnonzero(self._characters[:NO_CHARACTER])
             self.tokenizer = CharsTokenizer("".join(map(chr, characters)))
 
-    def _take_batch(self, batch):
-        eot = NO_CHARACTER if self.tokenizer is None else self.tokenizer.eot
-        tokens, starts = array("i"), array("q")  # int32, int64
-        for (_, begins), ids in zip(batch, self._encode([text for text, _ in batch]), strict=True):
-            if begins:
-                starts.append(self.n_tokens + len(tokens))
-                tokens.append(eot)
-            tokens.extend(ids)
+    def _encode(self, pieces):
+        """Pieces -> tokens int32 (N,), or code points; and where end-of-text is among them."""
+        if self.tokenizer is None:
+            tokens = code_points(pieces)
+            self._characters[tokens] = True
+            return tokens, np.flatnonzero(tokens == NO_CHARACTER)
+        tokens = self.tokenizer.encode_pieces(pieces)
+        return tokens, np.flatnonzero(tokens == self.tokenizer.eot)
+
+    def _append(self, encoded):
+        tokens, starts = encoded
+        self._tokens.write(tokens)
+        self._starts.write(starts + self.n_tokens)
         self.n_tokens += len(tokens)
         self.n_documents += len(starts)
-        self._tokens.write(tokens)
-        self._starts.write(starts)
-
-    def _encode(self, texts):
-        """The tokens of each text, as lists or arrays of int32."""
-        if self.tokenizer is None:
-            points = [array("i", text.encode("utf-32-le")) for text in texts]
-            for each in points:
-                self._characters[each] = True
-            return points
-        if isinstance(self.tokenizer, GPT2Tokenizer):
-            return self.tokenizer.encode_batch(texts, get_threads())
-        return [self.tokenizer.encode(text) for text in texts]
 
     def split(self, fraction):
         """The spans of tokens of `val`, the last documents or the end of one alone, and `train`."""

@@ -1,9 +1,11 @@
 """Text to tokens and back: GPT-2's byte pairs, through tiktoken, plain bytes, or characters."""
 
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from array import array
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from npgpt.errors import ArgumentError, FileError
 from npgpt.wording import counted
@@ -21,6 +23,18 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Text -> a list of tokens."""
         raise NotImplementedError
+
+    def encode_pieces(self, pieces: Sequence[tuple[str, bool]]) -> np.ndarray:
+        """Pieces of documents -> tokens int32 (N,), with end-of-text in front of each document.
+
+        pieces: pairs of a text and whether a document begins there.
+        """
+        tokens = array("i")
+        for text, begins in pieces:
+            if begins:
+                tokens.append(self.eot)
+            tokens.extend(self.encode(text))
+        return np.asarray(tokens)
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """Tokens -> their bytes, which may end within a character."""
@@ -77,17 +91,13 @@ class GPT2Tokenizer(Tokenizer):
         """Text -> a list of tokens; what looks like a special token is text like any other."""
         return self._encoding.encode_ordinary(text)
 
-    def encode_batch(self, texts: list[str], n_threads: int) -> list[list[int]]:
-        """As encode, of several texts, on n_threads threads.
-
-        Each thread takes many texts at once: tiktoken's own batch takes one, and with short texts
-        most of the time goes into handing them over.
-        """
-        encode, size = self._encoding.encode_ordinary, len(texts) // (4 * n_threads) + 1
-        groups = [texts[i : i + size] for i in range(0, len(texts), size)]
-        with ThreadPoolExecutor(n_threads) as pool:
-            found = pool.map(lambda group: [encode(text) for text in group], groups)
-            return [ids for group in found for ids in group]
+    def encode_pieces(self, pieces: Sequence[tuple[str, bool]]) -> np.ndarray:
+        """As of any tokenizer, in one call of tiktoken, in which end-of-text is a special token."""
+        text = "".join(END_OF_TEXT * begins + text for text, begins in pieces)
+        if text.count(END_OF_TEXT) == sum(begins for _, begins in pieces):  # and none in a text
+            special = {"allowed_special": {END_OF_TEXT}, "disallowed_special": ()}
+            return self._encoding.encode_to_numpy(text, **special).astype("<i4")
+        return super().encode_pieces(pieces)
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """Tokens -> their bytes, which may end within a character."""

@@ -42,6 +42,28 @@ def test_gpt2_is_gpt2s(shared_data, monkeypatch):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+@pytest.mark.parametrize("name", ["gpt2", "bytes", "chars"])
+def test_pieces_of_documents_are_encoded_with_end_of_text_in_front(name, shared_data, monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
+    tokenizer = CharsTokenizer("".join(sorted({*"".join(TEXTS)}))) if name == "chars" else None
+    tokenizer = tokenizer or get_tokenizer(name)
+    plain = [text for text in TEXTS if text != "<|endoftext|>"]
+    for texts in (plain, TEXTS):  # which is text like any other
+        expected = [token for text in texts for token in [tokenizer.eot, *tokenizer.encode(text)]]
+        tokens = tokenizer.encode_pieces([(text, True) for text in texts])
+        assert tokens.tolist() == expected and tokens.dtype == np.int32
+    assert tokenizer.encode_pieces([]).tolist() == []
+
+
+def test_end_of_text_across_pieces_is_text(shared_data, monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
+    tokenizer = get_tokenizer("gpt2")
+    pieces = ["a <|endof", "text|> b"]
+    tokens = tokenizer.encode_pieces([(pieces[0], True), (pieces[1], False)])
+    expected = [tokenizer.eot, *tokenizer.encode(pieces[0]), *tokenizer.encode(pieces[1])]
+    assert tokens.tolist() == expected
+
+
 def test_an_unknown_name_is_refused():
     with pytest.raises(ArgumentError, match="tokenizer must be one of gpt2, bytes, not 'bpe'"):
         get_tokenizer("bpe")

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from bench import lengths, step, systems, turns
+from bench import lengths, prepare, step, systems, turns
 from bench.machine import cpu_name, operands, products
 from bench.profile import Clock
 from bench.sizes import SIZES, model_name
@@ -213,3 +213,18 @@ def test_the_lengths_are_those_of_the_precision(precision, system, monkeypatch, 
     name, result = the_result(tmp_path)
     assert name == f"lengths_4_{precision}.json"
     assert result["lengths"]["1024"] == RUN
+
+
+def test_token_files_of_a_text_are_timed_beside_tiktoken(
+    tmp_path, shared_data, monkeypatch, capsys
+):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
+    (tmp_path / "text.txt").write_text("The same words again. " * 5000)
+    args = ["--text", tmp_path / "text.txt", "--megabytes", 1, "--rounds", 1, "--out", tmp_path]
+    assert prepare.main([str(arg) for arg in args]) == 0
+    assert "| tiktoken alone |" in capsys.readouterr().out
+    (path,) = tmp_path.glob("*/prepare.json")
+    result = json.loads(path.read_text())
+    assert result["bytes"] == 1_100_000 and list(result["systems"]) == ["npgpt", "tiktoken alone"]
+    for run in result["systems"].values():
+        assert run["seconds"][0] > 0 and 1e7 < run["peak"][0] < 1e9

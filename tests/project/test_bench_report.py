@@ -79,6 +79,13 @@ CONTENTS = {
         },
     },
     "trainer": {"B": 4, "T": 64, "bare": [1.0, 2.0, 1.0], "trainer": [1.02, 2.02, 1.03]},
+    "prepare": {
+        "bytes": 2 * 10**9, "rounds": 1, "limit": 10**9,
+        "systems": {
+            "npgpt": {"seconds": [100.0], "peak": [2e8]},
+            "tiktoken alone": {"seconds": [125.0], "peak": [1e8]},
+        },
+    },
     "explore": {
         "tokens": 63, "rounds": 2, "seconds": {"picture": [0.6, 0.7], "step": [1.4, 1.5]},
         "peak": 2.5e9, "estimate": 2.2e9, "addition_steps_per_second": 33.0,
@@ -146,6 +153,8 @@ def test_the_pictures_are_those_of_the_results():
         ("kernels", ("kernels", 0, "kernel", 0)),
         ("accuracy", ("precisions", "fp32", "losses", 1)),
         ("trainer", ("bare", 0)),
+        ("prepare", ("systems", "npgpt", "seconds", 0)),
+        ("prepare", ("bytes",)),
         ("explore", ("seconds", "step", 0)),
         ("explore", ("peak",)),
         ("learn", ("systems", "npgpt", "seconds", 0)),
@@ -204,6 +213,7 @@ def test_a_speed_up_is_the_others_time_by_npgpts(written):
         "| gelu forward | 3.00 | 0.200 | 15.0 | 0.100 |",
         "| fp32 | 3.8e-06 | 1.0e-07 | 2.0e-07 | 9.0e-07 | 0.0e+00 | 1.0e-05 |",
         "| the trainer's step | 1.03 | +2.0 % |",
+        "| tiktoken alone | 125 | 8.00 | 0.10 |",
         "| PyTorch, eager | 84.0 | 1.875 (1.860 to 1.890) | 18 | 4.00 |",
         "| PyTorch, compiled | 63.5 | 1.905 (1.890 to 1.920) | 9 |  |",
         "- PyTorch, eager; PyTorch, compiled: B 12.",
