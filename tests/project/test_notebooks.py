@@ -152,19 +152,30 @@ def warnings(notebook):
     return texts
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in NOTEBOOKS if path.stem != "08_training"],  # it runs with the reader's layers
-    ids=lambda path: path.stem,
-)
-def test_it_runs_with_its_solutions_in_time_and_leaves_no_file(path, tmp_path):
+@pytest.mark.parametrize("path", NOTEBOOKS[8:], ids=lambda path: path.stem)
+def test_it_runs_in_time_and_leaves_no_file(path, tmp_path):
     whole = with_solutions(read(path))
     assert execute(whole, tmp_path) < SECONDS
     assert warnings(whole) == []
     assert list(tmp_path.iterdir()) == []
-    for cell in tagged(whole, "check"):
-        assert "is right. What follows uses it." in printed(cell)
-        assert "npgpt's own" not in printed(cell)
+
+
+def test_the_first_seven_run_with_their_solutions_in_time_and_leave_no_file(tmp_path):
+    """All in one process, since to start one takes longest; each begins without the other's names.
+
+    The eighth runs below, with the reader's layers.
+    """
+    wholes = [with_solutions(read(path)) for path in NOTEBOOKS[:7]]
+    all_seven = notebook()
+    for whole in wholes:
+        all_seven.cells += [*whole.cells, *notebook("%reset -f").cells]
+    assert execute(all_seven, tmp_path) < 7 * SECONDS
+    assert list(tmp_path.iterdir()) == []
+    for path, whole in zip(NOTEBOOKS[:7], wholes, strict=True):
+        assert warnings(whole) == [], path.stem
+        for check in tagged(whole, "check"):
+            assert "is right. What follows uses it." in printed(check), path.stem
+            assert "npgpt's own" not in printed(check), path.stem
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -232,10 +243,8 @@ def test_a_mistake_in_the_readers_function_is_named_and_the_function_not_used(tm
         assert ("NOT OK" in text) == (name != "07_adamw"), name
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    """A folder with my_layers.py, as it is after the first seven notebooks with their solutions."""
-    folder = tmp_path_factory.mktemp("kept")
+def keep_all(folder):
+    """Write my_layers.py to a folder, as the first seven notebooks with their solutions do."""
     keeping = "from npgpt.checks.exercises import keep_exercises\nkeep_exercises()"
     all_seven, checks = notebook(keeping), []
     for path in NOTEBOOKS[:7]:
@@ -244,30 +253,27 @@ def kept(tmp_path_factory):
         all_seven.cells += up_to(whole, checks[-1]).cells
     execute(all_seven, folder)
     assert ["my_layers.py keeps it" in printed(check) for check in checks] == [True] * 7
-    return folder
 
 
-def test_a_model_learns_with_all_of_the_readers_functions(kept):
+def test_a_model_learns_with_all_of_the_readers_functions_and_a_wrong_one_stops_it(tmp_path):
+    keep_all(tmp_path)
     whole = with_solutions(read(ROOT / "notebooks" / "08_training.ipynb"))
-    assert execute(whole, kept) < SECONDS
+    assert execute(whole, tmp_path) < SECONDS
     assert warnings(whole) == []
-    assert [path.name for path in kept.iterdir()] == ["my_layers.py"]
+    assert [path.name for path in tmp_path.iterdir()] == ["my_layers.py"]
     yours = re.findall(r"^yours: (\w+)$", printed(with_id(whole, "yours-code")), re.M)
     assert sorted(yours) == YOURS
     assert "my_block_backward is right" in printed(with_id(whole, "block-check"))
     pictures = [output for output in with_id(whole, "train-code").outputs if "data" in output]
     assert len(pictures) == 1 and "image/png" in pictures[0].data  # drawn anew in one place
-    written = (kept / "my_layers.py").read_text(encoding="utf-8")
+    written = (tmp_path / "my_layers.py").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^def my_(\w+)\(", written, re.M)) == sorted(
         [*YOURS, "block_backward"]
     )
 
-
-def test_a_wrong_function_in_the_readers_file_stops_the_model(kept, tmp_path):
     right, wrong, _ = MISTAKES["02_layernorm"]
-    text = (kept / "my_layers.py").read_text(encoding="utf-8")
-    assert text.count(right) == 1
-    (tmp_path / "my_layers.py").write_text(text.replace(right, wrong), encoding="utf-8")
+    assert written.count(right) == 1
+    (tmp_path / "my_layers.py").write_text(written.replace(right, wrong), encoding="utf-8")
     source = read(ROOT / "notebooks" / "08_training.ipynb")
     with pytest.raises(nbclient.exceptions.CellExecutionError, match="AssertionError"):
         execute(up_to(source, with_id(source, "whole-code")), tmp_path)
