@@ -6,14 +6,15 @@ them. A promise that is not kept ends the program with an AssertionError that na
 
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from importlib.util import find_spec
 from multiprocessing import get_context
 
 from tqdm import tqdm
 
 from bench import machine, report, results
 from bench.options import count
-from bench.reliability import faults, fuzz, kills, repetitions, runs, stress
+from bench.reliability import coverage, faults, fuzz, kills, repetitions, runs, stress
 from bench.reliability.readers import READERS
 from bench.reliability.writers import WRITERS
 from npgpt.cli import Parser, program
@@ -53,6 +54,14 @@ def counts_of_before():
     return {count["reader"]: {"commit": before["commit"], **count} for count in before["readers"]}
 
 
+def guided(args):
+    """Damaged files that are guided by what they reach, for each reader."""
+    with ThreadPoolExecutor(args.workers) as pool:
+        runs = pool.map(lambda name: coverage.campaign(name, args.guided_seconds), args.readers)
+        counts = list(tqdm(runs, total=len(args.readers), desc="guided by coverage"))
+    return {"readers": counts, "seconds each": args.guided_seconds}
+
+
 def inject_faults(args):
     """A failure in each call of each writer."""
     return {"writers": [faults.inject(name) for name in tqdm(WRITERS, desc="failing calls")]}
@@ -87,14 +96,19 @@ PARTS = {
     "random_kills": kill_runs,
     "stress": stress_runs,
     "repetitions": repeat_trainings,
+    "guided": guided,
 }
+WITHOUT_ATHERIS = [part for part in PARTS if part != "guided"]
 
 
 @program
 def main(argv=None, prog=None):
     """Run the parts and write their results."""
     parser = Parser(prog=prog, description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS], help="these parts")
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=WITHOUT_ATHERIS,
+        help="these parts; default: all but guided, which needs the package atheris",
+    )  # fmt: skip
     parser.add_argument(
         "--readers", nargs="+", choices=READERS, default=[*READERS], help="damaged files for these"
     )
@@ -102,12 +116,15 @@ def main(argv=None, prog=None):
         ("--inputs", 1_000_000, "damaged files for each reader"),
         ("--kills", 1000, "random kills of runs"),
         ("--repetitions", 1000, "of a training, in each precision"),
+        ("--guided-seconds", 60, "seconds for each reader in the part guided"),
         ("--workers", 2, "processes that read damaged files"),
     ):
         parser.add_argument(
             option, type=count, default=default, metavar="N", help=f"{text}; default: {default:,}"
         )
     args = parser.parse_args(argv)
+    if "guided" in args.only and find_spec("atheris") is None:
+        parser.error("atheris is missing: pip install atheris")
     for part in args.only:
         start = time.perf_counter()
         content = PARTS[part](args)

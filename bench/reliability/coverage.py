@@ -5,9 +5,28 @@ written to the working folder.
 """
 
 import argparse
+import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from bench.results import ROOT
+
+DONE = re.compile(r"^Done (\d+) runs in (\d+) second", re.M)
+
+
+def campaign(reader, seconds):
+    """Damaged files for a reader for some seconds, in a process of its own -> their counts."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus"
+        command = [sys.executable, "-m", "bench.reliability.coverage", "--reader", reader]
+        command += ["--corpus", corpus, f"-max_total_time={seconds}", f"-artifact_prefix={folder}/"]
+        done = subprocess.run(map(str, command), cwd=ROOT, capture_output=True, text=True)
+        found = DONE.search(done.stderr)
+        assert done.returncode == 0 and found, f"{reader}: {done.stderr[-3000:]}"
+        reached = sum(not path.name.startswith("whole") for path in corpus.iterdir())
+    return {"reader": reader, "inputs": int(found[1]), "reached": reached}
 
 
 def main():

@@ -36,10 +36,12 @@ how many of each are tried, and `--readers` which readers get damaged files.
 .venv/bin/python -m bench.reliability
 ```
 
-The next commands fuzz one reader, guided by coverage, until you stop them:
+The next commands try damaged files that are guided by coverage: a minute for each reader, and one
+reader until you stop it.
 
 ```sh
 .venv/bin/pip install atheris
+.venv/bin/python -m bench.reliability --only guided
 .venv/bin/python -m bench.reliability.coverage --reader "model (llm.c)"
 ```
 """
@@ -63,6 +65,22 @@ def fuzz(result):
         f"{total:,} damaged files in all. read: the file could still be read. refused: it ended"
         " with a one-sentence error. unhandled: it ended with any other exception. Memory was"
         " limited during these tests.",
+    ]
+
+
+def guided(result):
+    """Each reader's inputs that were guided by coverage."""
+    rows = [
+        [count["reader"], f"{count['inputs']:,}", f"{count['reached']:,}"]
+        for count in result["readers"]
+    ]
+    total = sum(count["inputs"] for count in result["readers"])
+    return [
+        *table(["reader", "inputs", "kept"], rows),
+        "",
+        f"{total:,} damaged files in all, by atheris (libFuzzer), {result['seconds each']} seconds"
+        " for each reader. kept: those that reached code which none before them had reached, and"
+        " from which others were made. Each was read, or refused with a one-sentence error.",
     ]
 
 
@@ -126,6 +144,7 @@ def repetitions(result):
 
 SECTIONS = {
     "reliability_fuzz": ("Damaged files", fuzz),
+    "reliability_guided": ("Damaged files, guided by coverage", guided),
     "reliability_faults": ("Failing calls", faults),
     "reliability_kill_points": ("Kills at every system call", kill_points),
     "reliability_random_kills": ("Kills at random", random_kills),

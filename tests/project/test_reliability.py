@@ -212,6 +212,10 @@ def test_a_content_that_differs_is_another(tmp_path):
 
 RESULTS = {
     "fuzz": {"readers": [fuzz.asdict(fuzz.Count("tokens", 2000, 1500, 500, 0, 0, 0.0125))]},
+    "guided": {
+        "readers": [{"reader": "tokens", "inputs": 30_000, "reached": 41}],
+        "seconds each": 60,
+    },
     "faults": {
         "writers": [
             {"writer": "w", "faults": 90, "old": 79, "new": 10, "set aside": 1, "full disks": 7}
@@ -235,6 +239,8 @@ def test_the_page_has_what_was_counted(tmp_path):
     text = page.page(results.read_results(tmp_path))
     for said in (
         f"| tokens | 2,000 | 1,500 | 500 | 0 | 0 | 12 ms | {at} |",
+        "| tokens | 30,000 | 41 |",
+        "30,000 damaged files in all, by atheris (libFuzzer), 60 seconds for each",
         "| w | 90 | 79 | 10 | 1 | 7 |",
         "| w | 60 | 50 | 9 | 1 |",
         "killed 1,000 times",
@@ -258,6 +264,48 @@ def test_a_campaign_on_one_reader_keeps_the_counts_of_the_others(tmp_path, monke
         ("HellaSwag", 7),
     ]
     assert all(count["commit"] for count in found)
+
+
+ATHERIS = """
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+def instrument_imports(include):
+    return nullcontext()
+
+def Setup(arguments, read):
+    corpus = Path(arguments[-1])
+    for content in [path.read_bytes() for path in corpus.iterdir()] + [b"damaged"]:
+        read(content)
+    (corpus / "reached").write_bytes(b"damaged")
+
+def Fuzz():
+    print("Done 12 runs in 1 second(s)", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_coverage_guides_is_counted_and_a_fault_ends_it(fails, tmp_path, monkeypatch):
+    """With a stand-in for atheris, which is no extra."""
+    fault = "raise IndexError('of the reader')" if fails else "pass"
+    (tmp_path / "atheris.py").write_text(ATHERIS.replace("print(", f"{fault}; print("))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    args = SimpleNamespace(readers=["tokens"], guided_seconds=1, workers=1)
+    if fails:
+        with pytest.raises(AssertionError, match="tokens: (?s:.*)IndexError: of the reader"):
+            campaign.guided(args)
+    else:
+        found = campaign.guided(args)
+        assert found["readers"] == [{"reader": "tokens", "inputs": 12, "reached": 1}]
+
+
+def test_without_atheris_one_sentence_says_what_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(campaign, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as ended:
+        campaign.main(["--only", "guided"])
+    assert ended.value.code == 2
+    assert "error: atheris is missing: pip install atheris " in capsys.readouterr().err
 
 
 def test_the_page_is_the_one_of_the_results():
