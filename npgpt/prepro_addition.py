@@ -64,7 +64,7 @@ def main(argv=None, prog=None):
         raise ArgumentError(f"--count must be from 3 to {min(there_are, MOST)}, not {count}")
     tokenizer = CharsTokenizer(CHARACTERS)
     splits = {
-        name: prepare.encode([sum_text(a, b, args.digits) for a, b in sums], tokenizer)
+        name: tokenizer.encode_pieces([(sum_text(a, b, args.digits), True) for a, b in sums])
         for name, sums in split(make_sums(args.digits, count, args.seed), args.val_fraction).items()
     }
     counts = prepare.write_splits(args.out, "addition", splits, tokenizer)

@@ -26,7 +26,8 @@ def download():
 def tokenize(text, tokenizer):
     """Text -> tokens int32 (N,), with end-of-text in front and after every blank line."""
     *documents, last = text.split("\n\n")
-    return prepare.encode([*(document + "\n\n" for document in documents), last], tokenizer)
+    pieces = [*(document + "\n\n" for document in documents), last]
+    return tokenizer.encode_pieces([(piece, True) for piece in pieces])
 
 
 @program

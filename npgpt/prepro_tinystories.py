@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from npgpt.cli import Parser, program
+from npgpt.core.threads import physical_cores
 from npgpt.data import prepare
 from npgpt.data.descriptions import description_file
 from npgpt.data.tinystories import ALL, join, tokenize_shards
@@ -34,8 +35,6 @@ def download():
 @program
 def main(argv=None, prog=None):
     """Write tiny_stories_val.bin and tiny_stories_train.bin."""
-    from loky import cpu_count
-
     parser = Parser(prog=prog, description=__doc__)
     parser.add_argument(
         "--archive", type=Path, metavar="FILE",
@@ -45,8 +44,8 @@ def main(argv=None, prog=None):
     parser.add_argument("--tokenizer", choices=TOKENIZERS, default="gpt2", help="default: gpt2")
     parser.add_argument(
         "--workers", type=int, metavar="N",
-        default=min(cpu_count(only_physical_cores=True), MOST_WORKERS),
-        help=f"processes that tokenize; default: one per core, up to {MOST_WORKERS}",
+        default=min(physical_cores(), MOST_WORKERS),
+        help=f"threads that tokenize; default: one per core, up to {MOST_WORKERS}",
     )  # fmt: skip
     parser.add_argument(
         "--shards", type=int, metavar="N", default=ALL,
@@ -64,7 +63,7 @@ def main(argv=None, prog=None):
     with open_for_reading(archive):  # raises, before anything is made, if it is missing
         prepare.make_folder(args.out)
     with partial_folder(args.out / "tiny_stories") as folder:
-        counts = tokenize_shards(archive, args.tokenizer, folder, args.shards, args.workers)
+        counts = tokenize_shards(archive, tokenizer, folder, args.shards, args.workers)
         totals = {}
         for part, numbers in (("val", range(1)), ("train", range(1, len(counts)))):
             path = args.out / f"tiny_stories_{part}.bin"

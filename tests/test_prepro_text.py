@@ -159,7 +159,7 @@ def test_what_is_encoded_on_all_cores_comes_in_its_order(
     tokenizer, tmp_path, shared_data, monkeypatch
 ):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
-    monkeypatch.setattr("npgpt.data.spool.GROUP", 100)
+    monkeypatch.setattr("npgpt.data.documents.GROUP", 100)
     monkeypatch.setattr("npgpt.data.spool.get_threads", lambda: 4)
     lines = [f"{'word ' * (997 * i % 50)}{i}\n" for i in range(300)]
     (tmp_path / "t.txt").write_text("".join(lines))

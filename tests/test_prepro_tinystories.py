@@ -5,20 +5,23 @@ import http.server
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
 import threading
+import time
 
 import numpy as np
 import pooch
 import pytest
 
-from npgpt import FileError, prepro_tinystories
+from npgpt import FileError, get_tokenizer, prepro_tinystories
 from npgpt.data import tinystories
 from npgpt.data.descriptions import tokenizer_from_description
 from npgpt.data.tinystories import read_shards, read_stories, tokenize_shard
 from npgpt.data.token_files import open_tokens
+from npgpt.data.tokenizer import BytesTokenizer
 from npgpt.prepro_tinystories import main
 
 
@@ -275,22 +278,43 @@ def test_more_tokens_than_a_file_can_count_are_refused(archive, tmp_path, monkey
     assert run(archive, tmp_path, "--workers", "1", "--shards", "2") == 0
 
 
-def test_a_process_that_is_ended_is_one_sentence(archive, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tinystories, "tokenize_shard", end_the_process)
-    assert run(archive, tmp_path / "out") == 2
-    error = capsys.readouterr().err
-    assert "a process that tokenized it was killed" in error and error.count("\n") == 1
-    assert os.listdir(tmp_path / "out") == []
+def test_it_ends_soon_where_it_is_stopped(archive, tmp_path, monkeypatch):
+    """Of a shard that is being tokenized only what has begun is finished."""
+    asked = []
+
+    class Slow(BytesTokenizer):
+        def encode_pieces(self, pieces):
+            asked.append(len(pieces))
+            if len(asked) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+            return super().encode_pieces(pieces)
+
+    monkeypatch.setattr(prepro_tinystories, "get_tokenizer", lambda name: Slow())
+    monkeypatch.setattr("npgpt.data.documents.GROUP", 1)  # each story alone
+    entries = [{"story": "x"}] * 1000
+    long = pack(tmp_path / "long.tar.gz", [member("data00.json", json.dumps(entries).encode())])
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        prepro_tinystories.main.__wrapped__(["--archive", str(long), "--out", str(tmp_path / "o")])
+    assert time.monotonic() - begin < 10 and len(asked) < 50
+    assert os.listdir(tmp_path / "o") == []
 
 
-def end_the_process(*_):
-    os._exit(9)
+def test_half_a_utf16_pair_is_the_replacement_character(tmp_path, shared_data, monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
+    content = rb'[{"story": "a \ud800 b"}, {"story": "c"}]'
+    tokenizer = get_tokenizer("gpt2")
+    tokenize_shard(content, "x", tokenizer, tmp_path / "t", lambda: False)
+    text = tokenizer.decode(np.fromfile(tmp_path / "t", "<u2"))
+    assert text == "<|endoftext|>a \ufffd b<|endoftext|>c"
 
 
 def test_a_shard_is_tokenized_story_by_story(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert read_stories(b'[{"story": " a\\n"}, {"story": ""}]', "x") == ["a", ""]
-    assert tokenize_shard(b'[{"story": " a\\n"}, {"story": ""}]', "x", "bytes", tmp_path / "t") == 3
+    content, tokenizer = b'[{"story": " a\\n"}, {"story": ""}]', get_tokenizer("bytes")
+    assert tokenize_shard(content, "x", tokenizer, tmp_path / "t", lambda: False) == 3
     assert np.fromfile(tmp_path / "t", "<u2").tolist() == [256, 97, 256]
     assert capsys.readouterr().err == ""  # the progress is that of the whole archive
 

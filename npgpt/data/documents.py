@@ -22,6 +22,7 @@ from npgpt.wording import install_extra
 PIECE = 1 << 20  # characters
 LONGEST = 16 * PIECE
 BLOCK = 1 << 20  # bytes
+GROUP = 1 << 18  # characters, about, that are encoded at once
 STDIN = "-"
 BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 VISIBLE = re.compile(r"\S")
@@ -247,3 +248,15 @@ class Counted:
         data = self.file.read(size)
         self.progress(len(data))
         return data
+
+
+def group_pieces(pieces):
+    """Yield lists of the pieces that follow each other, of GROUP characters or a little more."""
+    group, size = [], 0
+    for piece in pieces:
+        group.append(piece)
+        size += len(piece[0])
+        if size >= GROUP:
+            yield group
+            group, size = [], 0
+    yield group

@@ -1,10 +1,7 @@
 """What the programs that make token files share: options, downloads, splitting, writing."""
 
 import sys
-from array import array
 from pathlib import Path
-
-import numpy as np
 
 from npgpt.data.descriptions import description_file
 from npgpt.data.token_files import TOKEN_FORMATS, write_tokens
@@ -84,20 +81,6 @@ def build_tokenizer(name, documents):
     if name == "chars":
         return CharsTokenizer("".join(sorted(set().union(*documents))))
     return get_tokenizer(name)
-
-
-def encode(documents, tokenizer, quiet=False):
-    """Documents -> tokens int32 (N,), with end-of-text in front of each.
-
-    Shows a progress bar on a terminal, unless quiet.
-    """
-    from tqdm import tqdm
-
-    tokens = array("i")
-    for document in tqdm(documents, unit=" documents", leave=False, disable=quiet or None):
-        tokens.append(tokenizer.eot)
-        tokens.fromlist(tokenizer.encode(document))
-    return np.asarray(tokens)
 
 
 def make_folder(path):

@@ -13,28 +13,16 @@ import numpy as np
 
 from npgpt.core.threads import get_threads
 from npgpt.data.descriptions import description_file
+from npgpt.data.documents import group_pieces
 from npgpt.data.prepare import make_folder, validation_count
 from npgpt.data.token_files import open_writer
 from npgpt.data.tokenizer import CharsTokenizer, get_tokenizer
 from npgpt.errors import FileError
 from npgpt.wording import counted
 
-GROUP = 1 << 18  # characters, about, that are encoded at once
 CHUNK = 1 << 20  # tokens
 CHARS = "chars"
 NO_CHARACTER = 0x110000  # one more than the last code point, for end-of-text
-
-
-def groups(pieces):
-    """Yield lists of the pieces that follow each other, of GROUP characters or a little more."""
-    group, size = [], 0
-    for piece in pieces:
-        group.append(piece)
-        size += len(piece[0])
-        if size >= GROUP:
-            yield group
-            group, size = [], 0
-    yield group
 
 
 def code_points(pieces):
@@ -74,7 +62,7 @@ class Spool:
         n_threads = get_threads()
         with ThreadPoolExecutor(n_threads) as pool:
             waiting = deque()
-            for group in groups(pieces):
+            for group in group_pieces(pieces):
                 waiting.append(pool.submit(self._encode, group))
                 if len(waiting) > 2 * n_threads:
                     self._append(waiting.popleft().result())

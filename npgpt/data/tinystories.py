@@ -1,4 +1,4 @@
-"""TinyStories' archive: its shards read, and tokenized in several processes."""
+"""TinyStories' archive: its shards read, and tokenized on several threads."""
 
 import gzip
 import json
@@ -7,12 +7,12 @@ import shutil
 import tarfile
 import zlib
 from collections import deque
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import PurePosixPath
+from threading import Event
 
-from npgpt.data.prepare import encode
+from npgpt.data.documents import group_pieces
 from npgpt.data.token_files import MAGIC
-from npgpt.data.tokenizer import get_tokenizer
 from npgpt.errors import ArgumentError, FileError
 from npgpt.files import atomic_write, open_for_reading, pack_header
 
@@ -70,27 +70,31 @@ def read_stories(content, where):
     return [entry["story"].strip() for entry in entries]
 
 
-def tokenize_shard(content, where, tokenizer, path):
-    """Write a shard's tokens, raw uint16, to path -> their count; for a process of its own."""
-    try:
-        tokens = encode(read_stories(content, where), get_tokenizer(tokenizer), quiet=True)
-    except ArgumentError as error:  # of a character that cannot be encoded
-        raise FileError(f"{where}: {error}") from error
+def tokenize_shard(content, where, tokenizer, path, stopped):
+    """Write a shard's tokens, raw uint16, to path -> their count. Ends where stopped() is true."""
+    count = 0
     with atomic_write(path) as file:
-        file.write(tokens.astype("<u2"))
-    return len(tokens)
+        for group in group_pieces((story, True) for story in read_stories(content, where)):
+            if stopped():
+                raise CancelledError
+            try:
+                tokens = tokenizer.encode_pieces(group)
+            except ArgumentError as error:  # of a character that cannot be encoded
+                raise FileError(f"{where}: {error}") from error
+            file.write(tokens.astype("<u2"))
+            count += len(tokens)
+    return count
 
 
 def tokenize_shards(archive, tokenizer, folder, shards, workers):
     """Write the tokens of each of the first shards to folder / number -> their counts, in order.
 
-    The shards are unpacked here and tokenized in `workers` processes. At most workers + 1 shards
-    are in memory.
+    The shards are unpacked here and tokenized on `workers` threads. At most workers + 1 shards are
+    in memory.
     """
-    from loky import ProcessPoolExecutor
     from tqdm import tqdm
 
-    counts, running = {}, deque()
+    counts, running, stopped = {}, deque(), Event()
 
     def collect():
         number, future = running.popleft()
@@ -101,7 +105,7 @@ def tokenize_shards(archive, tokenizer, folder, shards, workers):
                 " take fewer --shards"
             )
 
-    executor = ProcessPoolExecutor(workers)
+    executor = ThreadPoolExecutor(workers)
     try:
         with tqdm(total=archive.stat().st_size, unit="B", unit_scale=True, disable=None) as bar:
             for number, content, position in read_shards(archive):
@@ -112,20 +116,15 @@ def tokenize_shards(archive, tokenizer, folder, shards, workers):
                 if len(running) == workers:
                     collect()
                 where, path = f"{archive}: data{number:02}.json", folder / f"{number:02}"
-                job = executor.submit(tokenize_shard, content, where, tokenizer, path)
+                words = content, where, tokenizer, path, stopped.is_set
+                job = executor.submit(tokenize_shard, *words)
                 running.append((number, job))
                 bar.update(position - bar.n)
             while running:
                 collect()
-    except BrokenExecutor as error:
-        raise FileError(
-            f"{archive}: a process that tokenized it was killed, maybe for lack of memory: try"
-            " --workers 1"
-        ) from error
     finally:
-        for _, job in running:  # none, unless something went wrong
-            job.cancel()
-        executor.shutdown()
+        stopped.set()
+        executor.shutdown(cancel_futures=True)  # none, unless something went wrong
     if shards == ALL:  # without a gap
         shards = max(2, max(counts, default=0) + 1)
     for number in range(shards):

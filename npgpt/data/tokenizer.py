@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -96,7 +97,8 @@ class GPT2Tokenizer(Tokenizer):
         text = "".join(END_OF_TEXT * begins + text for text, begins in pieces)
         if text.count(END_OF_TEXT) == sum(begins for _, begins in pieces):  # and none in a text
             special = {"allowed_special": {END_OF_TEXT}, "disallowed_special": ()}
-            return self._encoding.encode_to_numpy(text, **special).astype("<i4")
+            with suppress(UnicodeEncodeError):  # half a UTF-16 pair, which `encode` replaces
+                return self._encoding.encode_to_numpy(text, **special).astype("<i4")
         return super().encode_pieces(pieces)
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from npgpt import ArgumentError, FileError
 from npgpt.data import prepare
 from npgpt.data.token_files import open_tokens
-from npgpt.data.tokenizer import BytesTokenizer, CharsTokenizer
+from npgpt.data.tokenizer import CharsTokenizer
 
 
 @pytest.mark.parametrize(
@@ -30,24 +30,6 @@ def test_characters_are_those_of_all_documents():
     tokenizer = prepare.build_tokenizer("chars", ["hello", "", "oh\n"])
     assert tokenizer.characters == "\nehlo"
     assert prepare.build_tokenizer("bytes", ["x"]).vocab_size == 257
-
-
-def test_end_of_text_stands_in_front_of_every_document():
-    tokens = prepare.encode(["ab", "", "c"], CharsTokenizer("abc"))
-    assert tokens.tolist() == [3, 0, 1, 3, 3, 2]
-    assert tokens.dtype == np.int32
-    assert prepare.encode([], BytesTokenizer()).shape == (0,)
-
-
-def test_progress_is_for_terminals_only(monkeypatch, capsys):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    prepare.encode(["a"], BytesTokenizer(), quiet=True)
-    assert capsys.readouterr().err == ""
-    prepare.encode(["a"], BytesTokenizer())
-    assert "documents" in capsys.readouterr().err
-    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
-    prepare.encode(["a"], BytesTokenizer())
-    assert capsys.readouterr().err == ""
 
 
 def test_parts_come_with_their_tokenizer_and_are_listed(tmp_path, capsys):
