@@ -22,7 +22,10 @@ from npgpt.cli import program
 from npgpt.core.precision import PRECISIONS
 from npgpt.model.backend import make_backend
 
-ON_REQUEST = "npgpt, recompute", "npgpt, NumPy layers"  # not among the default --systems
+ON_REQUEST = (  # not among the default --systems
+    "npgpt, recompute", "npgpt, recompute blocks", "npgpt, bf16, recompute blocks",
+    "npgpt, NumPy layers",
+)  # fmt: skip
 COMPARED = 10  # losses of each run, as in npgpt test
 
 

@@ -98,6 +98,10 @@ def pytorch_step(config, tokens, targets, compiled, bf16=False, medium=False):
 SYSTEMS = {
     "npgpt": npgpt_step,
     "npgpt, recompute": lambda *of: npgpt_step(*of, recompute=True),
+    "npgpt, recompute blocks": lambda *of: npgpt_step(*of, recompute="blocks"),
+    "npgpt, bf16, recompute blocks": lambda *of: npgpt_step(
+        *of, precision="bf16", recompute="blocks"
+    ),
     "npgpt, bf16x3": lambda *of: npgpt_step(*of, precision="bf16x3"),
     "npgpt, bf16": lambda *of: npgpt_step(*of, precision="bf16"),
     "npgpt, NumPy layers": lambda *of: npgpt_step(*of, backend="numpy"),

@@ -37,12 +37,13 @@ def main(argv=None, prog=None):
     cluster = Cluster(args.nodes, args.ranks_per_node, args.bandwidth, args.latency)
     threads = args.threads or max(1, physical_cores() // args.ranks_per_node)
     shards = cluster.ranks if args.shard_optimizer else 1
-    need = estimate(config, args.B, T, args.recompute, shards=shards)
+    recompute = "blocks" if args.recompute_blocks else args.recompute
+    need = estimate(config, args.B, T, recompute, shards=shards)
     grad_accum_steps = accumulation(args.total_batch, args.B * T * cluster.ranks)
-    check_memory_to_measure(config, args, T)
+    check_memory_to_measure(config, args, T, recompute)
     print(f"measuring {args.ranks_per_node} of the ranks on this machine ...", file=sys.stderr)
     machine = measure_machine(
-        config, args.B, T, args.ranks_per_node, threads, args.precision, args.recompute
+        config, args.B, T, args.ranks_per_node, threads, args.precision, recompute
     )
     options = {
         "grad_accum_steps": grad_accum_steps, "sharded": args.shard_optimizer, "wire": args.wire,
@@ -120,7 +121,8 @@ def parse(argv, prog):
         "--wire", choices=WIRES, default="fp32", help="number format of exchanged gradients"
     )
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=PRECISION_HELP)
-    parser.add_argument("--recompute", action="store_true", help="as in npgpt train")
+    for option in ("--recompute", "--recompute-blocks"):
+        parser.add_argument(option, action="store_true", help="as in npgpt train")
     args = parser.parse_args(argv)
     if not 0 < args.tokens < float("inf"):
         raise ArgumentError(f"--tokens must be a number above 0, not {args.tokens}")
@@ -147,10 +149,10 @@ def accumulation(total_batch, micro_batch):
     return total_batch // micro_batch
 
 
-def check_memory_to_measure(config, args, T):
+def check_memory_to_measure(config, args, T, recompute):
     """Raise ArgumentError where models of three blocks do not fit into the memory."""
     sizes = GPT2Config(config.block_size, config.vocab_size, 3, config.n_head, config.n_embd)
-    need = args.ranks_per_node * estimate(sizes, args.B, T, args.recompute).total
+    need = args.ranks_per_node * estimate(sizes, args.B, T, recompute).total
     free = available_memory()
     if free is not None and need > free:
         raise ArgumentError(

@@ -43,8 +43,8 @@ OTHERS = {
     "skip_loss_z": 5.0, "skip_norm_z": 6.0, "val_every": 9, "val_batches": 3,
     "patience": 4, "sample_every": 2, "sample_tokens": 5, "sample_prompt": "ab",
     "log_every": 5, "checkpoint_every": 4, "keep": 3,
-    "precision": "bf16", "recompute": True, "threads": 1, "tensorboard": True, "wire": "bf16",
-    "shard_optimizer": False,
+    "precision": "bf16", "recompute": True, "recompute_blocks": True, "threads": 1,
+    "tensorboard": True, "wire": "bf16", "shard_optimizer": False,
 }  # fmt: skip
 APART = {"min_lr": 0.003}  # which does not go with final_lr_fraction
 
@@ -121,16 +121,23 @@ def test_recompute_and_threads_change_no_bit(tmp_path, tokens, monkeypatch):
     threads = npgpt.get_threads()
     ends = []
     try:
-        for i, values in enumerate(({"threads": 1}, {"threads": 2}, {"recompute": True})):
+        for i, (values, recompute) in enumerate(
+            (
+                ({"threads": 1}, False),
+                ({"threads": 2}, False),
+                ({"recompute": True}, True),
+                ({"recompute": True, "recompute_blocks": True}, "blocks"),
+            )
+        ):
             values = {**SMALL, **values, "run": str(tmp_path / str(i)), "train": str(tokens)}
             trained = train(**values)
             ends.append(trained.model.params.flat.copy())
-            assert trained.model.recompute == ("recompute" in values)
+            assert trained.model.recompute == recompute
             assert npgpt.get_threads() == min(values["threads"], os.cpu_count())
     finally:
         npgpt.set_threads(threads)
-    np.testing.assert_array_equal(ends[0], ends[1])
-    np.testing.assert_array_equal(ends[0], ends[2])
+    for end in ends[1:]:
+        np.testing.assert_array_equal(ends[0], end)
 
 
 @pytest.mark.slow

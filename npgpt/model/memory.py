@@ -9,7 +9,7 @@ from npgpt.core.config import GPT2Config
 from npgpt.core.parameters import count_parameters
 from npgpt.errors import ArgumentError
 from npgpt.model.optimizer import OPTIMIZERS
-from npgpt.model.passes import activation_bytes, logit_bytes
+from npgpt.model.passes import RECOMPUTE, activation_bytes, check_recompute, logit_bytes
 from npgpt.wording import size_text
 
 BASE_BYTES = 170_000_000  # Python, NumPy, Numba and the compiled kernels
@@ -39,7 +39,7 @@ def estimate(
     config: GPT2Config,
     B: int,
     T: int,
-    recompute: bool = False,
+    recompute: bool | str = False,
     optimizer: str = "adamw",
     shards: int = 1,
 ) -> Estimate:
@@ -47,7 +47,7 @@ def estimate(
 
     recompute is the option of GPT2, shards the number of ranks that share the moments. With
     compiled kernels, one model and constant B and T, a process's peak is within 10% of the total.
-    Raises ArgumentError where B or T is out of range or the optimizer unknown.
+    Raises ArgumentError where B or T is out of range, or recompute or the optimizer unknown.
     """
     if B < 1:
         raise ArgumentError(f"B must be at least 1, not {B}")
@@ -55,6 +55,7 @@ def estimate(
         raise ArgumentError(f"T must be from 1 to the block_size {config.block_size}, not {T}")
     if optimizer not in OPTIMIZERS:
         raise ArgumentError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {optimizer!r}")
+    check_recompute(recompute)
     weights = 4 * count_parameters(config)
     return Estimate(
         parameters=weights,
@@ -73,7 +74,7 @@ def check_memory(
 
     `loaded` bytes of it are allocated already. shards: as in estimate; ranks_here: how many on this
     host need as much. Raises ArgumentError where the rest is not available, with what would take
-    less: a resumed run can only change recompute.
+    less: a resumed run can only change what is recomputed.
     """
     need, free = estimate(config, B, T, recompute, optimizer, shards), available_memory()
     ranks = "" if ranks_here == 1 else f" for each of {ranks_here} ranks"
@@ -82,7 +83,7 @@ def check_memory(
         print(f"memory of a step{ranks}: {need}{available}")
     if free is not None and need.total > (most := free // ranks_here + loaded):
         if resumed:
-            ways = [[] if recompute else [("--recompute", config, B, T, True)]]
+            ways = [recomputing_more(config, B, T, recompute)]
         else:
             ways = ways_to_take_less(config, B, T, recompute, from_scratch=not loaded)
         fitting = [first_fitting(way, optimizer, shards, most) for way in ways]
@@ -99,7 +100,7 @@ def check_memory(
 def ways_to_take_less(config, B, T, recompute, from_scratch):
     """Lists of (options, GPT2Config, B, T, recompute), each from larger to smaller steps."""
     ways = [
-        [] if recompute else [("--recompute", config, B, T, True)],
+        recomputing_more(config, B, T, recompute),
         [(f"-B {b}", config, b, T, recompute) for b in halves(B)],
         [(f"-T {t}", config, B, t, recompute) for t in halves(T)],
     ]
@@ -110,6 +111,13 @@ def ways_to_take_less(config, B, T, recompute, from_scratch):
         ways.append([(f"--n-layer {c.n_layer}", c, B, T, recompute) for c in layers])
         ways.append([(f"--n-embd {c.n_embd}", c, B, T, recompute) for c in narrow])
     return ways
+
+
+def recomputing_more(config, B, T, recompute):
+    """As a list of ways_to_take_less: what could be recomputed that is not yet."""
+    options = {"--recompute": True, "--recompute-blocks": "blocks"}
+    left = RECOMPUTE[RECOMPUTE.index(recompute) + 1 :]
+    return [(option, config, B, T, more) for option, more in options.items() if more in left]
 
 
 def first_fitting(ways, optimizer, shards, most):

@@ -49,6 +49,7 @@ class Dropout(NamedTuple):
         return Drop(self.rate, self.key, site, self.before)
 
 
+RECOMPUTE = False, True, "blocks"  # what the backward pass computes again, see kept_of
 NO_DROPS, NO_DROPOUT = BlockDrops(), Dropout()
 
 
@@ -83,11 +84,11 @@ class BlockCache(NamedTuple):
 
 
 class BodyCache(NamedTuple):
-    """What body_forward keeps: the caches of the embedding, of each block and of ln_f."""
+    """What body_forward keeps: the caches of the embedding, of each block (kept_of) and of ln_f."""
 
     encoder: Any
     encoder_drop: Any
-    blocks: list[BlockCache]
+    blocks: list[Any]
     lnf: Any
 
 
@@ -161,10 +162,36 @@ def recompute_activations(cache, p, layers):
     )
 
 
+def check_recompute(recompute):
+    """Raise ArgumentError unless this is one of RECOMPUTE."""
+    if recompute not in RECOMPUTE:
+        known = ", ".join(map(repr, RECOMPUTE))
+        raise ArgumentError(f"recompute must be one of {known}, not {recompute!r}")
+
+
+def kept_of(cache, recompute):
+    """What is kept of a block between the passes: its BlockCache, as `recompute` says.
+
+    False: all of it; True: what recompute_activations needs; "blocks": the block's input (B, T, C)
+    alone, which is the first entry of the cache of its first layernorm.
+    """
+    if recompute == "blocks":
+        return cache.ln1[0]
+    return drop_recomputable(cache) if recompute else cache
+
+
+def restored(kept, p, NH, layers, recompute, drops):
+    """The complete BlockCache of the block with parameters p, of what kept_of has kept."""
+    if recompute == "blocks":
+        _, cache = block_forward(kept, p, NH, layers, drops)
+        return cache
+    return recompute_activations(kept, p, layers) if recompute else kept
+
+
 def body_forward(tokens, p, layers, recompute=False, keep=True, dropout=NO_DROPOUT):
     """All but the lm_head: tokens (B, T) -> lnf (B, T, C), BodyCache.
 
-    With keep=False no block's cache is kept, for inference.
+    With keep=False no block's cache is kept, for inference. recompute: as in kept_of.
     """
     x, encoder_cache = layers.encoder_forward(tokens, p.wte, p.wpe)  # (B, T, C)
     x, encoder_drop = drop_forward(x, dropout.embedding(), layers)  # (B, T, C)
@@ -172,23 +199,26 @@ def body_forward(tokens, p, layers, recompute=False, keep=True, dropout=NO_DROPO
     for layer, block in enumerate(p.blocks):
         x, cache = block_forward(x, block, p.config.n_head, layers, dropout.block(layer))
         if keep:
-            block_caches.append(drop_recomputable(cache) if recompute else cache)
+            block_caches.append(kept_of(cache, recompute))
         del cache
     lnf, lnf_cache = layers.layernorm_forward(x, p.lnfw, p.lnfb)  # (B, T, C)
     return lnf, BodyCache(encoder_cache, encoder_drop, block_caches, lnf_cache)
 
 
-def body_backward(dlnf, cache, p, g, add, layers, recompute=False, block_done=None):
+def body_backward(
+    dlnf, cache, p, g, add, layers, recompute=False, dropout=NO_DROPOUT, block_done=None
+):
     """Backpropagate dlnf (B, T, C) into g, whose wte must hold the lm_head's gradient already.
 
-    Consumes the cache: each block's is freed once it has been used. block_done(l) is called when
-    those of block l are in g, from the last block to the first.
+    recompute and dropout are those of body_forward. Consumes the cache: each block's is freed once
+    it has been used. block_done(l) is called when the gradients of block l are in g, from the last
+    block to the first.
     """
     dx, *_ = layers.layernorm_backward(dlnf, cache.lnf, (g.lnfw, g.lnfb), add)  # (B, T, C)
     for layer, block in reversed([*enumerate(p.blocks)]):
-        block_cache = cache.blocks.pop()
-        if recompute:
-            block_cache = recompute_activations(block_cache, block, layers)
+        kept, drops = cache.blocks.pop(), dropout.block(layer)
+        block_cache = restored(kept, block, p.config.n_head, layers, recompute, drops)
+        del kept
         dx = block_backward(dx, block_cache, g.blocks[layer], add, layers)
         del block_cache
         if block_done is not None:
@@ -240,7 +270,7 @@ def gpt2_forward_backward(
     """
     lnf, cache = body_forward(tokens, p, layers, recompute, dropout=dropout)  # (B, T, C)
     loss, dlnf = lm_head_loss(lnf, targets, p, layers, g, add, dloss)
-    body_backward(dlnf, cache, p, g, add, layers, recompute, block_done)
+    body_backward(dlnf, cache, p, g, add, layers, recompute, dropout, block_done)
     return loss
 
 
@@ -248,11 +278,12 @@ def activation_bytes(config, B, T, recompute=False):
     """Estimate the peak bytes of activations in a forward and backward pass, in float32.
 
     Per position and in units of C, a block keeps x, qkv (3), atty, the x after attention and fch
-    (4): 10; without recompute also ln1, ln2 and act (4): 16. The backward pass adds temporaries,
-    dx, dact (4), dfch (4), dln2, dqkv (3), ...: about 18, or 24 with what is recomputed. Dropout
-    keeps nothing, and takes one or two temporaries more.
+    (4): 10; without recompute also ln1, ln2 and act (4): 16; with "blocks" only x. The backward
+    pass adds temporaries, dx, dact (4), dfch (4), dln2, dqkv (3), ...: about 18, or 24 with what is
+    recomputed, or 20 with a whole block, whose buffers it uses again. Dropout keeps nothing, and
+    takes one or two temporaries more.
     """
-    kept, temporary = (10, 24) if recompute else (16, 18)
+    kept, temporary = {False: (16, 18), True: (10, 24), "blocks": (1, 20)}[recompute]
     return 4 * B * T * config.n_embd * (config.n_layer * kept + temporary)
 
 

@@ -38,20 +38,19 @@ MANY_PARTS = re.compile(
 ON_RESUME = (
     "train", "val", "steps", "lr", "muon_lr", "patience", "val_every", "val_batches",
     "sample_every", "sample_tokens", "sample_prompt", "log_every", "checkpoint_every", "keep",
-    "precision", "recompute", "threads", "shard_optimizer", "wire", "tensorboard",
+    "precision", "recompute", "recompute_blocks", "threads", "shard_optimizer", "wire",
+    "tensorboard",
 )  # fmt: skip
 ORDER_HELP = "order of batches: " + "; ".join(
     f"{name}: {order.help}" for name, order in ORDERS.items()
 )
 
 
-def setting(
-    default, help, choices=None, lowest=None, above=None, highest=None, below=None, of_model=False
-):
-    """A field of Settings with its help, its limits, and whether it is an option of GPT2, too."""
+def setting(default, help, choices=None, lowest=None, above=None, highest=None, below=None):
+    """A field of Settings with its help and its limits."""
     metadata = {
-        "help": help, "choices": choices, "of_model": of_model,
-        "lowest": lowest, "above": above, "highest": highest, "below": below,
+        "help": help, "choices": choices, "lowest": lowest, "above": above, "highest": highest,
+        "below": below,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -151,9 +150,12 @@ class Settings:
     )
     keep: int = setting(2, "latest checkpoints to keep, besides the best", lowest=1)
 
-    precision: str = setting("fp32", PRECISION_HELP, choices=PRECISIONS, of_model=True)
+    precision: str = setting("fp32", PRECISION_HELP, choices=PRECISIONS)
     recompute: bool = setting(
-        False, "save memory: recompute cheap activations in the backward pass", of_model=True
+        False, "save memory: recompute cheap activations in the backward pass"
+    )
+    recompute_blocks: bool = setting(
+        False, "save most memory: recompute whole blocks; a step takes about a quarter longer"
     )
     threads: int = setting(
         0,
@@ -219,12 +221,9 @@ class Settings:
 
     @property
     def model_options(self):
-        """The settings that are options of GPT2."""
-        return {
-            name: getattr(self, name)
-            for name, field in FIELDS.items()
-            if field.metadata["of_model"]
-        }
+        """The options of GPT2 that the settings name."""
+        recompute = "blocks" if self.recompute_blocks else self.recompute
+        return {"precision": self.precision, "recompute": recompute}
 
     @property
     def effective_final_lr_fraction(self):

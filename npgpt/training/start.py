@@ -62,8 +62,9 @@ def check_room(s, config, loaded, quiet, comm, resumed=False):
     """
     B, _ = s.share(comm.size)
     shards = comm.size if s.in_shards(comm.size) else 1
+    recompute = s.model_options["recompute"]
     check_memory(
-        config, B, s.T, s.recompute, s.optimizer, loaded, quiet, resumed, shards, comm.ranks_here
+        config, B, s.T, recompute, s.optimizer, loaded, quiet, resumed, shards, comm.ranks_here
     )
     if comm.rank == 0:
         check_disk(s, config)

@@ -21,10 +21,11 @@ def gradients(batch, backend="numpy", recompute=False, **options):
     return loss, model.grads.flat
 
 
+@pytest.mark.parametrize("recompute", [True, "blocks"])
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
-def test_recomputed_activations_are_dropped_out_alike(backend, batch):
+def test_recomputed_activations_are_dropped_out_alike(backend, recompute, batch):
     loss, grads = gradients(batch, backend)
-    again, recomputed = gradients(batch, backend, recompute=True)
+    again, recomputed = gradients(batch, backend, recompute=recompute)
     assert loss == again
     np.testing.assert_array_equal(grads, recomputed)
 

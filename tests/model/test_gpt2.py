@@ -155,9 +155,16 @@ def test_recomputing_changes_nothing(model, batches):
     _, (tokens, targets) = batches
     loss = model.forward_backward(tokens, targets)
     grads = model.grads.flat.copy()
-    model.recompute = True
-    assert model.forward_backward(tokens, targets) == loss
-    np.testing.assert_array_equal(model.grads.flat, grads)
+    for recompute in (True, "blocks"):
+        model.recompute = recompute
+        model.grads.flat[:] = np.nan  # nothing is left of what was there
+        assert model.forward_backward(tokens, targets) == loss
+        np.testing.assert_array_equal(model.grads.flat, grads)
+
+
+def test_what_cannot_be_recomputed_is_refused():
+    with pytest.raises(ArgumentError, match="must be one of False, True, 'blocks', not 'block'"):
+        GPT2(GPT2Config(8, 13, 1, 2, 8), recompute="block")
 
 
 def test_the_head_in_chunks_equals_the_head_at_once(model, batches, monkeypatch):

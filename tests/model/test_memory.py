@@ -7,13 +7,15 @@ import pytest
 
 import npgpt
 from npgpt.model import memory
+from npgpt.model.passes import RECOMPUTE
 
 STEP = """
 import resource, sys
 import numpy as np
 import npgpt
 config = npgpt.GPT2Config(block_size=512, vocab_size=20000, n_layer=4, n_head=8, n_embd=512)
-B, T, recompute = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
+B, T = int(sys.argv[1]), int(sys.argv[2])
+recompute = {"False": False, "True": True, "blocks": "blocks"}[sys.argv[3]]
 dropout = float(sys.argv[4])
 model = npgpt.GPT2(config, recompute=recompute)
 tokens, targets = np.random.default_rng(0).integers(0, config.vocab_size, (2, B, T))
@@ -27,8 +29,10 @@ print(npgpt.estimate(config, B, T, recompute).total)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize(("B", "T", "dropout"), [(1, 64, 0.0), (4, 512, 0.1)])
+@pytest.mark.parametrize(
+    ("B", "T", "dropout", "recompute"),
+    [(1, 64, 0.0, False), *((4, 512, 0.1, recompute) for recompute in RECOMPUTE)],
+)
 def test_it_is_within_a_tenth_of_the_real_peak(B, T, dropout, recompute):
     # The memory of a new process counts from its parent's peak, so it is started by a small one.
     starter = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
@@ -53,6 +57,10 @@ def test_it_names_its_parts_and_refuses_what_cannot_be():
         npgpt.ArgumentError, match="optimizer must be one of adamw, muon, not 'sgd'"
     ):
         npgpt.estimate(npgpt.GPT2Config(), 4, 64, optimizer="sgd")
+    with pytest.raises(
+        npgpt.ArgumentError, match="recompute must be one of False, True, 'blocks', not 'all'"
+    ):
+        npgpt.estimate(npgpt.GPT2Config(), 4, 64, recompute="all")
 
 
 def group(folder, limit, used, names, cached=0, total=""):

@@ -151,7 +151,11 @@ def test_what_cannot_be_changed_is_not_named(monkeypatch):
     recompute = npgpt.estimate(npgpt.GPT2Config(), 8, 1024, recompute=True).total
     resumed = memory_refused(monkeypatch, recompute, resumed=True)
     assert resumed.endswith(f"is available: take --recompute ({recompute / 1e9:.2f} GB)")
-    again = memory_refused(monkeypatch, recompute - 1, resumed=True, recompute=True)
+    blocks = npgpt.estimate(npgpt.GPT2Config(), 8, 1024, recompute="blocks").total
+    for before in (False, True):
+        more = memory_refused(monkeypatch, blocks, resumed=True, recompute=before)
+        assert more.endswith(f"is available: take --recompute-blocks ({blocks / 1e9:.2f} GB)")
+    again = memory_refused(monkeypatch, blocks - 1, resumed=True, recompute="blocks")
     assert again.endswith("take a machine with more memory")
     of_a_file = memory_refused(monkeypatch, 3_000_000_000, loaded=500_000_000)
     assert "-B 1 (" in of_a_file and "--n-layer" not in of_a_file
