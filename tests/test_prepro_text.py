@@ -3,13 +3,16 @@
 import os
 import re
 import shlex
+import time
 
 import pytest
 
 from npgpt import train_gpt2
 from npgpt.data.descriptions import tokenizer_from_description
 from npgpt.data.documents import split_documents
+from npgpt.data.spool import write_stream
 from npgpt.data.token_files import open_tokens
+from npgpt.data.tokenizer import BytesTokenizer
 from npgpt.prepro_text import main
 from npgpt.wording import command
 
@@ -167,6 +170,27 @@ def test_what_is_encoded_on_all_cores_comes_in_its_order(
     assert run(tmp_path / "t.txt", *args) == 0
     train, val = (documents(tmp_path / f"t_{part}.bin") for part in ("train", "val"))
     assert train + val == lines and len(val) == 30
+
+
+def test_what_is_stopped_encodes_no_more_than_it_has_begun(tmp_path, monkeypatch):
+    begun = []
+
+    class Slow(BytesTokenizer):
+        def encode_pieces(self, pieces):
+            begun.append(pieces)
+            time.sleep(0.3)
+            return super().encode_pieces(pieces)
+
+    def pieces():
+        yield from [("a", True)] * 3
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("npgpt.data.documents.GROUP", 1)
+    monkeypatch.setattr("npgpt.data.spool.get_threads", lambda: 1)
+    monkeypatch.setattr("npgpt.data.spool.get_tokenizer", lambda name: Slow())
+    with pytest.raises(KeyboardInterrupt):
+        write_stream(pieces(), "t", "bytes", tmp_path, 0.1, "llmc", "t.txt")
+    assert len(begun) < 3 and not [*tmp_path.iterdir()]
 
 
 def test_a_single_document_is_cut(tmp_path):

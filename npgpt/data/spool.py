@@ -60,14 +60,16 @@ class Spool:
     def take(self, pieces):
         """Take in all pieces, encoded on all cores, with a few groups of them in memory."""
         n_threads = get_threads()
-        with ThreadPoolExecutor(n_threads) as pool:
-            waiting = deque()
+        pool, waiting = ThreadPoolExecutor(n_threads), deque()
+        try:
             for group in group_pieces(pieces):
                 waiting.append(pool.submit(self._encode, group))
                 if len(waiting) > 2 * n_threads:
                     self._append(waiting.popleft().result())
             for encoded in waiting:
                 self._append(encoded.result())
+        finally:
+            pool.shutdown(cancel_futures=True)  # none, unless something went wrong
         if self.name == CHARS and self.n_tokens:
             characters = np.flatnonzero(self._characters[:NO_CHARACTER])
             self.tokenizer = CharsTokenizer("".join(map(chr, characters)))
