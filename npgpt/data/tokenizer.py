@@ -1,5 +1,6 @@
 """Text to tokens and back: GPT-2's byte pairs, through tiktoken, plain bytes, or characters."""
 
+import re
 from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -12,6 +13,12 @@ from npgpt.errors import ArgumentError, FileError
 from npgpt.wording import counted
 
 END_OF_TEXT = "<|endoftext|>"
+LONG_BLANK = 100_000  # characters; tiktoken fails on a million
+# \s in tiktoken's regex
+_BLANK = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+# GPT-2's regex makes one match of blanks: of all at the end of a text, of all but the last one
+# before a word. So no token differs where a text is cut in front of and behind such a match.
+LONG_BLANKS = re.compile(rf"([{_BLANK}]{{{LONG_BLANK},}}(?=[{_BLANK}][^{_BLANK}]|\Z))")
 
 
 class Tokenizer:
@@ -90,14 +97,17 @@ class GPT2Tokenizer(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         """Text -> a list of tokens; what looks like a special token is text like any other."""
-        return self._encoding.encode_ordinary(text)
+        encode = self._encoding.encode_ordinary
+        if len(text) < LONG_BLANK:
+            return encode(text)
+        return [token for part in LONG_BLANKS.split(text) for token in encode(part)]
 
     def encode_pieces(self, pieces: Sequence[tuple[str, bool]]) -> np.ndarray:
         """As of any tokenizer, in one call of tiktoken, in which end-of-text is a special token."""
         text = "".join(END_OF_TEXT * begins + text for text, begins in pieces)
         if text.count(END_OF_TEXT) == sum(begins for _, begins in pieces):  # and none in a text
             special = {"allowed_special": {END_OF_TEXT}, "disallowed_special": ()}
-            with suppress(UnicodeEncodeError):  # half a UTF-16 pair, which `encode` replaces
+            with suppress(ValueError):  # half a UTF-16 pair, or very many blanks: `encode` can
                 return self._encoding.encode_to_numpy(text, **special).astype("<i4")
         return super().encode_pieces(pieces)
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import re
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from npgpt import ArgumentError, FileError, get_tokenizer
+from npgpt.data import tokenizer as tokenizer_module
 from npgpt.data.descriptions import read_tokenizer, tokenizer_from_description, write_tokenizer
 from npgpt.data.tokenizer import CharsTokenizer
 
@@ -62,6 +65,33 @@ def test_end_of_text_across_pieces_is_text(shared_data, monkeypatch):
     tokens = tokenizer.encode_pieces([(pieces[0], True), (pieces[1], False)])
     expected = [tokenizer.eot, *tokenizer.encode(pieces[0]), *tokenizer.encode(pieces[1])]
     assert tokens.tolist() == expected
+
+
+@pytest.mark.parametrize("before", ["a", "a<|endoftext|>"])
+def test_a_million_blanks_are_encoded(before, shared_data, monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
+    tokenizer = get_tokenizer("gpt2")
+    parts = [before, "\n" * 1_200_000, " b"]
+    expected = [token for part in parts for token in tokenizer.encode(part)]
+    assert tokenizer.encode("".join(parts)) == expected
+    tokens = tokenizer.encode_pieces([("".join(parts), True)])
+    assert tokens.tolist() == [tokenizer.eot, *expected]
+
+
+def test_where_long_blanks_are_cut_no_token_differs(shared_data, monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
+    tokenizer = get_tokenizer("gpt2")
+    blanks = [" ", "\n", "\t", "\x1c", "\x85", "\xa0", "\u2003", "\u200b", "\u3000"]
+    draw, texts = random.Random(0), []
+    for _ in range(3000):
+        words = draw.choices(["a", "1", "'s", ".", *blanks], k=draw.randrange(1, 5))
+        texts.append("".join(draw.choices(blanks, k=draw.randrange(8))).join(words))
+    expected = [tokenizer.encode(text) for text in texts]
+    short = tokenizer_module.LONG_BLANKS.pattern.replace(str(tokenizer_module.LONG_BLANK), "3")
+    monkeypatch.setattr(tokenizer_module, "LONG_BLANKS", re.compile(short))
+    monkeypatch.setattr(tokenizer_module, "LONG_BLANK", 3)
+    assert [tokenizer.encode(text) for text in texts] == expected
+    assert any(len(re.split(short, text)) > 1 for text in texts)
 
 
 def test_an_unknown_name_is_refused():
