@@ -21,7 +21,7 @@ def campaign(reader, seconds):
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus"
         command = [sys.executable, "-m", "bench.reliability.coverage", "--reader", reader]
-        command += ["--corpus", corpus, f"-max_total_time={seconds}", f"-artifact_prefix={folder}/"]
+        command += ["--corpus", corpus, f"-max_total_time={seconds}"]
         done = subprocess.run(map(str, command), cwd=ROOT, capture_output=True, text=True)
         found = DONE.search(done.stderr)
         assert done.returncode == 0 and found, f"{reader}: {done.stderr[-3000:]}"

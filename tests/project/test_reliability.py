@@ -1,6 +1,7 @@
 """The campaigns of bench.reliability: a sample of each, and that they notice what they are for."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from helpers import TINY_MODEL
 
 from bench import machine, report, results
 from bench.reliability import __main__ as campaign
-from bench.reliability import faults, fuzz, kills, page, repetitions, runs, stress
+from bench.reliability import coverage, faults, fuzz, kills, page, repetitions, runs, stress
 from bench.reliability.mutations import MUTATIONS, mutate
 from bench.reliability.readers import READERS, Reader
 from bench.reliability.writers import WRITERS, Writer
@@ -275,6 +276,8 @@ def instrument_imports(include):
     return nullcontext()
 
 def Setup(arguments, read):
+    global prefix
+    (prefix,) = [a[17:] for a in arguments if a.startswith("-artifact_prefix=")] or ["./"]
     corpus = Path(arguments[-1])
     for content in [path.read_bytes() for path in corpus.iterdir()] + [b"damaged"]:
         read(content)
@@ -288,13 +291,16 @@ def Fuzz():
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_coverage_guides_is_counted_and_a_fault_ends_it(fails, tmp_path, monkeypatch):
     """With a stand-in for atheris, which is no extra."""
-    fault = "raise IndexError('of the reader')" if fails else "pass"
+    fault = "open(prefix + 'crash', 'w').close(); raise IndexError('of the reader')"
+    fault = fault if fails else "pass"
     (tmp_path / "atheris.py").write_text(ATHERIS.replace("print(", f"{fault}; print("))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    monkeypatch.setattr(coverage, "ROOT", tmp_path)
     args = SimpleNamespace(readers=["tokens"], guided_seconds=1, workers=1)
     if fails:
         with pytest.raises(AssertionError, match="tokens: (?s:.*)IndexError: of the reader"):
             campaign.guided(args)
+        assert (tmp_path / "crash").exists()  # what was not handled is kept
     else:
         found = campaign.guided(args)
         assert found["readers"] == [{"reader": "tokens", "inputs": 12, "reached": 1}]
