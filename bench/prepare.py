@@ -11,6 +11,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -38,10 +39,14 @@ def by_npgpt(path, folder):
 def by_tiktoken(path, folder):
     import tiktoken
 
-    encoding = tiktoken.get_encoding("gpt2")
+    encode, running = tiktoken.get_encoding("gpt2").encode_to_numpy, deque()
     with open(path, encoding="utf-8") as file, ThreadPoolExecutor(get_threads()) as pool:
-        while pieces := [piece for _ in range(get_threads()) if (piece := file.read(PIECE))]:
-            list(pool.map(encoding.encode_ordinary, pieces))
+        while piece := file.read(PIECE):
+            running.append(pool.submit(encode, piece, disallowed_special=()))
+            if len(running) > 2 * get_threads():
+                running.popleft().result()
+        for each in running:
+            each.result()
 
 
 SYSTEMS = {"npgpt": by_npgpt, "tiktoken alone": by_tiktoken}

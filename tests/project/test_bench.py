@@ -1,6 +1,7 @@
 """What the programs of bench share, and bench.step; what they time is not run here."""
 
 import json
+import threading
 import time
 
 import numpy as np
@@ -228,3 +229,23 @@ def test_token_files_of_a_text_are_timed_beside_tiktoken(
     assert result["bytes"] == 1_100_000 and list(result["systems"]) == ["npgpt", "tiktoken alone"]
     for run in result["systems"].values():
         assert run["seconds"][0] > 0 and 1e7 < run["peak"][0] < 1e9
+
+
+def test_tiktoken_alone_keeps_all_threads_busy(tmp_path, monkeypatch):
+    """While one thread is at the first piece, the other one goes on to the third."""
+    at_the_third = threading.Event()
+
+    class Encoding:
+        def encode_to_numpy(self, piece, **options):
+            if piece == "c":
+                at_the_third.set()
+            assert piece != "a" or at_the_third.wait(5)
+
+        encode_ordinary = encode_to_numpy
+
+    monkeypatch.setattr("tiktoken.get_encoding", lambda name: Encoding())
+    monkeypatch.setattr(prepare, "get_threads", lambda: 2)
+    monkeypatch.setattr(prepare, "PIECE", 1)
+    (tmp_path / "text.txt").write_text("abc")
+    prepare.by_tiktoken(tmp_path / "text.txt", tmp_path)
+    assert at_the_third.is_set()
