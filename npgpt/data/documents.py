@@ -117,14 +117,14 @@ def split_documents(chunks, by):
 
 def last_cut(buffer, start):
     """The last place within PIECE at which the buffer may be cut, or the next; None: not yet."""
-    for begin, end in (
-        (start + PIECE - PIECE // 16, start + PIECE),
-        (start + 1, start + PIECE),
-        (start + PIECE, len(buffer)),
+    for begin, end, which in (
+        (start + PIECE - PIECE // 16, start + PIECE, -1),
+        (start + 1, start + PIECE, -1),
+        (start + PIECE, start + LONGEST, 0),
     ):
         found = [match.start() for match in CUT.finditer(buffer, max(begin, start + 1), end)]
         if found:
-            return found[-1] if end < len(buffer) else found[0]
+            return found[which]
     return start + LONGEST if len(buffer) - start > LONGEST + len(END_OF_TEXT) else None
 
 

@@ -6,6 +6,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -76,6 +77,13 @@ def test_a_million_blanks_are_encoded(before, shared_data, monkeypatch):
     assert tokenizer.encode("".join(parts)) == expected
     tokens = tokenizer.encode_pieces([("".join(parts), True)])
     assert tokens.tolist() == [tokenizer.eot, *expected]
+
+
+def test_long_blanks_are_found_in_a_time_that_grows_with_the_text_alone():
+    text = "a" + " " * 90_000 + "b" * 90_000  # a try from each blank on takes 12 s
+    begin = time.process_time()
+    assert tokenizer_module.LONG_BLANKS.split(text) == [text]
+    assert time.process_time() - begin < 1
 
 
 def test_where_long_blanks_are_cut_no_token_differs(shared_data, monkeypatch):
