@@ -17,11 +17,10 @@ LONG_BLANK = 100_000  # characters; tiktoken fails on a million
 # \s in tiktoken's regex
 _BLANK = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 # GPT-2's regex makes one match of blanks: of all at the end of a text, of all but the last one
-# before a word. So no token differs where a text is cut in front of and behind such a match.
-LONG_BLANKS = (
-    re.compile(  # (?<!: tried only where blanks begin; elsewhere would take a square's time
-        rf"(?<![{_BLANK}])([{_BLANK}]{{{LONG_BLANK},}}(?=[{_BLANK}][^{_BLANK}]|\Z))"
-    )
+# before a word. So no token differs where a text is cut in front of and behind such a match. It is
+# looked for only where blanks begin: from each of them on would take a time that grows as a square.
+LONG_BLANKS = re.compile(
+    rf"(?<![{_BLANK}])([{_BLANK}]{{{LONG_BLANK},}}(?=[{_BLANK}][^{_BLANK}]|\Z))"
 )
 
 
