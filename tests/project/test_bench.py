@@ -61,7 +61,7 @@ def test_a_size_is_a_model_and_its_batch(size, B, T, sizes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [name for name in SIZES if not name.startswith("124M")])
+@pytest.mark.parametrize("size", ["nanogpt_cpu", "L4_C256"])  # the others take long
 def test_pytorchs_step_is_npgpts(size, rng):
     torch = pytest.importorskip("torch", reason="needs the extra `reference`")
     config = SIZES[size].config

@@ -88,7 +88,7 @@ run.remove_checkpoint = remove
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, tokens, compiled):
-    elsewhere(run=str(tmp_path / "whole"), **tokens, **SETTINGS)
+    train(run=str(tmp_path / "whole"), **tokens, **SETTINGS)
     places = {
         "update": (IN_AN_UPDATE, 10),
         "writing": (WHILE_WRITING, 7),
@@ -98,17 +98,8 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, tokens, compiled):
     for name, (at, last) in places.items():
         killed(tokens, tmp_path / name, at)
         assert checkpoint_steps(tmp_path / name)[-1] == last, name
-        elsewhere(resume=str(tmp_path / name))
+        train(resume=str(tmp_path / name))
         assert content(tmp_path / name) == content(tmp_path / "whole"), name
-
-
-def elsewhere(**arguments):
-    """Call train in a process of its own, which has compiled as little as one that is killed."""
-    code = (
-        "from npgpt import train; from npgpt.training import loop;"
-        f"loop.draw_loss_curve = lambda *args: None; train(**{arguments!r})"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("number", loop.STOPPING)
