@@ -17,11 +17,12 @@ def write(app, error):
     from npgpt.explore.session import Session
 
     session = Session.named("addition")
-    for _ in session.learning.steps(STEPS, LR):
+    for _ in session.learning.steps(app.config.explore_steps, LR):
         pass
     write_page(session, TEXT, Path(app.outdir) / PAGE)
 
 
 def setup(app):
+    app.add_config_value("explore_steps", STEPS, "", int)  # fewer, for a page that has learnt less
     app.connect("build-finished", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -40,7 +40,9 @@ def site(tmp_path_factory):
     guide = (ROOT / "doc" / "guide.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"sphinx-build (.+ site)\n", guide)
     folder = tmp_path_factory.mktemp("built") / "site"
-    built = sphinx("-D", "run_notebooks=0", *shlex.split(command)[:-1], folder)
+    built = sphinx(
+        "-D", "run_notebooks=0", "-D", "explore_steps=10", *shlex.split(command)[:-1], folder
+    )
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
 
