@@ -71,6 +71,18 @@ def test_a_long_document_comes_in_pieces(monkeypatch):
     assert "".join(pieces) == "x" * 4500 and max(map(len, pieces)) <= 500
 
 
+def test_a_text_is_cut_at_the_same_places_however_it_is_read(monkeypatch):
+    """Also where the first blank comes after LONGEST."""
+    monkeypatch.setattr(documents, "PIECE", 100)
+    monkeypatch.setattr(documents, "LONGEST", 400)
+    text = "x" * 420 + " " + "y" * 300
+    whole = [*split_documents([text], "file")]
+    assert len(whole[0][0]) == 400
+    for size in (1, 7, 90, 415):
+        chunks = [text[i : i + size] for i in range(0, len(text), size)]
+        assert [*split_documents(chunks, "file")] == whole, size
+
+
 def test_tokens_are_those_of_the_whole(shared_data, monkeypatch, rng):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
     tokenizer = get_tokenizer("gpt2")
