@@ -69,7 +69,7 @@ class Spool:
             for encoded in waiting:
                 self._append(encoded.result())
         finally:
-            pool.shutdown(cancel_futures=True)  # none, unless something went wrong
+            pool.shutdown(cancel_futures=True)  # some are left where something went wrong
         if self.name == CHARS and self.n_tokens:
             characters = np.flatnonzero(self._characters[:NO_CHARACTER])
             self.tokenizer = CharsTokenizer("".join(map(chr, characters)))

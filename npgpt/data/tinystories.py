@@ -124,7 +124,7 @@ def tokenize_shards(archive, tokenizer, folder, shards, workers):
                 collect()
     finally:
         stopped.set()
-        executor.shutdown(cancel_futures=True)  # none, unless something went wrong
+        executor.shutdown(cancel_futures=True)  # some are left where something went wrong
     if shards == ALL:  # without a gap
         shards = max(2, max(counts, default=0) + 1)
     for number in range(shards):
