@@ -8,9 +8,9 @@ import sys
 from statistics import median
 
 from bench import charts, tables
-from bench.cells import spread, table
+from bench.cells import number, table
 from bench.reliability import page as reliability
-from bench.results import RESULTS, ROOT, read_results
+from bench.results import RESULTS, ROOT, read_results, slug
 from npgpt.cli import Parser, program
 
 START, END = "<!-- figures -->", "<!-- end of figures -->"
@@ -150,32 +150,43 @@ def summary(results):
     steps = [result for result in results.values() if result["program"] == "step"]
     if not steps:
         return ["[Figures](./doc/figures.md): timings and accuracy beside PyTorch."]
-    columns = ["a training step"]
-    columns += [f"{name}, {cell}" for name in PAIRS for cell in ("seconds", "speed-up")]
-    rows = [[step_name(result), *cells(result)] for result in steps]
+    machines = {slug(result["machine"]): result["machine"] for result in steps}
+    by_row = {}  # a model and its batch -> machine -> the result
+    for result in steps:
+        by_row.setdefault(row_name(result), {})[slug(result["machine"])] = result
+    columns = [f"{machine}, {precision}" for machine in machines for precision in PAIRS]
+    rows = [
+        [name, *(cell(by_machine.get(machine), pair) for machine in machines for pair in PAIRS)]
+        for name, by_machine in by_row.items()
+    ]
+    what = [
+        f"{name}: {tables.machine_name(m)}, {m['threads']} threads" for name, m in machines.items()
+    ]
     when = sorted({f"{result['commit']} of {result['date']}" for result in steps})
     return [
-        *table(columns, rows),
+        *table(["a training step", *columns], rows),
         "",
-        "seconds: npgpt's median and quartiles. speed-up: the time of PyTorch's fastest system in"
-        f" the same precision, divided by npgpt's (commit {', '.join(when)})."
+        "Median seconds and, in parentheses, the speed-up: the time of PyTorch's fastest system in"
+        f" the same precision, divided by npgpt's. {'; '.join(what)} (commit {', '.join(when)})."
         " [Figures](./doc/figures.md): all results.",
     ]
 
 
-def step_name(result):
-    machine = result["machine"]
-    name = f"{tables.machine_name(machine)}, {machine['threads']} threads"
-    return f"{name}, {tables.model(result)}, B={result['B']}, T={result['T']}"
+def row_name(result):
+    return f"{tables.model(result)}, B={result['B']}, T={result['T']}"
 
 
-def cells(result):
-    """npgpt's seconds and its speed-up, for each of PAIRS; empty where not measured."""
-    seconds = {name: system["seconds"] for name, system in result["systems"].items()}
-    for own, others in PAIRS.values():
-        theirs = [median(seconds[name]) for name in others if name in seconds]
-        yield spread(seconds[own]) if own in seconds else ""
-        yield f"{min(theirs) / median(seconds[own]):.2f}" if own in seconds and theirs else ""
+def cell(result, precision):
+    """npgpt's seconds and its speed-up in a precision; empty where not measured."""
+    if result is None:
+        return ""
+    own, others = PAIRS[precision]
+    seconds = {name: median(system["seconds"]) for name, system in result["systems"].items()}
+    if own not in seconds:
+        return ""
+    theirs = [seconds[name] for name in others if name in seconds]
+    speed_up = f" ({min(theirs) / seconds[own]:.2f})" if theirs else ""
+    return f"{number(seconds[own])} s{speed_up}"
 
 
 def fill(readme, results):

@@ -220,7 +220,21 @@ def test_a_speed_up_is_the_others_time_by_npgpts(written):
     ):
         assert row in page.splitlines(), row
     summary = "\n".join(report.summary(results.read_results(written)))
-    assert "GPT-2 124M, B=4, T=64 | 2.00 (1.75 to 26.2) | 1.50 | 0.500 | 1.50 |" in summary
+    assert "| a training step | intel-amx, fp32 | intel-amx, bf16 |" in summary
+    assert "| GPT-2 124M, B=4, T=64 | 2.00 s (1.50) | 0.500 s (1.50) |" in summary
+
+
+def test_each_machine_has_columns_of_its_own(written):
+    other = {**MACHINE, "cpu": "AMD EPYC", "extensions": "avx2", "threads": 8}
+    content = {**CONTENTS["step"], "T": 1024}
+    results.write_result("step", "step_4x1024", other, content, written)
+    summary = report.summary(results.read_results(written))
+    assert summary[0].endswith(
+        "| amd-avx2, fp32 | amd-avx2, bf16 | intel-amx, fp32 | intel-amx, bf16 |"
+    )
+    assert summary[2].endswith(", T=1024 | 2.00 s (1.50) | 0.500 s (1.50) |  |  |")
+    assert summary[3].endswith(", T=64 |  |  | 2.00 s (1.50) | 0.500 s (1.50) |")
+    assert "amd-avx2: AMD EPYC (bf16 hardware: AMX), 8 threads; intel-amx: " in summary[-1]
 
 
 def test_a_result_of_another_model_says_so(tmp_path):
@@ -231,7 +245,7 @@ def test_a_result_of_another_model_says_so(tmp_path):
     found = results.read_results(tmp_path)
     for name in ("GPT-2 124M", "L4_C256 (4 layers)"):
         assert f"### Training step of {name}, B=4, T=64, on intel-amx" in report.page(found)
-        row = f"{name}, B=4, T=64 | 2.00 (1.75 to 26.2) | 1.50 | 0.500 | 1.20 |"
+        row = f"{name}, B=4, T=64 | 2.00 s (1.50) | 0.500 s (1.20) |"
         assert row in "\n".join(report.summary(found))
     assert "| PyTorch, medium | 0.600 | 427 | 2.00 | 1.20 |" in report.page(found)
 
@@ -266,7 +280,7 @@ def test_the_readmes_table_takes_steps_without_pytorch_or_bf16(tmp_path):
     content = {**CONTENTS["step"], "systems": {"npgpt": run(2.0)}}
     results.write_result("step", "step_4x64", MACHINE, content, tmp_path)
     summary = report.summary(results.read_results(tmp_path))
-    assert summary[2].endswith("B=4, T=64 | 2.00 |  |  |  |")
+    assert summary[2].endswith("B=4, T=64 | 2.00 s |  |")
 
 
 @pytest.mark.parametrize("program", CONTENTS)
