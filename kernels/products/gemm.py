@@ -164,29 +164,27 @@ def block(context, builder, signature, arguments):
 
 @jit
 def pack(x, panels):
-    """x (n, K) -> panels (ceil(n / P), K, P), each P rows of x side by side, padded with zeros."""
+    """x (n, K) -> panels (ceil(n / P), K, P), each P rows of x side by side.
+
+    Where the last panel has fewer rows, the rest of it is left as it is.
+    """
     n, K = x.shape
     P = panels.shape[2]
-    blocks, whole = n // P * P, K // MR * MR
+    rows, columns = n // MR * MR, K // MR * MR
     if x.strides[1] == x.itemsize:
-        for p in range(0, blocks, P):
-            for k in range(0, whole, MR):
-                for i in range(0, P, MR):
-                    transpose(x, p + i, k, panels[p // P], k, i)
+        for p in range(0, rows, P):
+            for k in range(0, columns, MR):
+                for i in range(p, min(p + P, rows), MR):
+                    transpose(x, i, k, panels[p // P], k, i - p)
     elif x.strides[0] == x.itemsize:
-        for k in range(0, whole, MR):
-            for i in range(0, blocks, MR):
+        for k in range(0, columns, MR):
+            for i in range(0, rows, MR):
                 copy(x.T, k, i, panels[i // P], k, i % P)
     else:
-        blocks = 0
-    for p in range(0, n, P):
-        panel = panels[p // P]
-        rows = min(P, n - p)
-        for k in range(whole if p < blocks else 0, K):
-            for i in range(rows):
-                panel[k, i] = x[p + i, k]
-            for i in range(rows, P):
-                panel[k, i] = 0
+        rows = 0
+    for i in range(n):
+        for k in range(columns if i < rows else 0, K):
+            panels[i // P, k, i % P] = x[i, k]
 
 
 @cache

@@ -44,6 +44,20 @@ def test_product_of_any_shape_and_layout(layout, M, K, N, rng, way):
     assert (out[:, [0, -1]] == 7).all()  # nothing is written beside
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_was_in_the_workspace_does_not_matter(dtype, rng, monkeypatch):
+    """Panels that are filled in part keep in the rest what was there, which no result may use."""
+    module = sys.modules[product.__module__]
+    monkeypatch.setattr(module, "empty", lambda shape, dtype: np.full(shape, np.nan, dtype))
+    for M, K, N in ((13, 17, 50), (8, 9, 16), (65, 300, 65), (3, 5, 7)):
+        x, y = rng.standard_normal((M, K)).astype(dtype), rng.standard_normal((K, N)).astype(dtype)
+        for left in (x, np.asfortranarray(x), np.repeat(x, 2, 1)[:, ::2]):
+            for right in (y, np.asfortranarray(y), np.repeat(y, 2, 1)[:, ::2]):
+                out = np.empty((M, N), dtype)
+                product(left, right, out)
+                np.testing.assert_allclose(out, x @ y, atol=1e-4)
+
+
 def test_a_product_without_terms_is_what_it_starts_from(way):
     x, y, b, out = np.empty((3, 0)), np.empty((0, 4)), np.arange(4.0), np.ones((3, 4))
     product(x, y, out, add=True)
