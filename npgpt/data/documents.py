@@ -27,6 +27,7 @@ STDIN = "-"
 BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 VISIBLE = re.compile(r"\S")
 CUT = re.compile(r"(?<=\S)[ \n]")
+LAST_CUT = re.compile(rf"(?s:.*){CUT.pattern}")
 
 
 def find_line_end(buffer, start, begins, is_last):
@@ -117,14 +118,12 @@ def split_documents(chunks, by):
 
 def last_cut(buffer, start):
     """The last place within PIECE at which the buffer may be cut, or the next; None: not yet."""
-    for begin, end, which in (
-        (start + PIECE - PIECE // 16, start + PIECE, -1),
-        (start + 1, start + PIECE, -1),
-        (start + PIECE, start + LONGEST, 0),
-    ):
-        found = [match.start() for match in CUT.finditer(buffer, max(begin, start + 1), end)]
-        if found:
-            return found[which]
+    found = LAST_CUT.match(buffer, start + 1, start + PIECE)
+    if found:
+        return found.end() - 1
+    found = CUT.search(buffer, start + PIECE, start + LONGEST)
+    if found:
+        return found.start()
     return start + LONGEST if len(buffer) - start > LONGEST + len(END_OF_TEXT) else None
 
 

@@ -36,16 +36,18 @@ def code_points(pieces):
 
 
 class Spool:
-    """The tokens of a stream of pieces (`split_documents`), int32, in a temporary file of a folder.
+    """The tokens of a stream of pieces (`split_documents`) in a temporary file of a folder.
 
-    `n_tokens` and `n_documents` count them. The file has no name where the system allows it, so
-    that nothing is left of it whatever ends the process.
+    They are uint16 or, where code points take their place, int32. `n_tokens` and `n_documents`
+    count them. The file has no name where the system allows it, so that nothing is left of it
+    whatever ends the process.
     """
 
     def __init__(self, folder, name):
         self.name, self.tokenizer = name, None if name == CHARS else get_tokenizer(name)
         self.n_tokens = self.n_documents = 0
         self._characters = np.zeros(NO_CHARACTER + 1, bool) if name == CHARS else None
+        self._dtype = np.dtype("<i4" if name == CHARS else "<u2")
         with ExitStack() as undo:
             self._tokens = undo.enter_context(tempfile.TemporaryFile(dir=folder))
             self._starts = tempfile.TemporaryFile(dir=folder)  # int64, of each document
@@ -75,12 +77,12 @@ class Spool:
             self.tokenizer = CharsTokenizer("".join(map(chr, characters)))
 
     def _encode(self, pieces):
-        """Pieces -> tokens int32 (N,), or code points; and where end-of-text is among them."""
+        """Pieces -> tokens (N,), or code points; and where end-of-text is among them."""
         if self.tokenizer is None:
             tokens = code_points(pieces)
             self._characters[tokens] = True
             return tokens, np.flatnonzero(tokens == NO_CHARACTER)
-        tokens = self.tokenizer.encode_pieces(pieces)
+        tokens = self.tokenizer.encode_pieces(pieces).astype(self._dtype)
         return tokens, np.flatnonzero(tokens == self.tokenizer.eot)
 
     def _append(self, encoded):
@@ -108,9 +110,11 @@ class Spool:
             ids[NO_CHARACTER] = self.tokenizer.eot
         companions = description_file(path, self.tokenizer.description)
         with open_writer(path, stop - start, format, companions) as append:
-            self._tokens.seek(4 * start)
+            size = self._dtype.itemsize
+            self._tokens.seek(size * start)
             for i in range(start, stop, CHUNK):
-                chunk = np.frombuffer(self._tokens.read(4 * min(CHUNK, stop - i)), "<i4")
+                data = self._tokens.read(size * min(CHUNK, stop - i))
+                chunk = np.frombuffer(data, self._dtype)
                 append(chunk if ids is None else ids[chunk])
 
 
