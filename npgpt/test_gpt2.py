@@ -45,6 +45,7 @@ def main(argv=None, prog=None):
     precision = "" if args.precision == "fp32" else f", precision {args.precision}"
     print(f"B {B}, T {T}, backend {args.backend}{precision}")
 
+    model.backend.prepare_training(model.params.flat.dtype, args.precision)
     logits_ok = check_logits(model.forward(state.x), state.logits, args.tolerances["logits"])
     start = time.perf_counter()
     loss = model.forward_backward(state.x, state.y)

@@ -1,15 +1,14 @@
 """How every kernel is compiled: one set of flags, a cache on disk, a message while it happens."""
 
-import hashlib
 import sys
 import warnings
-from pathlib import Path
+from contextlib import suppress
 
 import numba
 from numba.core import event
 from numba.core.errors import NumbaExperimentalFeatureWarning
 
-from npgpt import layers
+from npgpt.kernels.codegen.disk import DiskCache
 from npgpt.kernels.codegen.own_copies import Compiler
 
 # fastmath without nnan and ninf, which would make isnan false and hide a run that has diverged;
@@ -24,9 +23,6 @@ PRANGE_ALONE = {
     "prange": True, "comprehension": False, "reduction": False, "inplace_binop": False,
     "setitem": False, "numpy": False, "stencil": False, "fusion": False,
 }  # fmt: skip
-KERNELS = Path(__file__).parents[1]
-SOURCES = sorted([*KERNELS.rglob("*.py"), *Path(layers.__file__).parent.glob("*.py")])
-STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
 
 kernels: list = []
 
@@ -40,12 +36,10 @@ def jit(kernel=None, *, parallel=False, signature=None):
     if kernel is None:
         return lambda kernel: jit(kernel, parallel=parallel, signature=signature)
     settings = {**SETTINGS, "parallel": parallel and PRANGE_ALONE, "pipeline_class": Compiler}
-    try:
-        compiled = numba.njit(cache=True, **settings)(kernel)
-    except RuntimeError:  # neither the package's folder nor the user's can be written
-        compiled = numba.njit(**settings)(kernel)
-    else:
-        stamp_cache(compiled)
+    compiled = numba.njit(**settings)(kernel)
+    if not numba.config.DISABLE_JIT:
+        with suppress(RuntimeError):  # neither the package's folder nor the user's can be written
+            compiled._cache = DiskCache(kernel)
     kernels.append(compiled)
     if signature is not None and not numba.config.DISABLE_JIT:
         with warnings.catch_warnings():  # about kernels that call another one by its address
@@ -55,14 +49,10 @@ def jit(kernel=None, *, parallel=False, signature=None):
     return compiled
 
 
-def stamp_cache(compiled):
-    """Make what is on disk valid for these sources only.
-
-    Numba itself looks at the file that a kernel is in, not at those of the helpers it calls.
-    """
-    cache_file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
-    if cache_file is not None:
-        cache_file._source_stamp = (cache_file._source_stamp, STAMP)
+def missing_on_disk(kernel):
+    """Whether the disk could hold what is compiled of a kernel, and holds nothing yet."""
+    cache = getattr(kernel, "_cache", None)
+    return isinstance(cache, DiskCache) and cache.is_empty()
 
 
 class Announcement(event.Listener):

@@ -21,18 +21,16 @@ BLOCK_ROWS = 96  # twice the columns of a tile of gemm in AVX-512
 
 def forward_full_precision(qkv, out, stats, words):
     """Fills out (B, T, C) and stats (B, 2 NH, T); words: what drop_words gives."""
-    head, _ = head_kernels(qkv.dtype)
-    forward, _ = kernels_for(qkv.dtype)
-    addresses = address_of(gemm_for(qkv.dtype)), address_of(head)
-    forward(*addresses, qkv, out, stats, words, *workspace(qkv, 1))
+    forward_heads, one_head = compiled_forward(qkv.dtype)
+    addresses = address_of(gemm_for(qkv.dtype)), address_of(one_head)
+    forward_heads(*addresses, words, qkv, out, stats, *workspace(qkv, 1))
 
 
 def backward_full_precision(dout, out, qkv, stats, dqkv, words):
     """Fills dqkv (B, T, 3C)."""
-    _, head = head_kernels(qkv.dtype)
-    _, backward = kernels_for(qkv.dtype)
-    addresses = address_of(gemm_for(qkv.dtype)), address_of(head)
-    backward(*addresses, dout, out, qkv, stats, dqkv, words, *workspace(qkv, 2))
+    backward_heads, one_head = compiled_backward(qkv.dtype)
+    addresses = address_of(gemm_for(qkv.dtype)), address_of(one_head)
+    backward_heads(*addresses, words, dout, out, qkv, stats, dqkv, *workspace(qkv, 2))
 
 
 def workspace(qkv, n_scores):
@@ -47,40 +45,45 @@ def workspace(qkv, n_scores):
 
 
 @cache
-def kernels_for(dtype):
-    """The compiled forward_heads and backward_heads."""
-    real, address = from_dtype(dtype), types.intp
-    read, written = types.Array(real, 3, "A", readonly=True), types.Array(real, 3, "A")
-    given = real[:, :, ::1], types.uint64[::1]  # stats and words
-    work = real[:, ::1], real[:, :, :, ::1]
-    forward = types.void(address, address, read, written, *given, *work)
-    backward = types.void(address, address, read, read, read, given[0], written, given[1], *work)
-    return (
-        jit(forward_heads, parallel=True, signature=forward),
-        jit(backward_heads, parallel=True, signature=backward),
-    )
+def compiled_forward(dtype):
+    """The compiled kernel for all heads, and that for one, which the first calls by its address.
+
+    In the first one's code LLVM would optimise the other once more, for seconds.
+    """
+    arrays = forward_arrays(dtype)
+    one = jit(forward_head, signature=head_signature(arrays))
+    return jit(forward_heads, parallel=True, signature=heads_signature(arrays)), one
 
 
 @cache
-def head_kernels(dtype):
-    """The compiled forward_head and backward_head, which the others call by their addresses.
-
-    In their callers' code LLVM would optimise them once more, for seconds.
-    """
-    forward, backward = head_signatures(dtype)
-    return jit(forward_head, signature=forward), jit(backward_head, signature=backward)
+def compiled_backward(dtype):
+    """As compiled_forward."""
+    arrays = backward_arrays(dtype)
+    one = jit(backward_head, signature=head_signature(arrays))
+    return jit(backward_heads, parallel=True, signature=heads_signature(arrays)), one
 
 
-def head_signatures(dtype):
-    """The signatures of forward_head and of backward_head."""
+def forward_arrays(dtype):
+    """The types of the arrays of forward_heads."""
     real = from_dtype(dtype)
-    read, written = types.Array(real, 2, "A", readonly=True), types.Array(real, 2, "A")
-    stats, bh, words = real[:, ::1], types.intp, types.uint64[::1]
-    work = real[::1], real[:, :, ::1]
-    return (
-        types.void(types.intp, read, written, stats, bh, words, *work),
-        types.void(types.intp, read, read, read, stats, written, bh, words, *work),
-    )
+    qkv, out = (types.Array(real, 3, "A", readonly=read) for read in (True, False))
+    return qkv, out, real[:, :, ::1], real[:, ::1], real[:, :, :, ::1]
+
+
+def backward_arrays(dtype):
+    """As forward_arrays, of backward_heads."""
+    read, written, stats, *work = forward_arrays(dtype)
+    return read, read, read, stats, written, *work
+
+
+def heads_signature(arrays):
+    """The signature of a kernel for all heads, given the types of its arrays."""
+    return types.void(types.intp, types.intp, types.uint64[::1], *arrays)
+
+
+def head_signature(arrays):
+    """As heads_signature, of a kernel for a single head, whose arrays have an axis less."""
+    return heads_signature([array.copy(ndim=array.ndim - 1) for array in arrays])
 
 
 def forward_head_at(address, like):
@@ -95,17 +98,17 @@ def backward_head_at(address, like):
 
 @overload(forward_head_at)
 def _(address, like):
-    at = kernel_at(head_signatures(as_dtype(like.dtype))[0])
+    at = kernel_at(head_signature(forward_arrays(as_dtype(like.dtype))))
     return lambda address, like: at(address)
 
 
 @overload(backward_head_at)
 def _(address, like):
-    at = kernel_at(head_signatures(as_dtype(like.dtype))[1])
+    at = kernel_at(head_signature(backward_arrays(as_dtype(like.dtype))))
     return lambda address, like: at(address)
 
 
-def forward_heads(gemm, address, qkv, out, stats, words, scratch, scores):
+def forward_heads(gemm, address, words, qkv, out, stats, scratch, scores):
     """Fills out (B, T, C) and stats (B, 2 NH, T), by gemm and the head's kernel at addresses."""
     n_threads = len(scratch)
     for thread in prange(n_threads):
@@ -114,11 +117,12 @@ def forward_heads(gemm, address, qkv, out, stats, words, scratch, scores):
         B, NH = len(stats), stats.shape[1] // 2
         for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
             b = bh // NH
-            one_head(gemm, qkv[b], out[b], stats[b], bh, words, scratch[thread], scores[thread])
+            work = scratch[thread], scores[thread]
+            one_head(gemm, bh, words, qkv[b], out[b], stats[b], *work)
         restore_denormals(mode)
 
 
-def forward_head(address, qkv, out, stats, bh, words, scratch, scores):
+def forward_head(address, bh, words, qkv, out, stats, scratch, scores):
     """Head bh of all sequences': its channels of out (T, C), its two rows of stats (2 NH, T)."""
     gemm = gemm_at(address, qkv)
     NH, T = len(stats) // 2, stats.shape[1]
@@ -141,7 +145,7 @@ def forward_head(address, qkv, out, stats, bh, words, scratch, scores):
         gemm(att, v[:t1], y[t0:t1], no_init, scratch)
 
 
-def backward_heads(gemm, address, dout, out, qkv, stats, dqkv, words, scratch, scores):
+def backward_heads(gemm, address, words, dout, out, qkv, stats, dqkv, scratch, scores):
     """Fills dqkv (B, T, 3C), by the gemm and the head's kernel at addresses."""
     n_threads = len(scratch)
     for thread in prange(n_threads):
@@ -150,12 +154,12 @@ def backward_heads(gemm, address, dout, out, qkv, stats, dqkv, words, scratch, s
         B, NH = len(stats), stats.shape[1] // 2
         for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
             b = bh // NH
-            given = dout[b], out[b], qkv[b], stats[b]
-            one_head(gemm, *given, dqkv[b], bh, words, scratch[thread], scores[thread])
+            work = scratch[thread], scores[thread]
+            one_head(gemm, bh, words, dout[b], out[b], qkv[b], stats[b], dqkv[b], *work)
         restore_denormals(mode)
 
 
-def backward_head(address, dout, out, qkv, stats, dqkv, bh, words, scratch, scores):
+def backward_head(address, bh, words, dout, out, qkv, stats, dqkv, scratch, scores):
     """Head bh of all sequences': its three ranges of channels of dqkv (T, 3C)."""
     gemm = gemm_at(address, qkv)
     NH, T = len(stats) // 2, stats.shape[1]

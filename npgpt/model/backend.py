@@ -50,6 +50,9 @@ class NumpyBackend:
         """A Decoder for Parameters; quantized: the result of quantize_weights."""
         return Decoder(params, self.layers)
 
+    def prepare_training(self, dtype, precision):
+        """Have what a training step takes compiled as soon as possible; for NumPy, nothing."""
+
     def free_memory(self):
         """Free the buffers kept between steps, for all models; NumPy keeps none."""
 
@@ -91,6 +94,12 @@ class NumbaBackend(NumpyBackend):
         from npgpt.model.fused_decoder import FusedDecoder
 
         return FusedDecoder(params, self.layers, quantized)
+
+    def prepare_training(self, dtype, precision):
+        """Let a second process help this one with compiling, on a machine's first step."""
+        from npgpt.model import second_compiler
+
+        second_compiler.start(dtype, precision)
 
     def free_memory(self):
         """Return to the operating system the buffers that the kernels keep, for all models."""

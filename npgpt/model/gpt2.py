@@ -204,6 +204,7 @@ class GPT2:
                     "add=True needs gradients to add to: call forward_backward without it first"
                 )
             self.grads = self.params.zeros_like()
+            self.backend.prepare_training(self.params.flat.dtype, self.precision)
         with self.computing(6 * x.size):
             return gpt2_forward_backward(
                 x, y, self.params, self.grads, self.layers, dloss, add, self.recompute, drops,

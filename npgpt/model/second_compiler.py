@@ -1,0 +1,67 @@
+"""The first training step on a machine: a second process compiles half of its kernels.
+
+Kernels take some twenty seconds of a core to compile, and a Python process compiles on one core
+only. So while this process begins with the kernels that a step needs first, another one begins with
+those that it needs last. What each has compiled, the other finds on disk.
+"""
+
+import atexit
+import subprocess
+import sys
+
+import numpy as np
+
+from npgpt import kernels
+from npgpt.core.precision import PRECISIONS, use_bf16_terms
+from npgpt.core.threads import get_threads
+from npgpt.kernels.adamw import update_blocks
+from npgpt.kernels.codegen.jit import missing_on_disk
+
+_started = False
+
+
+def start(dtype, precision):
+    """Start the second process, once, if there are kernels to compile and a core to do it on."""
+    global _started
+    if _started or get_threads() == 1 or not missing_on_disk(update_blocks):
+        return
+    _started = True
+    if getattr(sys, "frozen", False) or not sys.executable:  # the executable is not Python
+        return
+    work = f"compile_from_the_last({np.dtype(dtype).name!r}, {precision!r})"
+    command = [sys.executable, "-c", f"from {__name__} import compile_from_the_last; {work}"]
+    silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    process = subprocess.Popen(command, **silent)
+    atexit.register(end, process)
+
+
+def end(process):
+    """End a process that is still at work."""
+    process.kill()
+    process.wait()
+
+
+def compile_from_the_last(dtype, precision):
+    """Compile the kernels of a training step, from the update to the first layernorm."""
+    B, T, C, NH, V = 1, 256, 64, 2, 64  # large enough for the kernels of several threads
+
+    def zeros(*shape):
+        return np.zeros(shape, dtype)
+
+    tokens = np.zeros((B, T), np.int64)
+    x, qkv, fch = zeros(B, T, C), zeros(B, T, 3 * C), zeros(B, T, 4 * C)
+    w, b, wte, mean = zeros(C, C), zeros(C), zeros(V, C), zeros(B, T, 1)
+    flat = zeros(V)
+    with use_bf16_terms(PRECISIONS[precision].n_terms):
+        kernels.gradient_norm(flat)
+        kernels.adamw_update(flat, flat, flat, flat, 1, 0.0, 0.9, 0.999, 1e-8, 0.0)
+        kernels.encoder_backward(x, (tokens, wte, x[0]), (wte, x[0]), True)
+        kernels.attention_backward(x, (qkv, zeros(B, 2 * NH, T), x))
+        kernels.layernorm_backward(x, (x, b, mean, mean), (b, b), False)
+        kernels.gelu_backward(fch, fch)
+        kernels.matmul_backward(x, (x, w, b), (w, b), False)
+        kernels.crossentropy_forward(x, wte, tokens)
+        kernels.gelu_forward(fch)
+        kernels.residual_add(x, x)
+        kernels.attention_forward(qkv, NH)
+        kernels.layernorm_forward(x, b, b)

@@ -1,0 +1,81 @@
+"""What is compiled is kept on disk once, whatever several processes do at the same time."""
+
+import threading
+
+import numba
+import pytest
+from numba import types
+
+from npgpt.kernels.codegen import disk
+from npgpt.kernels.codegen.disk import DataFirst, DiskCache
+from npgpt.kernels.codegen.jit import jit, missing_on_disk
+
+SIGNATURE = (types.int64,)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def double(x):
+    return x + x
+
+
+@pytest.fixture
+def compiled():
+    """A kernel compiled without a cache -> its result, and what loading it takes."""
+    kernel = numba.njit(double)
+    kernel.compile(SIGNATURE)
+    return kernel.overloads[SIGNATURE], kernel.targetctx
+
+
+def test_a_second_process_waits_for_what_the_first_one_compiles(compiled):
+    result, context = compiled
+    first, second = DiskCache(double), DiskCache(double)  # each has a lock of its own
+    assert first.load_overload(SIGNATURE, context) is None
+    found = []
+    other = threading.Thread(target=lambda: found.append(second.load_overload(SIGNATURE, context)))
+    other.start()
+    other.join(0.3)
+    assert other.is_alive() and not found
+    first.save_overload(SIGNATURE, result)
+    other.join(10)
+    assert found[0].signature == result.signature
+    assert first.load_overload(SIGNATURE, context) is not None  # and second holds no lock
+    assert not first._lock.is_locked and not second._lock.is_locked
+
+
+def test_it_does_not_wait_for_ever(compiled, monkeypatch):
+    result, context = compiled
+    monkeypatch.setattr(disk, "PATIENCE", 0.1)
+    first, second = DiskCache(double), DiskCache(double)
+    assert first.load_overload(SIGNATURE, context) is None
+    assert second.load_overload(SIGNATURE, context) is None  # so it compiles, too
+    second.save_overload(SIGNATURE, result)
+    assert first.load_overload(SIGNATURE, context) is not None
+
+
+def test_what_the_index_names_is_there_already(folder, monkeypatch):
+    written = []
+    monkeypatch.setattr(DataFirst, "_save_data", lambda self, name, data: written.append(name))
+    monkeypatch.setattr(DataFirst, "_save_index", lambda self, index: written.append(index))
+    DataFirst(str(folder), "kernel", "stamp").save("key", "data")
+    assert written == ["kernel.1.nbc", {"key": "kernel.1.nbc"}]
+
+
+def test_each_key_has_data_of_its_own(folder):
+    files = DataFirst(str(folder), "kernel", "stamp")
+    for key, data in (("one", 1), ("two", 2), ("one", 3)):
+        files.save(key, data)
+    assert (files.load("one"), files.load("two")) == (3, 2)
+    assert DataFirst(str(folder), "kernel", "another stamp").load("one") is None
+
+
+def test_a_kernel_is_missing_on_disk_until_it_is_compiled():
+    kernel = jit(double)
+    assert missing_on_disk(kernel)
+    kernel(2)
+    assert not missing_on_disk(kernel)
+    assert not missing_on_disk(double)  # as it is with NUMBA_DISABLE_JIT
