@@ -76,9 +76,9 @@ def run_one(system, goal, data, seed, since):
     return run_npgpt(recipe, data, seed, since)
 
 
-def measure(goal, rounds, data):
+def measure(goal, systems, rounds, data):
     """Each system's seconds, losses and steps, a run a round, the round being the seed."""
-    seeds = dict.fromkeys(GOALS[goal].recipes, -1)
+    seeds = dict.fromkeys(systems, -1)
 
     def run(system):
         seeds[system] += 1
@@ -88,7 +88,7 @@ def measure(goal, rounds, data):
         found["seconds"] = time.perf_counter() - start - found.pop("uncounted")
         return found
 
-    runs = take_turns(list(GOALS[goal].recipes), rounds, run)
+    runs = take_turns(systems, rounds, run)
     return {
         system: {key: [run[key] for run in its] for key in ("seconds", "loss", "steps")}
         for system, its in runs.items()
@@ -102,6 +102,10 @@ def main(argv=None, prog=None):
     parser = make_parser(prog, __doc__, rounds=3)
     parser.add_argument("--text", type=Path, metavar="FILE", help="tinyshakespeare as one text")
     parser.add_argument("--goals", nargs="+", choices=GOALS, default=list(GOALS), metavar="GOAL")
+    parser.add_argument(
+        "--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="NAME",
+        help=f"of these, those that a goal has: {'; '.join(SYSTEMS)}; default: all",
+    )  # fmt: skip
     parser.add_argument("--only", choices=SYSTEMS, help="run it in this process, to the first goal")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="with --only: the token files")
     parser.add_argument("--seed", type=int, default=0, help="with --only; default: 0")
@@ -111,15 +115,18 @@ def main(argv=None, prog=None):
         return 0
     if args.text is None:
         parser.error("--text must name the file of the text")
+    if "npgpt" not in args.systems:
+        parser.error("--systems must have npgpt among them, to which the others are compared")
     require(parser, "torch")
     with tempfile.TemporaryDirectory() as folder:
         write_data(args.text, Path(folder))
         for goal in args.goals:
             child("bench.learn", "--only", "npgpt", "--goals", goal, "--data", folder)  # compiles
+            systems = [name for name in GOALS[goal].recipes if name in args.systems]
             content = {
                 "goal": goal, "rounds": args.rounds, "target": GOALS[goal].loss,
-                "systems": measure(goal, args.rounds, folder),
-                "recipes": {name: r.settings for name, r in GOALS[goal].recipes.items()},
+                "systems": measure(goal, systems, args.rounds, folder),
+                "recipes": {name: GOALS[goal].recipes[name].settings for name in systems},
             }  # fmt: skip
             name = f"learn_{goal.replace(' ', '_')}"
             result, path = write_result("learn", name, describe(), content, args.out)

@@ -106,7 +106,7 @@ def test_seconds_are_the_whole_process_s_but_for_what_does_not_count(tmp_path, m
     monkeypatch.setattr(learn, "child", child)
     goal = Goal(1.9, {"npgpt": Recipe(TINY), "PyTorch, eager": Recipe(TINY)})
     monkeypatch.setitem(GOALS, "test", goal)
-    found = learn.measure("test", 2, tmp_path)
+    found = learn.measure("test", list(goal.recipes), 2, tmp_path)
     assert found["npgpt"]["loss"] == [1.5, 1.5] and found["npgpt"]["steps"] == [7, 7]
     assert all(0.05 - 10 <= second < 1 - 10 for second in found["npgpt"]["seconds"])
     seeds = [(options[1], options[-1]) for options in asked]
@@ -118,6 +118,24 @@ def test_one_system_prints_its_result(data, monkeypatch, capsys):
     monkeypatch.setitem(GOALS, "1.90", Goal(1.9, {"npgpt": Recipe(TINY)}))
     assert learn.main(["--only", "npgpt", "--goals", "1.90", "--data", str(data)]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 6
+
+
+def test_systems_can_be_chosen(tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="needs the extra `reference`")
+    found = {"loss": 1.5, "steps": 7, "uncounted": 0.0}
+    monkeypatch.setattr(learn, "child", lambda module, *options: dict(found))
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    options = ["--text", str(tmp_path / "text.txt"), "--goals", "1.90", "--out", str(tmp_path)]
+    assert learn.main([*options, "--rounds", "1", "--systems", "npgpt", "PyTorch, eager"]) == 0
+    (path,) = tmp_path.glob("*/learn_1.90.json")
+    result = json.loads(path.read_text())
+    assert list(result["systems"]) == list(result["recipes"]) == ["npgpt", "PyTorch, eager"]
+
+
+def test_systems_are_compared_with_npgpt(capsys):
+    with pytest.raises(SystemExit):
+        learn.main(["--text", "a", "--systems", "PyTorch, eager"])
+    assert "--systems must have npgpt among them" in capsys.readouterr().err
 
 
 def test_without_a_text_it_says_what_it_needs(capsys):
