@@ -33,7 +33,7 @@ def write_ctranslate2(folder, params):
 
 
 def ctranslate2_generate(prompt, folder, compute_type="float32"):
-    """A function that generates a number of tokens after prompt (1, T), greedily."""
+    """A function that generates a number of tokens after each prompt of (B, T), greedily."""
     import ctranslate2
 
     generator = ctranslate2.Generator(
@@ -42,14 +42,14 @@ def ctranslate2_generate(prompt, folder, compute_type="float32"):
     )  # fmt: skip
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     names = {i: name for name, i in vocabulary.items()}
-    words = [names[i] for i in prompt[0].tolist()]
+    prompts = [[names[i] for i in row] for row in prompt.tolist()]
 
     def generate(count):
-        (result,) = generator.generate_batch(
-            [words], min_length=count, max_length=count, sampling_topk=1,
+        results = generator.generate_batch(
+            prompts, min_length=count, max_length=count, sampling_topk=1,
             include_prompt_in_result=False,
         )  # fmt: skip
-        return np.concatenate([prompt, [result.sequences_ids[0]]], axis=1)
+        return np.concatenate([prompt, [each.sequences_ids[0] for each in results]], axis=1)
 
     return generate
 

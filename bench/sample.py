@@ -2,6 +2,7 @@
 
 python -m bench.sample                      64 tokens after a prompt of 64, greedy
 python -m bench.sample --prompt-tokens 900 --rounds 3
+python -m bench.sample -B 16                16 samples at once, each after a prompt of its own
 python -m bench.sample --only npgpt         one of them, in this process: a line of JSON
 
 The others are Hugging Face's transformers and, where it is installed, CTranslate2.
@@ -29,7 +30,7 @@ WARM_UP = 8  # tokens that do not count: the kernels are compiled on a new machi
 
 
 def npgpt_generate(prompt, weight_format="fp32"):
-    """A function that generates a number of tokens after prompt (1, T)."""
+    """A function that generates a number of tokens after each prompt of (B, T)."""
     import npgpt
 
     model = npgpt.GPT2(npgpt.GPT2Config(), weight_format=weight_format)
@@ -80,9 +81,9 @@ def ctranslate2_systems():
     return [name for name, compute_type in CTRANSLATE2.items() if compute_type in supported]
 
 
-def run_one(system, folder, prompt_tokens, tokens, runs):
-    """Tokens a second of each run, the prompt's pass included; folder has the model to read."""
-    prompt = np.random.default_rng(0).integers(0, VOCAB_SIZE, (1, prompt_tokens))
+def run_one(system, folder, B, prompt_tokens, tokens, runs):
+    """Tokens a second of each run, the prompts' pass included; folder has the model to read."""
+    prompt = np.random.default_rng(0).integers(0, VOCAB_SIZE, (B, prompt_tokens))
     if system in CTRANSLATE2:
         generate = ctranslate2_generate(prompt, folder, CTRANSLATE2[system])
     else:
@@ -92,8 +93,8 @@ def run_one(system, folder, prompt_tokens, tokens, runs):
     for _ in range(runs):
         start = time.perf_counter()
         out = generate(tokens)
-        speeds.append(tokens / (time.perf_counter() - start))
-        assert out.shape == (1, prompt_tokens + tokens), out.shape
+        speeds.append(B * tokens / (time.perf_counter() - start))
+        assert out.shape == (B, prompt_tokens + tokens), out.shape
     return speeds
 
 
@@ -122,7 +123,7 @@ def limit():
 @program
 def main(argv=None, prog=None):
     """Measure the systems, write the result and print its table; or with --only one system."""
-    parser = make_parser(prog, __doc__, prompt_tokens=64, tokens=64, rounds=5, runs=3)
+    parser = make_parser(prog, __doc__, B=1, prompt_tokens=64, tokens=64, rounds=5, runs=3)
     parser.add_argument(
         "--only", choices=[*SYSTEMS, *CTRANSLATE2, "limit"], help="run it in this process"
     )
@@ -131,7 +132,7 @@ def main(argv=None, prog=None):
         help="for --only CTranslate2: what `python -m bench.peers FOLDER` has written",
     )  # fmt: skip
     args = parser.parse_args(argv)
-    sizes = {"prompt_tokens": args.prompt_tokens, "tokens": args.tokens, "runs": args.runs}
+    sizes = {name: getattr(args, name) for name in ("B", "prompt_tokens", "tokens", "runs")}
     if args.prompt_tokens + args.tokens > 1024:
         parser.error("--prompt-tokens and --tokens must be at most 1024 together, the block_size")
     if args.only in CTRANSLATE2 and args.model is None:
@@ -148,8 +149,8 @@ def main(argv=None, prog=None):
         if others:
             child("bench.peers", folder)
         words = (
-            "--model", folder, "--prompt-tokens", args.prompt_tokens, "--tokens", args.tokens,
-            "--runs", args.runs,
+            "--model", folder, "-B", args.B, "--prompt-tokens", args.prompt_tokens,
+            "--tokens", args.tokens, "--runs", args.runs,
         )  # fmt: skip
         runs = take_turns(
             [*SYSTEMS, *others, "limit"],
@@ -158,7 +159,8 @@ def main(argv=None, prog=None):
         )
     systems = {name: [speed for run in its for speed in run] for name, its in runs.items()}
     content = {**sizes, "rounds": args.rounds, "limit": systems.pop("limit"), "systems": systems}
-    name = f"sample_{args.prompt_tokens}x{args.tokens}"
+    batch = f"{args.B}x" if args.B > 1 else ""
+    name = f"sample_{batch}{args.prompt_tokens}x{args.tokens}"
     result, path = write_result("sample", name, describe(), content, args.out)
     print(tables.text(result), f"wrote {path}", sep="\n")
     return 0

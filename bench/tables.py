@@ -5,6 +5,7 @@ from statistics import median
 from bench.cells import number, spread, table
 from bench.parallel import tables as ranks
 from bench.results import slug
+from npgpt.wording import counted
 
 SPEED_UP = (
     "npgpt's speed-up: the row's time divided by npgpt's in the same precision; above 1, npgpt is"
@@ -131,10 +132,10 @@ def sample(result):
     return [
         *table(["system", "tokens/s", "npgpt's speed-up"], rows),
         "",
-        "tokens/s: one sample, greedy, with a key-value cache; the pass over the prompt is counted"
-        f" too. {SPEED_UP} reading float32 weights: how many times per second memory can deliver"
-        " all weights; each token needs them once. What keeps its weights in fewer bytes can be"
-        " faster.",
+        "tokens/s: of all samples, greedy, with a key-value cache; the pass over the prompts is"
+        f" counted too. {SPEED_UP} reading float32 weights: how many times per second memory can"
+        " deliver all weights, which the next tokens of all samples need once. What keeps its"
+        " weights in fewer bytes can be faster.",
     ]
 
 
@@ -319,7 +320,10 @@ BODIES = {
 TITLES = {
     "step": lambda r: f"Training step of {model(r)}, B={r['B']}, T={r['T']}",
     "lengths": lambda r: f"Training step by T, B={r['B']}, {r['precision']}",
-    "sample": lambda r: f"{r['tokens']} tokens after a prompt of {r['prompt_tokens']}",
+    "sample": lambda r: (
+        f"{counted(r.get('B', 1), 'sample')} of {r['tokens']} tokens after a prompt of"
+        f" {r['prompt_tokens']}"
+    ),
     "products": lambda r: f"Matrix products of {model(r)}, B={r['B']}, T={r['T']}",
     "kernels": lambda r: f"Kernels, B={r['B']}, T={r['T']}",
     "accuracy": lambda r: f"{r['parameters']:,} parameters, B={r['B']}, T={r['T']}",

@@ -31,14 +31,22 @@ def test_a_run_is_timed_after_a_warm_up(monkeypatch):
     clock = iter([0.0, 2.0, 10.0, 14.0])
     monkeypatch.setitem(sample.SYSTEMS, "npgpt", system)
     monkeypatch.setattr(sample.time, "perf_counter", lambda: next(clock))
-    assert sample.run_one("npgpt", None, 5, 8, 2) == [4.0, 2.0]
+    assert sample.run_one("npgpt", None, 1, 5, 8, 2) == [4.0, 2.0]
     assert asked == [sample.WARM_UP, 8, 8]
 
 
 def test_a_system_that_stops_early_is_found(monkeypatch):
     monkeypatch.setitem(sample.SYSTEMS, "npgpt", lambda prompt: lambda count: prompt)
     with pytest.raises(AssertionError):
-        sample.run_one("npgpt", None, 5, 8, 1)
+        sample.run_one("npgpt", None, 1, 5, 8, 1)
+
+
+def test_the_tokens_of_all_samples_count(monkeypatch):
+    clock = iter([0.0, 2.0])
+    generate = lambda prompt: lambda count: np.zeros((3, 5 + count), int)  # noqa: E731
+    monkeypatch.setitem(sample.SYSTEMS, "npgpt", generate)
+    monkeypatch.setattr(sample.time, "perf_counter", lambda: next(clock))
+    assert sample.run_one("npgpt", None, 3, 5, 8, 1) == [12.0]
 
 
 def test_the_systems_take_turns_and_what_they_did_is_written(monkeypatch, capsys, tmp_path):
@@ -52,7 +60,7 @@ def test_the_systems_take_turns_and_what_they_did_is_written(monkeypatch, capsys
         only, name, *options = words
         asked.append(name)
         assert options[0] == "--model" and [options[1]] == folders
-        assert options[2:] == ["--prompt-tokens", 5, "--tokens", 7, "--runs", 2]
+        assert options[2:] == ["-B", 1, "--prompt-tokens", 5, "--tokens", 7, "--runs", 2]
         return [60.0, 50.0, 70.0] if name == "npgpt" else [30.0, 20.0]
 
     monkeypatch.setattr(sample, "child", child)
@@ -108,7 +116,7 @@ def test_ctranslate2_generates_what_npgpt_does(tmp_path, rng):
     model = npgpt.GPT2.from_checkpoint(TINY_MODEL)
     peers.write_ctranslate2(tmp_path, model.params)
     assert "CTranslate2" in sample.ctranslate2_systems()
-    prompt = rng.integers(0, model.config.vocab_size, (1, 9))
+    prompt = rng.integers(0, model.config.vocab_size, (2, 9))
     ours = model.generate(prompt, 20, temperature=0)
     assert len(set(ours[0, 9:].tolist())) > 5
     np.testing.assert_array_equal(peers.ctranslate2_generate(prompt, tmp_path)(20), ours)
