@@ -35,6 +35,7 @@ from npgpt.formats.llmc import read_checkpoint, write_checkpoint
 MAGIC = 20261122
 CHECKPOINTS = "checkpoints"
 CHECKSUMS = "crc32"  # their key in state.json
+CHECKED_FILES = "model.bin", "state.bin"
 CHUNK = 1 << 20  # bytes
 
 
@@ -115,7 +116,7 @@ def update_checkpoint(folder, state):
 def file_checksums(folder):
     """File name -> CRC-32, 8 hexadecimal digits, of a checkpoint's two binary files."""
     checksums = {}
-    for name in ("model.bin", "state.bin"):
+    for name in CHECKED_FILES:
         value = 0
         with open_for_reading(folder / name) as (file, _):
             while chunk := file.read(CHUNK):
@@ -127,7 +128,7 @@ def file_checksums(folder):
 def verify_checkpoint(folder, state):
     """Raise FileError where a file is not as it was written; those of 0.1.0 have no checksums."""
     expected = state.get(CHECKSUMS)
-    for name, found in file_checksums(folder).items() if expected else ():
+    for name, found in file_checksums(folder).items() if expected is not None else ():
         if found != expected.get(name):
             raise FileError(
                 f"{folder / name}: damaged: its CRC-32 is {found}, not {expected.get(name)} as it"
@@ -205,6 +206,14 @@ def read_state(folder):
     if val_loss is not None and not (isinstance(val_loss, float) and math.isfinite(val_loss)):
         raise FileError(
             f"{path}: the state is damaged: val_loss must be a number or null, not {val_loss!r:.50}"
+        )
+    checksums = state.get(CHECKSUMS)
+    if checksums is not None and not (
+        isinstance(checksums, dict) and checksums.keys() == set(CHECKED_FILES)
+    ):
+        raise FileError(
+            f"{path}: the state is damaged: {CHECKSUMS} must be of {' and '.join(CHECKED_FILES)},"
+            f" not {checksums!r:.50}"
         )
     return state
 

@@ -128,10 +128,24 @@ STEPS = [
         ("1", "Infinity"), ("1", "{}"), ("1", "[2]"),
     ]
 ]  # fmt: skip
+CHECKSUMS = [
+    f'{{"step": 1, "val_loss": null, "crc32": {checksums}}}'
+    for checksums in ("3", "0", '"model.bin"', "[]", "{}", '{"model.bin": "3e767053"}')
+]
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"step": 1}', '{"step": "1", "updates": 1}', "nul", "[" * 100_000, *STEPS]
+    "text",
+    [
+        "",
+        "[]",
+        '{"step": 1}',
+        '{"step": "1", "updates": 1}',
+        "nul",
+        "[" * 100_000,
+        *STEPS,
+        *CHECKSUMS,
+    ],
 )
 def test_a_damaged_state_is_one_sentence(model, tmp_path, text):
     save_model(tmp_path / "c", model)
