@@ -15,7 +15,7 @@ from npgpt.kernels.heads.full_precision import backward_full_precision, forward_
 from npgpt.kernels.heads.step import step_heads
 from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.numerics.philox import drop_words
-from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
+from npgpt.kernels.products.gemv import DOT_MAX_ROWS
 from npgpt.kernels.products.precision import current_n_terms
 from npgpt.layers.attention import split_heads
 
@@ -56,7 +56,7 @@ def attention_step(qkv, kv_cache, pos):
     the N new ones are written to it.
     """
     B, N, C3 = qkv.shape
-    if pos == 0 and N > GEMV_MAX_ROWS:  # a prompt, before which there is nothing
+    if pos == 0 and N > DOT_MAX_ROWS:  # a prompt, before which there is nothing
         kv_cache[..., :N, :] = split_heads(qkv, kv_cache.shape[2])[1:]
         return attention_forward(qkv, kv_cache.shape[2])[0]
     out = empty((B, N, C3 // 3), qkv.dtype)  # (B, N, C)

@@ -6,28 +6,23 @@ from numba import get_num_threads, prange
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
-from npgpt.kernels.numerics.int8 import Scaled
-from npgpt.kernels.products.gemv import GEMV_MAX_ROWS, gemv_rows
+from npgpt.kernels.products.gemv import DOT_MAX_ROWS, few_rows
 from npgpt.kernels.products.product import product
 
 
 def matmul_forward(x, w, b=None):
     """Map x (B, T, C) with w (OC, C) and, if there is one, b (OC,) -> out (B, T, OC), cache.
 
-    For up to GEMV_MAX_ROWS positions, which read w more than they compute, no precision rounds the
-    operands; there w can be of uint16, the bits of bf16, or Scaled.
+    For up to DOT_MAX_ROWS positions, which read w more than they compute, no precision rounds the
+    operands.
     """
     *BT, C = x.shape
-    empty_vector = np.empty(0, x.dtype)
-    values, scale = w if isinstance(w, Scaled) else (w, empty_vector)
-    OC = len(values)
+    OC = len(w)
     out = empty((*BT, OC), x.dtype)  # (B, T, OC)
     x2, out2 = x.reshape(-1, C), out.reshape(-1, OC)  # (B*T, C), (B*T, OC)
-    if len(x2) <= GEMV_MAX_ROWS and values.flags.c_contiguous:
-        bias = empty_vector if b is None else b
-        gemv_rows(np.ascontiguousarray(x2), values, scale, bias, out2, get_num_threads())
+    if len(x2) <= DOT_MAX_ROWS and w.flags.c_contiguous:
+        few_rows(np.ascontiguousarray(x2), w, out2, b)
     else:
-        assert values.dtype == x.dtype, "bf16 and int8 weights are for up to GEMV_MAX_ROWS rows"
         product(x2, w.T, out2, b=b)
     return out, (x, w, b)
 

@@ -37,8 +37,15 @@ def decode_params(p, quantized):
     return Blocks(**blocks)
 
 
+def layer_params(p, layer):
+    """Those of Blocks that are a single layer's, the matrices Scaled."""
+    return Blocks(
+        *(Scaled(w.values[layer], w.scale[layer]) if isinstance(w, Scaled) else w[layer] for w in p)
+    )
+
+
 def decode_blocks(x, p, kv, at):
-    """All blocks for N new positions at `at`: x (B, N, C) of up to GEMV_MAX_ROWS rows -> (B, N, C).
+    """All blocks for N new positions at `at`: x (B, N, C) of up to DOT_MAX_ROWS rows -> (B, N, C).
 
     p is Blocks; kv (L, 2, B, NH, maxT, hs) has the keys and values of the positions before, and
     afterwards of these too.

@@ -1,4 +1,4 @@
-"""Where to prefetch, while one block is multiplied, the operand that will be packed next.
+"""Prefetching: an element, and where to do it while one block is multiplied, for the next one.
 
 Packing reads a little of many rows that are far apart. The hardware prefetcher follows some 16
 streams at a time; beyond these the core would wait. So avx512_bf16.py prefetches one cache line
@@ -6,7 +6,30 @@ with each pair of k that it multiplies. (In float32, where a product takes twice
 brought nothing; on AMX tiles it was not tried.)
 """
 
+from numba import types
+from numba.extending import intrinsic
+
 from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.codegen.vectors import Matrix
+
+
+def prefetching(write):
+    """A function for kernels that prefetches the cache line of x[i, j]; rows are contiguous."""
+
+    @intrinsic
+    def prefetch(typing_context, x, i, j):
+        def generate(context, builder, signature, arguments):
+            array, i, j = arguments
+            x = Matrix(context, builder, signature.args[0], array)
+            x.prefetch(x.pointer(i, j), write)
+            return context.get_dummy_value()
+
+        return types.void(x, types.intp, types.intp), generate
+
+    return prefetch
+
+
+prefetch_for_read, prefetch_for_write = prefetching(write=False), prefetching(write=True)
 
 
 @jit

@@ -21,8 +21,6 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npgpt.kernels.codegen.vectors import Matrix
-
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18  # Linux's, for x86-64
 
 # Palette 1; for each of the tiles 64 bytes a row, 16 rows.
@@ -109,19 +107,6 @@ def tile_mover(instruction):
 
 
 load, store = tile_mover("tileloadd64"), tile_mover("tilestored64")
-
-
-@intrinsic
-def prefetch_for_write(typing_context, x, i, j):
-    """Prefetch the cache line of x[i, j], which will be written; rows are contiguous."""
-
-    def generate(context, builder, signature, arguments):
-        array, i, j = arguments
-        x = Matrix(context, builder, signature.args[0], array)
-        x.prefetch(x.pointer(i, j), write=True)
-        return context.get_dummy_value()
-
-    return types.void(x, types.intp, types.intp), generate
 
 
 @intrinsic(prefer_literal=True)

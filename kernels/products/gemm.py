@@ -43,7 +43,8 @@ assert SCRATCH_SIZE >= MR * (3 * VECTOR // 4 + KC) + NC * KC
 def tile(a, b, K, c, c_init, m, n, width):
     """The tile of c at m, n = c_init's + a[:K].T @ b[:K], packed panels; as in gemm.
 
-    It is MR rows by `width` vectors of the panel's 3, a number in the source.
+    It is MR rows by `width` vectors of the panel's 3, a number in the source. a (K, MR) can also be
+    a transposed view of MR rows of KC elements.
     """
     columns = width * b.shape[1] // 3
     where = slice(m, m + a.shape[1]), slice(n, n + columns)
@@ -79,6 +80,7 @@ def _(x, i, j, out, m, n):
 def tile_vectors(typing_context, a, b, K, c, c_init, m, n, width):
     """The vector instructions of `tile`: a loop over k around MR x width sums in registers."""
     columns = range(width.literal_value)
+    step, apart = (1, KC) if a.layout == "F" else (MR, 1)  # of a, from k to k and from row to row
 
     def generate(context, builder, signature, arguments):
         a, b, c, c_init = (
@@ -104,10 +106,10 @@ def tile_vectors(typing_context, a, b, K, c, c_init, m, n, width):
         for j in columns:
             b.prefetch(builder.gep(bk, [integer((3 * PREFETCH_ROWS + j) * W)]), write=False)
         row = [b.load(builder.gep(bk, [integer(j * W)]), W) for j in columns]
-        ak = builder.gep(a.data, [builder.mul(k, integer(MR))])
+        ak = builder.gep(a.data, [builder.mul(k, integer(step))])
         totals = {}
         for i in range(MR):
-            x = broadcast(builder, builder.load(builder.gep(ak, [integer(i)])), vector)
+            x = broadcast(builder, builder.load(builder.gep(ak, [integer(i * apart)])), vector)
             for j in columns:
                 totals[i, j] = builder.call(fma, [x, row[j], sums[i, j]])
         following = builder.add(k, integer(1))

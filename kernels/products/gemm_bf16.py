@@ -17,13 +17,13 @@ from numba import types
 from numba.extending import overload
 
 from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.memory.prefetch import prefetch_for_write
 from npgpt.kernels.products import amx
 from npgpt.kernels.products.amx import (
     TILE_CONFIG,
     configure,
     load,
     multiply,
-    prefetch_for_write,
     release,
     store,
     zero,

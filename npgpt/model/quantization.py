@@ -69,7 +69,7 @@ def find_weight_format(name):
 def quantize_weights(params, name):
     """Quantize the matrices of Parameters in place -> {name: uint16 bits or Scaled}.
 
-    The kernels' matmul_forward accepts these as w. Empty for fp32. Raises ArgumentError where
+    The kernels' few_rows accepts these as w. Empty for fp32. Raises ArgumentError where
     params are not float32.
     """
     quantize = find_weight_format(name).quantize

@@ -7,7 +7,7 @@ from helpers import computing_in
 
 from npgpt import kernels, layers
 from npgpt.gradcheck import gradcheck
-from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
+from npgpt.kernels.products.gemv import DOT_MAX_ROWS, GEMV_MAX_ROWS, few_rows
 from npgpt.layers.dropout import Drop
 
 PAIRS = ["encoder", "layernorm", "matmul", "attention", "gelu", "crossentropy", "dropout"]
@@ -198,10 +198,10 @@ def test_muon_in_bf16_is_as_close_as_bf16(coarse, rng):
         (1, 1),
         (1, 144),
         (2, 6),
-        (GEMV_MAX_ROWS, 0),
-        (GEMV_MAX_ROWS + 1, 0),
+        (DOT_MAX_ROWS, 0),
+        (DOT_MAX_ROWS + 1, 0),
         (200, 0),
-        (GEMV_MAX_ROWS + 1, 5),
+        (DOT_MAX_ROWS + 1, 5),
     ],
 )
 def test_attention_step_equals_its_textbook(dtype, B, NH, hs, N, at, count, rng):
@@ -215,16 +215,18 @@ def test_attention_step_equals_its_textbook(dtype, B, NH, hs, N, at, count, rng)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("M", range(1, GEMV_MAX_ROWS + 2))
+@pytest.mark.parametrize("M", [*range(1, DOT_MAX_ROWS + 2), 16, 17, 33, 48, 49, GEMV_MAX_ROWS])
 @pytest.mark.parametrize("N", [1, 2, 3, 5, 16, 1001])
-@pytest.mark.parametrize("K", [1, 130])
-def test_gemv_rows_equal_their_textbook_on_any_number_of_threads(dtype, M, N, K, rng):
-    x, w = rng.standard_normal((M, 1, K)).astype(dtype), rng.standard_normal((N, K)).astype(dtype)
+@pytest.mark.parametrize("K", [1, 130, 513])
+def test_few_rows_equal_their_textbook_on_any_number_of_threads(dtype, M, N, K, rng):
+    x, w = rng.standard_normal((M, K)).astype(dtype), rng.standard_normal((N, K)).astype(dtype)
     b, results = rng.standard_normal(N).astype(dtype), []
     for threads in (1, 2):
         before = numba.get_num_threads()
         numba.set_num_threads(min(threads, before))
-        results.append([kernels.matmul_forward(x, w, b)[0], kernels.matmul_forward(x, w)[0]])
+        results.append(np.empty((2, M, N), dtype))
+        for out, bias in zip(results[-1], (b, None), strict=True):
+            few_rows(x, w, out, bias)
         numba.set_num_threads(before)
     for out, again, bias in zip(*results, (b, None), strict=True):
         np.testing.assert_array_equal(out, again)
@@ -249,7 +251,7 @@ def test_steps_take_what_is_not_contiguous_or_not_writable(rng):
     np.testing.assert_allclose(kernels.attention_step(qkv, kv, 0), expected)
 
 
-@pytest.mark.parametrize("N", [1, GEMV_MAX_ROWS + 1])
+@pytest.mark.parametrize("N", [1, DOT_MAX_ROWS + 1])
 def test_nan_goes_through_a_step(N):
     qkv, kv = np.ones((1, N, 24), np.float32), np.zeros((2, 1, 2, 9, 4), np.float32)
     qkv[0, 0, 1] = np.nan

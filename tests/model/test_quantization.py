@@ -7,13 +7,19 @@ import pytest
 
 from npgpt import GPT2, ArgumentError, GPT2Config, Parameters
 from npgpt.core.parameters import QUANTIZABLE
-from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
+from npgpt.kernels.products.gemv import DOT_MAX_ROWS, GEMV_MAX_ROWS
 from npgpt.model.quantization import WEIGHT_FORMATS, find_weight_format, quantize_weights
 
 pytestmark = pytest.mark.slow
 
-CONFIG = GPT2Config(block_size=64, vocab_size=97, n_layer=2, n_head=2, n_embd=64)
-PROMPTS = (1, 5, 8, 9, 40)  # tokens: up to GEMV_MAX_ROWS rows are read in the smaller format itself
+CONFIG = GPT2Config(block_size=128, vocab_size=97, n_layer=2, n_head=2, n_embd=64)
+PROMPTS = (
+    1,
+    8,
+    9,
+    64,
+    65,
+)  # tokens: up to GEMV_MAX_ROWS rows are read in the smaller format itself
 SEEDS = (0, 1, 2)
 ROUNDED = [name for name, format in WEIGHT_FORMATS.items() if format.quantize]
 
@@ -67,7 +73,8 @@ def test_what_is_decoded_has_the_logits_of_forward(weights):
 
 def test_the_prompts_lie_on_both_sides_of_few():
     assert {count <= GEMV_MAX_ROWS for count in PROMPTS} == {True, False}
-    assert GEMV_MAX_ROWS in PROMPTS and GEMV_MAX_ROWS + 1 in PROMPTS
+    for most in (DOT_MAX_ROWS, GEMV_MAX_ROWS):
+        assert most in PROMPTS and most + 1 in PROMPTS
 
 
 @pytest.mark.parametrize("weights", WEIGHT_FORMATS)

@@ -11,7 +11,7 @@ from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
 from npgpt.model.decoder import Decoder, forward_step
 
 L, NH, V, C = 3, 4, 29, 32
-CONFIG = GPT2Config(block_size=16, vocab_size=V, n_layer=L, n_head=NH, n_embd=C)
+CONFIG = GPT2Config(block_size=2 * GEMV_MAX_ROWS, vocab_size=V, n_layer=L, n_head=NH, n_embd=C)
 KINDS = {"fp32": np.float32, "bf16": np.uint16, "int8": np.int8}
 
 
@@ -40,7 +40,9 @@ def test_matrices_alone_are_read_in_the_format(weight_format):
             assert getattr(blocks, name) is getattr(model.params, name)
 
 
-@pytest.mark.parametrize("B, N", [(1, 1), (1, GEMV_MAX_ROWS), (3, 2), (GEMV_MAX_ROWS, 1)])
+@pytest.mark.parametrize(
+    "B, N", [(1, 1), (1, 8), (3, 2), (3, 3), (17, 1), (1, GEMV_MAX_ROWS), (GEMV_MAX_ROWS, 1)]
+)
 def test_positions_one_after_the_other_are_the_textbooks(B, N, weight_format, rng):
     """Also of rounded weights, for model.params hold what they were rounded to."""
     model, unrounded = model_in(weight_format), model_in("fp32")
@@ -59,7 +61,7 @@ def test_positions_one_after_the_other_are_the_textbooks(B, N, weight_format, rn
 
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
-@pytest.mark.parametrize("B", [1, 5, GEMV_MAX_ROWS])
+@pytest.mark.parametrize("B", [1, 5, 9, GEMV_MAX_ROWS])
 def test_one_thread_and_two_give_the_same_bits(B, weight_format, rng):
     model, tokens = model_in(weight_format), rng.integers(0, V, (B, 1))
     kvs, logits = np.zeros((2, L, 2, B, NH, 1, C // NH), np.float32), []

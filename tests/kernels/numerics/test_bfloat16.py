@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from npgpt import GPT2, GPT2Config, Parameters, kernels, layers
+from npgpt import GPT2, GPT2Config, Parameters, layers
 from npgpt.core.parameters import MATRICES
 from npgpt.kernels.numerics.bfloat16 import BLOCK, as_float, to_bf16
+from npgpt.kernels.products.gemv import DOT_MAX_ROWS, GEMV_MAX_ROWS, few_rows
 
 pytestmark = pytest.mark.slow
 
@@ -57,12 +58,12 @@ def test_a_number_is_itself_or_what_its_bits_stand_for():
     assert as_float(np.uint16(0x3FC0)) == 1.5
 
 
-@pytest.mark.parametrize("M", [1, 3, kernels.matmul.GEMV_MAX_ROWS])
-@pytest.mark.parametrize("N, K", [(1, 1), (7, 50), (64, 48)])
-def test_gemv_rows_of_the_linear_layer_take_weights_in_bf16(M, N, K, rng):
-    x, b = rng.standard_normal((1, M, K)).astype("f4"), rng.standard_normal(N).astype("f4")
-    w = to_bf16(rng.standard_normal((N, K)).astype("f4"))
-    out, _ = kernels.matmul_forward(x, w, b)
+@pytest.mark.parametrize("M", [1, 3, DOT_MAX_ROWS, DOT_MAX_ROWS + 1, GEMV_MAX_ROWS])
+@pytest.mark.parametrize("N, K", [(1, 1), (7, 50), (64, 48), (9, 600)])
+def test_few_rows_take_weights_in_bf16(M, N, K, rng):
+    x, b = rng.standard_normal((M, K)).astype("f4"), rng.standard_normal(N).astype("f4")
+    w, out = to_bf16(rng.standard_normal((N, K)).astype("f4")), np.empty((M, N), np.float32)
+    few_rows(x, w, out, b)
     expected, _ = layers.matmul_forward(x.astype(float), widened(w).astype(float), b.astype(float))
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
 

@@ -11,7 +11,6 @@ from npgpt import (
     GPT2Config,
     Parameters,
     evaluate,
-    kernels,
     train_gpt2,
     write_checkpoint,
 )
@@ -19,6 +18,7 @@ from npgpt.core.parameters import MATRICES
 from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import write_tokens
 from npgpt.kernels.numerics.int8 import QMAX, to_int8
+from npgpt.kernels.products.gemv import DOT_MAX_ROWS, GEMV_MAX_ROWS, few_rows
 
 pytestmark = pytest.mark.slow
 
@@ -72,23 +72,24 @@ def test_zeros_stay_zeros():
     assert not to_int8(x).values.any()
 
 
+@pytest.mark.parametrize("M", [2, DOT_MAX_ROWS + 1])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_makes_a_result_that_is_not(bad, rng):
-    x, w = rng.standard_normal((1, 2, 40)).astype("f4"), rng.standard_normal((5, 40)).astype("f4")
-    w[3, 17] = bad
+def test_what_is_not_finite_makes_a_result_that_is_not(bad, M, rng):
+    x, w = rng.standard_normal((M, 40)).astype("f4"), rng.standard_normal((5, 40)).astype("f4")
+    w[3, 17], out = bad, np.empty((M, 5), np.float32)
     with np.errstate(invalid="ignore"):  # 0 times inf: said where kernels are not compiled
-        out, _ = kernels.matmul_forward(x, to_int8(w))
+        few_rows(x, to_int8(w), out)
     assert not np.isfinite(out[..., 3]).any()
     assert np.isfinite(np.delete(out, 3, axis=-1)).all()
 
 
-@pytest.mark.parametrize("M", [1, 3, kernels.matmul.GEMV_MAX_ROWS])
-@pytest.mark.parametrize("N, K", [(1, 1), (7, 50), (64, 48)])
+@pytest.mark.parametrize("M", [1, 3, DOT_MAX_ROWS, DOT_MAX_ROWS + 1, GEMV_MAX_ROWS])
+@pytest.mark.parametrize("N, K", [(1, 1), (7, 50), (64, 48), (9, 600)])
 @pytest.mark.parametrize("with_b", [True, False])
-def test_gemv_rows_of_the_linear_layer_take_weights_in_int8(M, N, K, with_b, rng):
-    x, b = rng.standard_normal((1, M, K)).astype("f4"), rng.standard_normal(N).astype("f4")
-    w = to_int8(rng.standard_normal((N, K)).astype("f4"))
-    out, _ = kernels.matmul_forward(x, w, b if with_b else None)
+def test_few_rows_take_weights_in_int8(M, N, K, with_b, rng):
+    x, b = rng.standard_normal((M, K)).astype("f4"), rng.standard_normal(N).astype("f4")
+    w, out = to_int8(rng.standard_normal((N, K)).astype("f4")), np.empty((M, N), np.float32)
+    few_rows(x, w, out, b if with_b else None)
     expected = x.astype(float) @ widened(w).T + with_b * b
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
 
