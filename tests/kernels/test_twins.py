@@ -215,10 +215,11 @@ def test_attention_step_equals_its_textbook(dtype, B, NH, hs, N, at, count, rng)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("M", [*range(1, DOT_MAX_ROWS + 2), 16, 17, 33, 48, 49, GEMV_MAX_ROWS])
-@pytest.mark.parametrize("N", [1, 2, 3, 5, 16, 1001])
-@pytest.mark.parametrize("K", [1, 130, 513])
+@pytest.mark.parametrize("M", [1, 2, 5, 8, 9, 16, 17, 32, 33, 48, 49, 64])
+@pytest.mark.parametrize("N", [1, 2, 5, 16, 1001])
+@pytest.mark.parametrize("K", [1, 195])
 def test_few_rows_equal_their_textbook_on_any_number_of_threads(dtype, M, N, K, rng):
+    assert DOT_MAX_ROWS == 8 and GEMV_MAX_ROWS == 64  # as M is chosen
     x, w = rng.standard_normal((M, K)).astype(dtype), rng.standard_normal((N, K)).astype(dtype)
     b, results = rng.standard_normal(N).astype(dtype), []
     for threads in (1, 2):

@@ -13,13 +13,7 @@ from npgpt.model.quantization import WEIGHT_FORMATS, find_weight_format, quantiz
 pytestmark = pytest.mark.slow
 
 CONFIG = GPT2Config(block_size=128, vocab_size=97, n_layer=2, n_head=2, n_embd=64)
-PROMPTS = (
-    1,
-    8,
-    9,
-    64,
-    65,
-)  # tokens: up to GEMV_MAX_ROWS rows are read in the smaller format itself
+PROMPTS = (1, 8, 9, 64, 65)  # tokens: up to GEMV_MAX_ROWS are read in the smaller format itself
 SEEDS = (0, 1, 2)
 ROUNDED = [name for name, format in WEIGHT_FORMATS.items() if format.quantize]
 

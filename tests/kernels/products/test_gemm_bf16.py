@@ -283,7 +283,7 @@ def test_generation_multiplies_in_bf16x3_at_least(monkeypatch, params, state):
         return whole(self, tokens, kv, at)
 
     monkeypatch.setattr(Decoder, "step", spied)
-    prompt = np.tile(state.x[:1], GEMV_MAX_ROWS)[:, : GEMV_MAX_ROWS + 1]  # (1, N)
+    prompt = np.tile(state.x[:1, :1], (GEMV_MAX_ROWS + 1, 1))  # (B, 1)
     model.generate(prompt, 1)
     with model.computing(1.0):
         assert current_bf16_terms() == 1  # elsewhere this model multiplies in bf16
