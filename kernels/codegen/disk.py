@@ -52,7 +52,7 @@ class DiskCache(FunctionCache):
         try:
             super().save_overload(sig, data)
         finally:
-            self._lock.release()
+            self._lock.release(force=True)  # also of an attempt before that was interrupted
 
 
 class DataFirst(IndexDataCacheFile):

@@ -57,6 +57,15 @@ def test_it_does_not_wait_for_ever(compiled, monkeypatch):
     assert first.load_overload(SIGNATURE, context) is not None
 
 
+def test_an_attempt_that_was_interrupted_holds_nothing_after_the_next(compiled):
+    result, context = compiled
+    first = DiskCache(double)
+    assert first.load_overload(SIGNATURE, context) is None
+    assert first.load_overload(SIGNATURE, context) is None  # again, after Ctrl-C
+    first.save_overload(SIGNATURE, result)
+    assert not first._lock.is_locked
+
+
 def test_what_the_index_names_is_there_already(folder, monkeypatch):
     written = []
     monkeypatch.setattr(DataFirst, "_save_data", lambda self, name, data: written.append(name))
