@@ -49,10 +49,9 @@ class DiskCache(FunctionCache):
 
     def save_overload(self, sig, data):
         """Keep what has been compiled for a signature, and let the others go on."""
-        try:
+        with suppress(OSError):  # where the disk is full, the next process compiles it again
             super().save_overload(sig, data)
-        finally:
-            self._lock.release(force=True)  # also of an attempt before that was interrupted
+        self._lock.release(force=True)  # also of an attempt before that was interrupted
 
 
 class DataFirst(IndexDataCacheFile):

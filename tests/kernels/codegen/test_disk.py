@@ -1,5 +1,6 @@
 """What is compiled is kept on disk once, whatever several processes do at the same time."""
 
+import errno
 import threading
 
 import numba
@@ -80,6 +81,15 @@ def test_each_key_has_data_of_its_own(folder):
         files.save(key, data)
     assert (files.load("one"), files.load("two")) == (3, 2)
     assert DataFirst(str(folder), "kernel", "another stamp").load("one") is None
+
+
+def test_a_full_disk_keeps_nothing_and_stops_nothing(monkeypatch):
+    def full(self, name, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(DataFirst, "_save_data", full)
+    kernel = jit(double)
+    assert kernel(2) == 4 and missing_on_disk(kernel) and not kernel._cache._lock.is_locked
 
 
 def test_a_kernel_is_missing_on_disk_until_it_is_compiled():
