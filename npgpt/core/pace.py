@@ -20,6 +20,7 @@ class Pace:
 
     def __init__(self, most):
         self.n = self.most = most
+        self._is_new = True
         self._tried = None  # the number that is being tried, else None
         self._usual = None  # seconds of a pass on n threads
         self._seconds, self._processor_seconds = [], 0.0
@@ -34,7 +35,13 @@ class Pace:
         return self._tried or self.n
 
     def add(self, seconds, processor_seconds):
-        """Take note of a pass: its time on the clock, and the processor time of all threads."""
+        """Take note of a pass: its time on the clock, and the processor time of all threads.
+
+        The first one does not count: kernels may have been compiled in it, on one thread.
+        """
+        if self._is_new:
+            self._is_new = False
+            return
         self._seconds.append(seconds)
         self._processor_seconds += processor_seconds
         if len(self._seconds) < PASSES:

@@ -44,6 +44,14 @@ def test_when_the_others_have_ended_all_threads_are_taken_again(busy_for):
     assert passes(pace, IDLE, 4000)[-1] == 4
 
 
+def test_a_first_pass_that_compiles_is_no_sign_of_others():
+    pace = Pace(2)
+    pace.add(40.0, 40.0)  # on one core of two
+    for _ in range(4 * PASSES):
+        assert pace.threads == 2
+        pace.add(10.0, 19.0)
+
+
 def test_one_odd_pass_changes_nothing():
     pace = Pace(4)
     for i in range(300):
