@@ -29,7 +29,7 @@ class DiskCache(FunctionCache):
         super().__init__(kernel)
         stamp = self._cache_file._source_stamp, STAMP
         self._cache_file = DataFirst(self.cache_path, self._impl.filename_base, stamp)
-        self._lock = FileLock(f"{self._cache_file._index_path}.lock", thread_local=False)
+        self._lock = None  # while a version is being compiled
 
     def is_empty(self):
         """Whether nothing is there that is valid for these sources."""
@@ -41,17 +41,25 @@ class DiskCache(FunctionCache):
         if found is None:
             with suppress(OSError, NotImplementedError):  # Timeout is one; a disk without locks
                 self._impl.locator.ensure_cache_path()
+                self._unlock()  # of an attempt before that was interrupted
+                self._lock = FileLock(f"{self._cache_file._index_path}.lock", thread_local=False)
                 self._lock.acquire(timeout=PATIENCE)
             found = super().load_overload(sig, target_context)
             if found is not None:
-                self._lock.release()
+                self._unlock()
         return found
 
     def save_overload(self, sig, data):
         """Keep what has been compiled for a signature, and let the others go on."""
         with suppress(OSError):  # where the disk is full, the next process compiles it again
             super().save_overload(sig, data)
-        self._lock.release(force=True)  # also of an attempt before that was interrupted
+        self._unlock()
+
+    def _unlock(self):
+        """Let the other processes go on."""
+        if self._lock is not None:
+            self._lock.release(force=True)
+            self._lock = None
 
 
 class DataFirst(IndexDataCacheFile):

@@ -28,10 +28,18 @@ def start(dtype, precision):
     _started = True
     if getattr(sys, "frozen", False) or not sys.executable:  # the executable is not Python
         return
+    path = f"import sys; sys.path[:] = {sys.path!r}"  # and not the current folder
     work = f"compile_from_the_last({np.dtype(dtype).name!r}, {precision!r})"
-    command = [sys.executable, "-c", f"from {__name__} import compile_from_the_last; {work}"]
+    command = [
+        sys.executable,
+        "-c",
+        f"{path}; from {__name__} import compile_from_the_last; {work}",
+    ]
     silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    process = subprocess.Popen(command, **silent)
+    try:
+        process = subprocess.Popen(command, **silent)
+    except OSError:  # this process compiles all of them
+        return
     atexit.register(end, process)
 
 
