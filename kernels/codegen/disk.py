@@ -7,10 +7,12 @@ the same work twice, and can write one's machine code under the other's name.
 
 import hashlib
 import itertools
+import pickle
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from npgpt import layers
@@ -18,11 +20,14 @@ from npgpt import layers
 KERNELS = Path(__file__).parents[1]
 SOURCES = sorted([*KERNELS.rglob("*.py"), *Path(layers.__file__).parent.glob("*.py")])
 STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
+DAMAGED = EOFError, pickle.UnpicklingError  # what reading a file says that a power cut has emptied
 PATIENCE = 60.0  # seconds to wait for another process, which may have been stopped
 
 
 class DiskCache(FunctionCache):
     """A kernel's compiled versions: one process makes each, and the others wait for it."""
+
+    patience = PATIENCE  # of this process, for all kernels
 
     def __init__(self, kernel):
         """Raises RuntimeError where there is no folder that can be written."""
@@ -33,29 +38,40 @@ class DiskCache(FunctionCache):
 
     def is_empty(self):
         """Whether nothing is there that is valid for these sources."""
-        return not self._cache_file._load_index()
+        with self._guard_against_spurious_io_errors():
+            return not self._cache_file._load_index()
+        return False
 
     def load_overload(self, sig, target_context):
-        """What is there for a signature; None: nothing, and save_overload must follow."""
+        """What is there for a signature; None: nothing, and the lock is held until `unlock`."""
         found = super().load_overload(sig, target_context)
         if found is None:
-            with suppress(OSError, NotImplementedError):  # Timeout is one; a disk without locks
-                self._impl.locator.ensure_cache_path()
-                self._unlock()  # of an attempt before that was interrupted
-                self._lock = FileLock(f"{self._cache_file._index_path}.lock", thread_local=False)
-                self._lock.acquire(timeout=PATIENCE)
+            self._take_lock()
             found = super().load_overload(sig, target_context)
             if found is not None:
-                self._unlock()
+                self.unlock()
         return found
 
     def save_overload(self, sig, data):
         """Keep what has been compiled for a signature, and let the others go on."""
         with suppress(OSError):  # where the disk is full, the next process compiles it again
             super().save_overload(sig, data)
-        self._unlock()
+        self.unlock()
 
-    def _unlock(self):
+    def _take_lock(self):
+        """Wait for the kernel's lock; go on without it where it cannot be had."""
+        try:
+            self._impl.locator.ensure_cache_path()
+            self._lock = FileLock(f"{self._cache_file._index_path}.lock", thread_local=False)
+            with warnings.catch_warnings():  # that the disk has no locks
+                warnings.simplefilter("ignore")
+                self._lock.acquire(timeout=DiskCache.patience)
+        except Timeout:  # not again for each kernel: some disks without locks look like this
+            DiskCache.patience = 0
+        except (OSError, NotImplementedError):  # a disk without locks, or that cannot be written
+            pass
+
+    def unlock(self):
         """Let the other processes go on."""
         if self._lock is not None:
             self._lock.release(force=True)
@@ -63,11 +79,24 @@ class DiskCache(FunctionCache):
 
 
 class DataFirst(IndexDataCacheFile):
-    """Numba's files, with the index written after the data.
+    """Numba's files, with the index written after the data; what is damaged is not there.
 
     Numba writes it before: a process that reads between the two finds what an older version of the
     sources has left under that name.
     """
+
+    def _load_index(self):
+        try:
+            return super()._load_index()
+        except DAMAGED:
+            return {}
+
+    def load(self, key):
+        """What was kept under a key, or None."""
+        try:
+            return super().load(key)
+        except DAMAGED:
+            return None
 
     def save(self, key, data):
         """Keep data under a key."""

@@ -73,6 +73,9 @@ class Announcement(event.Listener):
                 print("compiling kernels for this machine ...", file=sys.stderr, flush=True)
 
     def on_end(self, event):
+        cache = getattr(event.data["dispatcher"], "_cache", None)
+        if event._exc_details is not None and isinstance(cache, DiskCache):
+            cache.unlock()  # by Ctrl-C, for example: nothing will be saved
         if is_ours(event) and sys.stderr:
             self.depth -= 1
             if not self.depth and sys.stderr.isatty():

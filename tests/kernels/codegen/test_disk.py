@@ -1,6 +1,7 @@
 """What is compiled is kept on disk once, whatever several processes do at the same time."""
 
 import errno
+import os
 import threading
 
 import numba
@@ -50,10 +51,11 @@ def test_a_second_process_waits_for_what_the_first_one_compiles(compiled):
 
 def test_it_does_not_wait_for_ever(compiled, monkeypatch):
     result, context = compiled
-    monkeypatch.setattr(disk, "PATIENCE", 0.1)
+    monkeypatch.setattr(DiskCache, "patience", 0.1)
     first, second = DiskCache(double), DiskCache(double)
     assert first.load_overload(SIGNATURE, context) is None
     assert second.load_overload(SIGNATURE, context) is None  # so it compiles, too
+    assert DiskCache.patience == 0  # and does not wait for the next kernel
     second.save_overload(SIGNATURE, result)
     assert first.load_overload(SIGNATURE, context) is not None
 
@@ -65,6 +67,44 @@ def test_an_attempt_that_was_interrupted_holds_nothing_after_the_next(compiled):
     assert first.load_overload(SIGNATURE, context) is None  # again, after Ctrl-C
     first.save_overload(SIGNATURE, result)
     assert first._lock is None
+
+
+def test_a_compilation_that_fails_holds_nothing():
+    kernel = jit(lambda x: x + "a")
+    with pytest.raises(numba.TypingError):
+        kernel(1)
+    assert kernel._cache._lock is None
+
+
+def test_a_disk_without_locks_is_no_hindrance(compiled, monkeypatch):
+    result, context = compiled
+
+    def no_locks(self, timeout):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(disk.FileLock, "acquire", no_locks)
+    cache = DiskCache(double)
+    assert cache.load_overload(SIGNATURE, context) is None
+    cache.save_overload(SIGNATURE, result)
+    assert cache.load_overload(SIGNATURE, context) is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_compiles():
+    kernel = jit(double)
+    child = os.fork()
+    if not child:
+        os._exit(0 if kernel(2) == 4 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize("content", [b"", b"damaged"])
+def test_a_damaged_file_is_compiled_anew(folder, suffix, content):
+    jit(double)(2)
+    (path,) = folder.rglob(f"*.{suffix}")
+    path.write_bytes(content)
+    assert jit(double)(2) == 4 and path.read_bytes() != content
 
 
 def test_what_the_index_names_is_there_already(folder, monkeypatch):
