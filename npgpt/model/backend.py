@@ -51,7 +51,7 @@ class NumpyBackend:
         return Decoder(params, self.layers)
 
     def prepare_training(self, dtype, precision):
-        """Have what a training step takes compiled as soon as possible; for NumPy, nothing."""
+        """Start compiling what a training step needs; NumPy needs nothing."""
 
     def free_memory(self):
         """Free the buffers kept between steps, for all models; NumPy keeps none."""

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 from npgpt import kernels
-from npgpt.core.precision import PRECISIONS, use_bf16_terms
+from npgpt.core.precision import PRECISIONS, at_least_bf16x3, use_bf16_terms
 from npgpt.core.threads import get_threads
 from npgpt.kernels.adamw import update_blocks
 from npgpt.kernels.codegen.jit import missing_on_disk
@@ -25,19 +25,15 @@ def start(dtype, precision):
     global _started
     if _started or get_threads() == 1 or not missing_on_disk(update_blocks):
         return
-    _started = True
     if getattr(sys, "frozen", False) or not sys.executable:  # the executable is not Python
         return
+    _started = True
     path = f"import sys; sys.path[:] = {sys.path!r}"  # and not the current folder
     work = f"compile_from_the_last({np.dtype(dtype).name!r}, {precision!r})"
-    command = [
-        sys.executable,
-        "-c",
-        f"{path}; from {__name__} import compile_from_the_last; {work}",
-    ]
+    code = f"{path}; from {__name__} import compile_from_the_last; {work}"
     silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     try:
-        process = subprocess.Popen(command, **silent)
+        process = subprocess.Popen([sys.executable, "-c", code], **silent)
     except OSError:  # this process compiles all of them
         return
     atexit.register(end, process)
@@ -68,6 +64,8 @@ def compile_from_the_last(dtype, precision):
         kernels.layernorm_backward(x, (x, b, mean, mean), (b, b), False)
         kernels.gelu_backward(fch, fch)
         kernels.matmul_backward(x, (x, w, b), (w, b), False)
+        with at_least_bf16x3():  # as a block has its queries, keys and values
+            kernels.matmul_forward(x, w, b)
         kernels.crossentropy_forward(x, wte, tokens)
         kernels.gelu_forward(fch)
         kernels.residual_add(x, x)

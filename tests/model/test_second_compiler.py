@@ -4,9 +4,14 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+import npgpt
+from npgpt.kernels.products.precision import has_bf16_hardware
 from npgpt.model import second_compiler
+
+POPEN = subprocess.Popen
 
 STEP = """
 import json
@@ -67,13 +72,36 @@ def test_what_is_not_python_is_not_started(processes, monkeypatch):
     assert not processes
 
 
+def test_where_it_cannot_be_started_this_process_goes_on(processes, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(second_compiler.subprocess, "Popen", POPEN)
+    second_compiler.start("float32", "fp32")
+
+
+def test_it_looks_where_this_process_does(processes, monkeypatch):
+    monkeypatch.setattr(sys, "path", ["/elsewhere"])
+    second_compiler.start("float32", "fp32")
+    assert processes[0][2].startswith("import sys; sys.path[:] = ['/elsewhere']; ")
+
+
+def test_the_first_step_of_a_model_asks_for_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr(second_compiler, "start", lambda *of: asked.append(of))
+    model, tokens = npgpt.GPT2(npgpt.GPT2Config(8, 16, 1, 1, 8)), np.zeros((1, 4), int)
+    for _ in range(2):
+        model.forward_backward(tokens, tokens)
+    assert asked == [(np.float32, "fp32")]
+
+
 @pytest.mark.slow
-def test_a_step_compiles_none_of_what_the_second_process_has_compiled(tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_compiles_none_of_what_the_second_process_has_compiled(precision, tmp_path):
+    if precision == "bf16" and not has_bf16_hardware():
+        pytest.skip("this CPU has no hardware for bf16")
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    work = (
-        "from npgpt.model.second_compiler import compile_from_the_last as f; f('float32', 'fp32')"
-    )
+    work = f"from {second_compiler.__name__} import compile_from_the_last as f"
+    work += f"; f('float32', {precision!r})"
     subprocess.run([sys.executable, "-c", work], env=env, check=True, capture_output=True)
-    code = STEP.format(precision="fp32")
+    code = STEP.format(precision=precision)
     step = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
     assert step.stdout.decode().strip() == '["embed"]'
