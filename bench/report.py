@@ -159,8 +159,12 @@ def summary(results):
         [name, *(cell(by_machine.get(machine), pair) for machine in machines for pair in PAIRS)]
         for name, by_machine in by_row.items()
     ]
+    threads = {name: set() for name in machines}
+    for result in steps:
+        threads[slug(result["machine"])].add(result["machine"]["threads"])
     what = [
-        f"{name}: {tables.machine_name(m)}, {m['threads']} threads" for name, m in machines.items()
+        f"{name}: {tables.machine_name(m)}, {' or '.join(map(str, sorted(threads[name])))} threads"
+        for name, m in machines.items()
     ]
     when = sorted({f"{result['commit']} of {result['date']}" for result in steps})
     return [

@@ -235,6 +235,10 @@ def test_each_machine_has_columns_of_its_own(written):
     assert summary[2].endswith(", T=1024 | 2.00 s (1.50) | 0.500 s (1.50) |  |  |")
     assert summary[3].endswith(", T=64 |  |  | 2.00 s (1.50) | 0.500 s (1.50) |")
     assert "amd-avx2: AMD EPYC (bf16 hardware: AMX), 8 threads; intel-amx: " in summary[-1]
+    content = {**CONTENTS["step"], "T": 16}
+    results.write_result("step", "step_4x16", {**other, "threads": 16}, content, written)
+    summary = report.summary(results.read_results(written))
+    assert "amd-avx2: AMD EPYC (bf16 hardware: AMX), 8 or 16 threads;" in summary[-1]
 
 
 def test_a_result_of_another_model_says_so(tmp_path):
