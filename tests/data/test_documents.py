@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from npgpt.data import documents
-from npgpt.data.documents import DOCUMENTS, read_pieces, split_documents
+from npgpt.data.documents import DOCUMENTS, last_cut, read_pieces, split_documents
 from npgpt.data.token_files import open_tokens
 from npgpt.data.tokenizer import get_tokenizer
 from npgpt.errors import FileError
@@ -195,3 +195,15 @@ def test_memory_does_not_grow_with_the_text(tmp_path, tokenizer):
 def test_a_killed_program_leaves_no_file(tmp_path):
     assert main([str(tmp_path / "none"), "--tokenizer", "bytes", "--out", str(tmp_path)]) == 2
     assert os.listdir(tmp_path) == []
+
+
+def test_a_text_is_cut_at_the_last_place_that_a_piece_has(monkeypatch):
+    monkeypatch.setattr(documents, "PIECE", 8)
+    monkeypatch.setattr(documents, "LONGEST", 20)
+    assert last_cut("a b\nc d e f g h", 0) == 7
+    assert last_cut("..a b\nc d e f g h", 2) == 9  # from there on
+    assert last_cut("ab\ncdefghijk", 0) == 2
+    assert last_cut("abcdefgh ijk", 0) == 8  # the next one: a piece has none
+    assert last_cut("a    bcdefgh ", 0) == 1  # the first of some blanks
+    assert last_cut("abcdefghijk", 0) is None
+    assert last_cut("x" * 40, 0) == 20

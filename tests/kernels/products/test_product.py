@@ -11,6 +11,7 @@ from helpers import ROOT, computing_in
 import npgpt
 from npgpt.errors import ArgumentError
 from npgpt.kernels.products import blas
+from npgpt.kernels.products.gemm import MR, pack
 from npgpt.kernels.products.product import product
 
 
@@ -56,6 +57,17 @@ def test_what_was_in_the_workspace_does_not_matter(dtype, rng, monkeypatch):
                 out = np.empty((M, N), dtype)
                 product(left, right, out)
                 np.testing.assert_allclose(out, x @ y, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", [np.ascontiguousarray, np.asfortranarray])
+@pytest.mark.parametrize("n", [1, MR, 2 * MR + 3, 6 * MR + 5])
+def test_a_panel_has_the_rows_and_the_rest_is_left(n, layout, rng):
+    P, K = 3 * MR, MR + 1
+    x, panels = layout(rng.standard_normal((n, K))), np.full((-(-n // P), K, P), 7.0)
+    pack(x, panels)
+    rows = panels.transpose(0, 2, 1).reshape(-1, K)
+    np.testing.assert_array_equal(rows[:n], x)
+    assert (rows[n:] == 7).all()
 
 
 def test_a_product_without_terms_is_what_it_starts_from(way):
