@@ -7,7 +7,6 @@ the same work twice, and can write one's machine code under the other's name.
 
 import hashlib
 import itertools
-import pickle
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,6 @@ from npgpt import layers
 KERNELS = Path(__file__).parents[1]
 SOURCES = sorted([*KERNELS.rglob("*.py"), *Path(layers.__file__).parent.glob("*.py")])
 STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
-DAMAGED = EOFError, pickle.UnpicklingError  # what reading a file says that a power cut has emptied
 PATIENCE = 60.0  # seconds to wait for another process, which may have been stopped
 
 
@@ -88,14 +86,14 @@ class DataFirst(IndexDataCacheFile):
     def _load_index(self):
         try:
             return super()._load_index()
-        except DAMAGED:
+        except Exception:  # reading a damaged file can raise anything
             return {}
 
     def load(self, key):
         """What was kept under a key, or None."""
         try:
             return super().load(key)
-        except DAMAGED:
+        except Exception:  # as in _load_index
             return None
 
     def save(self, key, data):
