@@ -83,8 +83,10 @@ def read_text(path):
 
 
 @contextmanager
-def atomic_write(path, companions=()):
+def atomic_write(path, companions=(), begun=None):
     """Open a file for writing; it gets its name only once completely written and synced.
+
+    begun: the path of a file in the same folder which becomes this one, opened at its beginning.
 
     companions are files that are replaced together with it: {path: content, None for no file}. No
     system renames several files at once. So, where a companion changes, the old file loses its name
@@ -93,7 +95,7 @@ def atomic_write(path, companions=()):
     a later write succeeds.
     """
     try:
-        main = Replacement(path)
+        main = Replacement(path, begun=begun)
         others = [Replacement(*companion) for companion in dict(companions).items()]
         with ExitStack() as at_the_end:
             for each in (main, *others):
@@ -113,13 +115,17 @@ def atomic_write(path, companions=()):
 
 
 class Replacement:
-    """A partial file that is to replace the one at path; content is what to write, if known."""
+    """A partial file that is to replace the one at path; content is what to write, if known.
 
-    def __init__(self, path, content=None):
+    begun: the partial file where there is one already, see atomic_write.
+    """
+
+    def __init__(self, path, content=None, begun=None):
         check_path(path)
         self.target, self.content = Path(os.path.realpath(path)), content
         name = partial_name(self.target)
-        self.partial = self.target.with_name(f"{name}{PARTIAL}")
+        self.partial = begun or self.target.with_name(f"{name}{PARTIAL}")
+        self.mode_to_open = "wb" if begun is None else "r+b"
         self.old = self.target.with_name(f"{name}{OLD}")
         if (mode := self.mode()) is not None:
             check_regular(mode, path)
@@ -139,7 +145,7 @@ class Replacement:
     @contextmanager
     def writing(self):
         """Open the partial file for writing, sync it, and give it the mode of the old one."""
-        with open(self.partial, "wb") as file:
+        with open(self.partial, self.mode_to_open) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -3,11 +3,14 @@
 import os
 import re
 import shlex
+import subprocess
+import sys
 import time
 
 import pytest
 
 from npgpt import train_gpt2
+from npgpt.data import spool
 from npgpt.data.descriptions import tokenizer_from_description
 from npgpt.data.documents import split_documents
 from npgpt.data.spool import write_stream
@@ -191,6 +194,45 @@ def test_what_is_stopped_encodes_no_more_than_it_has_begun(tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         write_stream(pieces(), "t", "bytes", tmp_path, 0.1, "llmc", "t.txt")
     assert len(begun) < 3 and not [*tmp_path.iterdir()]
+
+
+def test_what_a_killed_process_left_is_gone_before_the_work(tmp_path):
+    """It may be as large as all the tokens, and the disk full."""
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    left = tmp_path / f"t_train.bin.{killed.pid}.0.partial"
+    left.write_bytes(b"tokens")
+
+    def pieces():
+        assert not left.exists()
+        yield from [("a", True), ("b", True)]
+
+    assert write_stream(pieces(), "t", "chars", tmp_path, 0.1, "llmc", "t.txt")["train"] == 2
+
+
+def test_tokens_for_training_are_written_once(tmp_path, monkeypatch):
+    """What took them in becomes their file: its copy would need as much of the disk again."""
+    copied = []
+    write = spool.open_writer
+
+    def count(path, n_tokens, *args):
+        copied.append((path.name, n_tokens))
+        return write(path, n_tokens, *args)
+
+    monkeypatch.setattr(spool, "open_writer", count)
+    pieces = [("12345", True), ("678", True)]
+    write_stream(pieces, "t", "bytes", tmp_path, 0.1, "int32", "t.txt")
+    assert copied == [("t_val.bin", 4)]
+    assert open_tokens(tmp_path / "t_train.bin").read(0, 6).tolist() == [256, *b"12345"]
+
+
+def test_what_stands_in_the_way_is_told_before_the_work(tmp_path, monkeypatch, capsys):
+    (tmp_path / "t.txt").write_text("text")
+    (tmp_path / "out" / "t_train.bin").mkdir(parents=True)
+    monkeypatch.setattr(spool, "group_pieces", None)  # nothing is encoded
+    assert run(tmp_path / "t.txt", "--tokenizer", "bytes", "--out", tmp_path / "out") == 2
+    assert "t_train.bin: is a folder" in capsys.readouterr().err
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["t_train.bin"]
 
 
 def test_a_single_document_is_cut(tmp_path):

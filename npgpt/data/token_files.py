@@ -35,6 +35,7 @@ TOKEN_FORMATS = {
     " uint16",
     "int32": "llm.c's first release: raw int32",
 }
+DTYPES = {"llmc": np.dtype("<u2"), "int32": np.dtype("<i4")}  # of the tokens
 OTHER_MAGICS = {
     20240326: "a GPT-2 checkpoint",
     20240327: "a debug state",
@@ -69,20 +70,30 @@ def open_writer(path, count, format="llmc", companions=()):
     The file gets its name, and its companions theirs, once all have been written. Raises FileError
     where a token does not fit the format or the file cannot be written.
     """
-    highest, dtype = (65535, "<u2") if format == "llmc" else (2**31 - 1, "<i4")
 
     def append(tokens):
-        if tokens.size and not 0 <= tokens.min() <= tokens.max() <= highest:
-            raise FileError(
-                f"{path}: not written: tokens must be from 0 to {highest} in the format {format},"
-                f" but run from {tokens.min()} to {tokens.max()}"
-            )
-        file.write(tokens.astype(dtype))
+        if tokens.size:
+            check_range(path, int(tokens.min()), int(tokens.max()), format)
+        file.write(tokens.astype(DTYPES[format]))
 
     with atomic_write(path, companions) as file:
-        if format == "llmc":
-            file.write(pack_header(MAGIC, 1, count))
+        file.write(header(format, count))
         yield append
+
+
+def header(format, count):
+    """What stands before the tokens in a file of `count` of them, as bytes."""
+    return pack_header(MAGIC, 1, count) if format == "llmc" else b""
+
+
+def check_range(path, lowest, highest, format):
+    """Raise FileError unless the format has room for tokens from the lowest to the highest."""
+    most = np.iinfo(DTYPES[format]).max
+    if not 0 <= lowest <= highest <= most:
+        raise FileError(
+            f"{path}: not written: tokens must be from 0 to {most} in the format {format},"
+            f" but run from {lowest} to {highest}"
+        )
 
 
 class TokenFile:
