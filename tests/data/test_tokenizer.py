@@ -46,6 +46,36 @@ def test_gpt2_is_gpt2s(shared_data, monkeypatch):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+def test_gpt2s_own_regex_finds_what_tiktokens_does(shared_data, monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
+    import tiktoken
+
+    draw = random.Random(0)
+    blanks = [" ", "  ", "\n", "\t", "\x1c", "\x85", "\xa0", "\u2003", "\u200b", "\u3000"]
+    words = [
+        "a",
+        "Zoë",
+        "12",
+        "½",
+        "'",
+        "'s",
+        "'re",
+        "'LL",
+        "’ve",
+        ".",
+        "--",
+        "e\u0301",
+        "🙂",
+        "日本",
+    ]
+    texts = ["".join(draw.choices(words + blanks, k=draw.randrange(12))) for _ in range(5000)]
+    points = [*range(0xD800), *draw.sample(range(0xE000, 0x110000), 20_000)]
+    texts.append("".join(f" {c}{c}a{c} 1{c}'{c}s" for c in map(chr, points)))
+    texts.append((shared_data / "tinyshakespeare.txt").read_text(encoding="utf-8"))
+    theirs, ours = tiktoken.get_encoding("gpt2"), tokenizer_module.gpt2_encoding()
+    assert ours.encode_ordinary_batch(texts) == theirs.encode_ordinary_batch(texts)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "bytes", "chars"])
 def test_pieces_of_documents_are_encoded_with_end_of_text_in_front(name, shared_data, monkeypatch):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
@@ -127,10 +157,11 @@ def test_gpt2_without_network_and_cache_is_one_sentence_on_what_to_do(tmp_path):
 
 def test_gpt2s_files_of_other_bytes_are_not_used(tmp_path, monkeypatch):
     import tiktoken.load
-    import tiktoken.registry
 
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})
+    monkeypatch.setattr(
+        tokenizer_module, "gpt2_encoding", tokenizer_module.gpt2_encoding.__wrapped__
+    )
     monkeypatch.setattr(tiktoken.load, "read_file", lambda path: b"#version: 0.2\n")
     (tmp_path / "6d1cbeee0f20b3d9449abfede4726ed8212e3aee").write_bytes(b"wrong")
     with pytest.raises(FileError, match="cannot be downloaded"):
