@@ -60,7 +60,7 @@ def update_matrices(address, p, g, m, numbers, scratch, xs, grams):
         restore_denormals(mode)
 
 
-@jit
+@jit(makes_arrays=True)
 def update_matrix(gemm, p, g, m, numbers, scratch, xs, grams):
     """Changes p and m (rows, cols); xs (2, rows, cols) and grams (2, n, n) are workspace."""
     scale, momentum, rest, rate, decay = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
@@ -84,7 +84,7 @@ def update_matrix(gemm, p, g, m, numbers, scratch, xs, grams):
             p[i, j] = decay * p[i, j] - rate * step[i, j]
 
 
-@jit
+@jit(makes_arrays=True)
 def orthogonalize(gemm, xs, grams, scratch):
     """The matrix xs[0], of norm 1, orthogonalized, in one of xs (2, rows, cols)."""
     x, next_x = xs[0], xs[1]

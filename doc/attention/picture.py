@@ -123,7 +123,7 @@ def kernel(axes, x0, y0, side):
         corner = (x0, y0 + scale * t0)
         size = scale * t1, scale * (t1 - t0)
         axes.add_patch(Rectangle(corner, *size, edgecolor=ORANGE if now else GREY, **style))
-    for row, text in ((4.5, "gone again"), (NOW + 0.5, "96 rows, now"), (8.5, "not yet made")):
+    for row, text in ((4.5, "gone again"), (NOW + 0.5, "these rows, now"), (8.5, "not yet made")):
         note(axes, x0 + 0.24 * side, y0 + row * ROWS * scale, text, 9.5,
              INK if row == NOW + 0.5 else GREY)  # fmt: skip
     done, x = (NOW + 1) * ROWS * scale, x0 + 1.05 * side

@@ -9,6 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
+from numba.np.numpy_support import as_dtype
 
 
 @cache
@@ -42,5 +43,19 @@ def kernel_at(signature):
             return kernel._getvalue()
 
         return kind(types.intp), generate
+
+    return at
+
+
+def kernel_like(signature_of):
+    """As kernel_at, of what is compiled once for each dtype: address, array -> the one for its."""
+
+    def at(address, like):
+        return address
+
+    @overload(at)
+    def _(address, like):
+        kernel = kernel_at(signature_of(as_dtype(like.dtype)))
+        return lambda address, like: kernel(address)
 
     return at

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from contextlib import suppress
+from functools import partial
 
 import numba
 from numba.core import event
@@ -24,18 +25,25 @@ PRANGE_ALONE = {
     "setitem": False, "numpy": False, "stencil": False, "fusion": False,
 }  # fmt: skip
 
+# Makes a function part of the kernels that call it: so it may return a slice in any of them.
+inlined = numba.njit(inline="always")
 kernels: list = []
 
 
-def jit(kernel=None, *, parallel=False, signature=None):
+def jit(kernel=None, *, parallel=False, signature=None, makes_arrays=False):
     """Compile a kernel at its first call, and keep the result on disk where there is a place.
 
     With parallel, its pranges are spread over the threads. Given a signature, compile it now, for
     that alone: other arguments are converted to it.
+
+    Only with makes_arrays may it make arrays, or return one, or call a kernel that returns one:
+    then it counts the references to its arrays and all their slices. That is an atomic operation
+    each, and for small matrices they take as long as the multiplication.
     """
     if kernel is None:
-        return lambda kernel: jit(kernel, parallel=parallel, signature=signature)
-    settings = {**SETTINGS, "parallel": parallel and PRANGE_ALONE, "pipeline_class": Compiler}
+        return partial(jit, parallel=parallel, signature=signature, makes_arrays=makes_arrays)
+    settings = {**SETTINGS, "parallel": parallel and PRANGE_ALONE, "_nrt": makes_arrays}
+    settings["pipeline_class"] = Compiler
     compiled = numba.njit(**settings)(kernel)
     if not numba.config.DISABLE_JIT:
         with suppress(RuntimeError):  # neither the package's folder nor the user's can be written

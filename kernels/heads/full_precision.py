@@ -1,46 +1,56 @@
-"""Attention's heads in float32 and float64, BLOCK_ROWS queries of a head at a time."""
+"""Attention's heads in float32 and float64, BLOCK_ROWS queries of a head at a time.
+
+A head's keys and values are packed once, for all blocks.
+"""
 
 from functools import cache
 
 import numpy as np
 from numba import from_dtype, get_num_threads, prange, types
-from numba.extending import overload
-from numba.np.numpy_support import as_dtype
 
-from npgpt.kernels.codegen.function_pointers import address_of, kernel_at
+from npgpt.kernels.codegen.function_pointers import address_of, kernel_like
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.heads.layout import head, queries_keys_values
 from npgpt.kernels.heads.softmax import causal_softmax, causal_softmax_backward, dot
 from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.numerics.philox import drop_row
-from npgpt.kernels.products.gemm import SCRATCH_SIZE, gemm_at, gemm_for
+from npgpt.kernels.products.gemm import (
+    ROWS_SIZE,
+    multiply_at,
+    multiply_for,
+    new_panels,
+    pack_panels,
+    panels_size,
+)
 
-BLOCK_ROWS = 96  # twice the columns of a tile of gemm in AVX-512
+BLOCK_ROWS = 32  # whose scores stay in L1 for up to some hundred keys
 
 
 def forward_full_precision(qkv, out, stats, words):
     """Fills out (B, T, C) and stats (B, 2 NH, T); words: what drop_words gives."""
     forward_heads, one_head = compiled_forward(qkv.dtype)
-    addresses = address_of(gemm_for(qkv.dtype)), address_of(one_head)
-    forward_heads(*addresses, words, qkv, out, stats, *workspace(qkv, 1))
+    addresses = address_of(multiply_for(qkv.dtype)), address_of(one_head)
+    forward_heads(*addresses, words, qkv, out, stats, *workspace(qkv, stats, 1))
 
 
 def backward_full_precision(dout, out, qkv, stats, dqkv, words):
     """Fills dqkv (B, T, 3C)."""
     backward_heads, one_head = compiled_backward(qkv.dtype)
-    addresses = address_of(gemm_for(qkv.dtype)), address_of(one_head)
-    backward_heads(*addresses, words, dout, out, qkv, stats, dqkv, *workspace(qkv, 2))
+    addresses = address_of(multiply_for(qkv.dtype)), address_of(one_head)
+    backward_heads(*addresses, words, dout, out, qkv, stats, dqkv, *workspace(qkv, stats, 2))
 
 
-def workspace(qkv, n_scores):
-    """For each thread: gemm's scratch, and n_scores (BLOCK_ROWS, T).
+def workspace(qkv, stats, n_scores):
+    """For each thread: what multiply_panels needs, five panels, and n_scores (BLOCK_ROWS, T).
 
     Rows of T are an odd number of cache lines apart, in float32. Were it a power of two, those of
     a tile would compete for the same few sets of L1.
     """
-    n_threads, T_padded = get_num_threads(), (qkv.shape[1] // 16 + 1 | 1) * 16
-    shapes = (SCRATCH_SIZE,), (n_scores, BLOCK_ROWS, T_padded)
+    n_threads, (_, T, C3) = get_num_threads(), qkv.shape
+    hs, T_padded = 2 * C3 // 3 // stats.shape[1], (T // 16 + 1 | 1) * 16
+    size = max(panels_size(hs, T), panels_size(T, hs))
+    shapes = (ROWS_SIZE,), (5, size), (n_scores, BLOCK_ROWS, T_padded)
     return [empty((n_threads, *shape), qkv.dtype) for shape in shapes]
 
 
@@ -67,7 +77,7 @@ def forward_arrays(dtype):
     """The types of the arrays of forward_heads."""
     real = from_dtype(dtype)
     qkv, out = (types.Array(real, 3, "A", readonly=read) for read in (True, False))
-    return qkv, out, real[:, :, ::1], real[:, ::1], real[:, :, :, ::1]
+    return qkv, out, real[:, :, ::1], real[:, ::1], real[:, :, ::1], real[:, :, :, ::1]
 
 
 def backward_arrays(dtype):
@@ -86,30 +96,12 @@ def head_signature(arrays):
     return heads_signature([array.copy(ndim=array.ndim - 1) for array in arrays])
 
 
-def forward_head_at(address, like):
-    """The forward_head at an address, for matrices of the dtype of like."""
-    return address
+forward_head_at = kernel_like(lambda dtype: head_signature(forward_arrays(dtype)))
+backward_head_at = kernel_like(lambda dtype: head_signature(backward_arrays(dtype)))
 
 
-def backward_head_at(address, like):
-    """As forward_head_at, the backward_head."""
-    return address
-
-
-@overload(forward_head_at)
-def _(address, like):
-    at = kernel_at(head_signature(forward_arrays(as_dtype(like.dtype))))
-    return lambda address, like: at(address)
-
-
-@overload(backward_head_at)
-def _(address, like):
-    at = kernel_at(head_signature(backward_arrays(as_dtype(like.dtype))))
-    return lambda address, like: at(address)
-
-
-def forward_heads(gemm, address, words, qkv, out, stats, scratch, scores):
-    """Fills out (B, T, C) and stats (B, 2 NH, T), by gemm and the head's kernel at addresses."""
+def forward_heads(multiply, address, words, qkv, out, stats, scratch, panels, scores):
+    """Fills out (B, T, C) and stats (B, 2 NH, T), by two kernels at addresses."""
     n_threads = len(scratch)
     for thread in prange(n_threads):
         mode = flush_denormals()
@@ -117,14 +109,14 @@ def forward_heads(gemm, address, words, qkv, out, stats, scratch, scores):
         B, NH = len(stats), stats.shape[1] // 2
         for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
             b = bh // NH
-            work = scratch[thread], scores[thread]
-            one_head(gemm, bh, words, qkv[b], out[b], stats[b], *work)
+            work = scratch[thread], panels[thread], scores[thread]
+            one_head(multiply, bh, words, qkv[b], out[b], stats[b], *work)
         restore_denormals(mode)
 
 
-def forward_head(address, bh, words, qkv, out, stats, scratch, scores):
+def forward_head(address, bh, words, qkv, out, stats, scratch, panels, scores):
     """Head bh of all sequences': its channels of out (T, C), its two rows of stats (2 NH, T)."""
-    gemm = gemm_at(address, qkv)
+    multiply = multiply_at(address, qkv)
     NH, T = len(stats) // 2, stats.shape[1]
     h = bh % NH
     hs = out.shape[1] // NH
@@ -132,21 +124,24 @@ def forward_head(address, bh, words, qkv, out, stats, scratch, scores):
     scale = real(1) / np.sqrt(real(hs))
     q, k, v = queries_keys_values(qkv, h, hs)
     y = head(out, h, hs)
+    k_transposed, v_panels = new_panels(panels[0], hs, T), new_panels(panels[1], T, hs)
+    pack_panels(k.T, k_transposed)
+    pack_panels(v, v_panels)
     no_init = q[:0]
     for t0 in range(0, T, BLOCK_ROWS):
         t1 = min(t0 + BLOCK_ROWS, T)
         att = scores[0, : t1 - t0, :t1]
-        gemm(q[t0:t1], k[:t1].T, att, no_init, scratch)
+        multiply(q[t0:t1], k_transposed, att, no_init, scratch)
         for t in range(t0, t1):
             row = scores[0, t - t0, :t1]  # of att, but known to be contiguous
             stats[h, t], stats[NH + h, t] = causal_softmax(row, t + 1, scale)
             if words.size:
                 drop_row(row, bh * T + t, 0, words)
-        gemm(att, v[:t1], y[t0:t1], no_init, scratch)
+        multiply(att, v_panels, y[t0:t1], no_init, scratch)
 
 
-def backward_heads(gemm, address, words, dout, out, qkv, stats, dqkv, scratch, scores):
-    """Fills dqkv (B, T, 3C), by the gemm and the head's kernel at addresses."""
+def backward_heads(multiply, address, words, dout, out, qkv, stats, dqkv, scratch, panels, scores):
+    """Fills dqkv (B, T, 3C), by two kernels at addresses."""
     n_threads = len(scratch)
     for thread in prange(n_threads):
         mode = flush_denormals()
@@ -154,14 +149,14 @@ def backward_heads(gemm, address, words, dout, out, qkv, stats, dqkv, scratch, s
         B, NH = len(stats), stats.shape[1] // 2
         for bh in range(B * NH * thread // n_threads, B * NH * (thread + 1) // n_threads):
             b = bh // NH
-            work = scratch[thread], scores[thread]
-            one_head(gemm, bh, words, dout[b], out[b], qkv[b], stats[b], dqkv[b], *work)
+            work = scratch[thread], panels[thread], scores[thread]
+            one_head(multiply, bh, words, dout[b], out[b], qkv[b], stats[b], dqkv[b], *work)
         restore_denormals(mode)
 
 
-def backward_head(address, bh, words, dout, out, qkv, stats, dqkv, scratch, scores):
+def backward_head(address, bh, words, dout, out, qkv, stats, dqkv, scratch, panels, scores):
     """Head bh of all sequences': its three ranges of channels of dqkv (T, 3C)."""
-    gemm = gemm_at(address, qkv)
+    multiply = multiply_at(address, qkv)
     NH, T = len(stats) // 2, stats.shape[1]
     h = bh % NH
     hs = dout.shape[1] // NH
@@ -170,14 +165,17 @@ def backward_head(address, bh, words, dout, out, qkv, stats, dqkv, scratch, scor
     q, k, v = queries_keys_values(qkv, h, hs)
     y, dy = head(out, h, hs), head(dout, h, hs)
     dq, dk, dv = queries_keys_values(dqkv, h, hs)
-    dk[:] = 0
-    dv[:] = 0
+    k_transposed, v_transposed = new_panels(panels[0], hs, T), new_panels(panels[1], hs, T)
+    pack_panels(k.T, k_transposed)
+    pack_panels(v.T, v_transposed)
+    k_panels = new_panels(panels[2], T, hs)
+    pack_panels(k, k_panels)
     no_init = q[:0]
-    for t0 in range(0, T, BLOCK_ROWS):
-        t1 = min(t0 + BLOCK_ROWS, T)
+    for block in range((T - 1) // BLOCK_ROWS, -1, -1):  # the first one fills all of dk and dv
+        t0, t1 = block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, T)
         att, datt = scores[0, : t1 - t0, :t1], scores[1, : t1 - t0, :t1]
-        gemm(q[t0:t1], k[:t1].T, att, no_init, scratch)
-        gemm(dy[t0:t1], v[:t1].T, datt, no_init, scratch)
+        multiply(q[t0:t1], k_transposed, att, no_init, scratch)
+        multiply(dy[t0:t1], v_transposed, datt, no_init, scratch)
         for t in range(t0, t1):
             row, drow = scores[0, t - t0, :t1], scores[1, t - t0, :t1]
             highest, total = stats[h, t], stats[NH + h, t]
@@ -186,6 +184,10 @@ def backward_head(address, bh, words, dout, out, qkv, stats, dqkv, scratch, scor
             causal_softmax_backward(row, drow, t + 1, scale, highest, total, dot(y[t], dy[t]))
             if words.size:
                 drop_row(row, bh * T + t, 0, words)
-        gemm(att.T, dy[t0:t1], dv[:t1], dv[:t1], scratch)
-        gemm(datt, k[:t1], dq[t0:t1], no_init, scratch)
-        gemm(datt.T, q[t0:t1], dk[:t1], dk[:t1], scratch)
+        multiply(datt, k_panels, dq[t0:t1], no_init, scratch)
+        q_panels = new_panels(panels[3], t1 - t0, hs)
+        dy_panels = new_panels(panels[4], t1 - t0, hs)
+        pack_panels(q[t0:t1], q_panels)
+        pack_panels(dy[t0:t1], dy_panels)
+        multiply(att.T, dy_panels, dv[:t1], no_init if t1 == T else dv[:t1], scratch)
+        multiply(datt.T, q_panels, dk[:t1], no_init if t1 == T else dk[:t1], scratch)

@@ -1,15 +1,15 @@
 """Where a head's queries, keys, values and outputs are in the arrays of all heads."""
 
-from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.codegen.jit import inlined, jit
 
 
-@jit
+@inlined
 def head(x, i, hs):
     """The i-th hs channels of x (T, channels)."""
     return x[:, i * hs : (i + 1) * hs]
 
 
-@jit
+@inlined
 def queries_keys_values(qkv, h, hs):
     """q, k and v (T, hs) of head h, from qkv (T, 3C)."""
     NH = qkv.shape[1] // (3 * hs)

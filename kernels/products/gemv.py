@@ -14,7 +14,8 @@ from npgpt.kernels.memory.prefetch import prefetch_for_read
 from npgpt.kernels.numerics.bfloat16 import as_float
 from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.numerics.int8 import Scaled
-from npgpt.kernels.products.gemm import KC, MR, pack, tile
+from npgpt.kernels.products.gemm import KC, pack
+from npgpt.kernels.products.tile import MR, tile
 
 CACHE_LINE = 64  # bytes
 CHUNK = 64  # of k, that tiles take at a time, while the same part of the next rows is fetched
@@ -50,7 +51,7 @@ def gemv_rows(x, w, scale, b, out, n_threads):
         restore_denormals(mode)
 
 
-@jit(parallel=True)
+@jit(parallel=True, makes_arrays=True)
 def gemv_tiles(x, w, scale, b, out, n_threads):
     """As gemv_rows, for more rows of x than DOT_MAX_ROWS."""
     (M, K), N = x.shape, len(w)
@@ -101,7 +102,7 @@ def dot_rows(x, w, out):
             out[i, j], out[i, j1], out[i, j2], out[i, j3] = s0, s1, s2, s3
 
 
-@jit
+@jit(makes_arrays=True)
 def tile_rows(panels, w, out):
     """As dot_rows, with the panels of x (M, K), as gemm's pack makes them."""
     (M, N), K = out.shape, w.shape[1]

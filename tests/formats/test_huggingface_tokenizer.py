@@ -2,11 +2,11 @@
 
 import json
 import os
-import sys
 
 import pytest
 
 from npgpt import FileError, GPT2Config, Parameters
+from npgpt.data import tokenizer
 from npgpt.data.descriptions import tokenizer_from_description
 from npgpt.data.json_tokenizer import LETTERS, to_letters
 from npgpt.data.tokenizer import BytesTokenizer, CharsTokenizer, GPT2Tokenizer
@@ -128,8 +128,7 @@ def test_without_gpt2s_files_a_note_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "empty"))
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    if "gpt2" in getattr(sys.modules.get("tiktoken.registry"), "ENCODINGS", {}):
-        monkeypatch.delitem(sys.modules["tiktoken.registry"].ENCODINGS, "gpt2")
+    monkeypatch.setattr(tokenizer, "gpt2_encoding", tokenizer.gpt2_encoding.__wrapped__)
     write_huggingface(tmp_path / "m", Parameters(CONFIG), GPT2)
     assert "written without tokenizer.json: the gpt2 tokenizer's files" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path / "m")) == [

@@ -12,7 +12,9 @@ from npgpt.layers.dropout import Drop
 
 PAIRS = ["encoder", "layernorm", "matmul", "attention", "gelu", "crossentropy", "dropout"]
 SINGLES = ["adamw_update", "attention_step", "gradient_norm", "muon_update", "residual_add"]
-SHAPES = [(1, 1, 1), (2, 5, 7), (3, 67, 48), (1, 145, 33), (1, 300, 64), (4, 64, 768)]  # B, T, C
+SHAPES = [  # B, T, C
+    (1, 1, 1), (2, 5, 7), (3, 67, 48), (1, 145, 33), (1, 300, 64), (1, 40, 520), (4, 64, 768)
+]  # fmt: skip
 DTYPES = [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)]
 
 
@@ -28,7 +30,7 @@ def count(request):
 def arguments(name, shape, dtype, rng):
     """The arguments of a layer's forward, and the shape of its output."""
     B, T, C = shape
-    V, OC, NH = 2 * C + 5, 3 * C + 1, {7: 7, 48: 3, 33: 1}.get(C, max(1, C // 64))
+    V, OC, NH = 2 * C + 5, 3 * C + 1, {7: 7, 48: 3, 33: 1, 520: 2}.get(C, max(1, C // 64))
 
     def normal(*shape):
         return (rng.standard_normal(shape) * 2 + 0.5).astype(dtype)

@@ -11,8 +11,9 @@ from helpers import ROOT, computing_in
 import npgpt
 from npgpt.errors import ArgumentError
 from npgpt.kernels.products import blas
-from npgpt.kernels.products.gemm import MR, pack
+from npgpt.kernels.products.gemm import pack
 from npgpt.kernels.products.product import product
+from npgpt.kernels.products.tile import MR
 
 
 @pytest.fixture(params=blas.WAYS)

@@ -1,0 +1,148 @@
+"""The tile of gemm.py, and what its packing moves at a time, in vector instructions.
+
+A tile is MR x 3 vectors of sums in registers. With one row of b (3 vectors) and one element of a,
+that fills the 32 registers of AVX-512 (512 bits each), the 16 of AVX2 (256), the 32 of ARM (128).
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from npgpt.kernels.codegen.vectors import (
+    AVX512,
+    Matrix,
+    add_tile,
+    broadcast,
+    integer,
+    transpose_rows,
+)
+
+MR = 8 if AVX512 else 4
+PREFETCH_ROWS = 8  # how many rows of b ahead of the multiplication are prefetched from L2
+
+
+def tile(a, b, K, c, c_init, m, n, width):
+    """The tile of c at m, n = c_init's + a[:K].T @ b[:K], packed panels; as in gemm.
+
+    It is MR rows by `width` vectors of the panel's 3, a number in the source. a (K, MR) can also be
+    the transposed view of MR contiguous rows.
+    """
+    columns = width * b.shape[1] // 3
+    where = slice(m, m + a.shape[1]), slice(n, n + columns)
+    c[where] = a[:K].T @ b[:K, :columns] + (c_init[where] if c_init.size else 0)
+
+
+def transpose(x, i, j, out, m, n):
+    """The MR x MR block of out at m, n = that of x at i, j, transposed; rows are contiguous."""
+    out[m : m + MR, n : n + MR] = x[i : i + MR, j : j + MR].T
+
+
+def copy(x, i, j, out, m, n):
+    """The MR x MR block of out at m, n = that of x at i, j; rows are contiguous."""
+    out[m : m + MR, n : n + MR] = x[i : i + MR, j : j + MR]
+
+
+@overload(tile, prefer_literal=True)
+def _(a, b, K, c, c_init, m, n, width):
+    return lambda a, b, K, c, c_init, m, n, width: tile_vectors(a, b, K, c, c_init, m, n, width)
+
+
+@overload(transpose)
+def _(x, i, j, out, m, n):
+    return lambda x, i, j, out, m, n: transpose_vectors(x, i, j, out, m, n)
+
+
+@overload(copy)
+def _(x, i, j, out, m, n):
+    return lambda x, i, j, out, m, n: copy_vectors(x, i, j, out, m, n)
+
+
+@intrinsic(prefer_literal=True)
+def tile_vectors(typing_context, a, b, K, c, c_init, m, n, width):
+    """The vector instructions of `tile`: a loop over k around MR x width sums in registers."""
+    columns = range(width.literal_value)
+    is_panel = a.layout == "C"
+
+    def generate(context, builder, signature, arguments):
+        a, b, c, c_init = (
+            Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 3, 4)
+        )
+        K, m, n = arguments[2], arguments[5], arguments[6]
+        step, apart = (integer(MR), integer(1)) if is_panel else (integer(1), a.strides[1])
+        W = c.lanes
+        vector = ir.VectorType(c.element, W)
+        fma = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(vector, [vector] * 3),
+            f"llvm.fma.v{W}f{8 * c.itemsize}",
+        )
+        tile = [(i, j) for i in range(MR) for j in columns]
+        for pointer in c.pointers(m, n, tile).values():
+            c.prefetch(pointer, write=True)
+        before, loop = builder.block, builder.append_basic_block("k")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k = builder.phi(ir.IntType(64))
+        sums = {ij: builder.phi(vector) for ij in tile}
+        bk = builder.gep(b.data, [builder.mul(k, integer(3 * W))])
+        for j in columns:
+            b.prefetch(builder.gep(bk, [integer((3 * PREFETCH_ROWS + j) * W)]), write=False)
+        row = [b.load(builder.gep(bk, [integer(j * W)]), W) for j in columns]
+        ak = builder.gep(a.data, [builder.mul(k, step)])
+        totals = {}
+        for i in range(MR):
+            at = builder.gep(ak, [builder.mul(integer(i), apart)])
+            x = broadcast(builder, builder.load(at), vector)
+            for j in columns:
+                totals[i, j] = builder.call(fma, [x, row[j], sums[i, j]])
+        following = builder.add(k, integer(1))
+        k.add_incoming(integer(0), before)
+        k.add_incoming(following, loop)
+        for ij in tile:
+            sums[ij].add_incoming(ir.Constant(vector, [0.0] * W), before)
+            sums[ij].add_incoming(totals[ij], loop)
+        done = builder.append_basic_block("done")
+        builder.cbranch(builder.icmp_signed("<", following, K), loop, done)
+        builder.position_at_end(done)
+        add_tile(builder, c, c_init, m, n, totals)
+        return context.get_dummy_value()
+
+    return types.void(a, b, K, c, c_init, m, n, width), generate
+
+
+@intrinsic
+def transpose_vectors(typing_context, x, i, j, out, m, n):
+    """The vector instructions of `transpose`."""
+
+    def generate(context, builder, signature, arguments):
+        rows, pointers = block(context, builder, signature, arguments)
+        transpose_rows(builder, rows)
+        for row, pointer in zip(rows, pointers, strict=True):
+            builder.store(row, pointer).align = 4
+        return context.get_dummy_value()
+
+    return types.void(x, i, j, out, m, n), generate
+
+
+@intrinsic
+def copy_vectors(typing_context, x, i, j, out, m, n):
+    """The vector instructions of `copy`."""
+
+    def generate(context, builder, signature, arguments):
+        for row, pointer in zip(*block(context, builder, signature, arguments), strict=True):
+            builder.store(row, pointer).align = 4
+        return context.get_dummy_value()
+
+    return types.void(x, i, j, out, m, n), generate
+
+
+def block(context, builder, signature, arguments):
+    """For copy and transpose: the rows of x's block as vectors, and pointers to those of out's."""
+    x = Matrix(context, builder, signature.args[0], arguments[0])
+    out = Matrix(context, builder, signature.args[3], arguments[3])
+    i, j, m, n = (arguments[k] for k in (1, 2, 4, 5))
+    vector = ir.VectorType(x.element, MR).as_pointer()
+    rows = [x.load(x.pointer(builder.add(i, integer(r)), j), MR) for r in range(MR)]
+    pointers = [out.pointer(builder.add(m, integer(r)), n) for r in range(MR)]
+    return rows, [builder.bitcast(pointer, vector) for pointer in pointers]
