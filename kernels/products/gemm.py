@@ -110,6 +110,12 @@ def gemm(a, b, c, c_init, scratch):
     (SCRATCH_SIZE,) holds the packed panels. Each thread keeps one: to allocate it in every call
     would cost a tenth of the time.
     """
+    gemm_by(multiply, a, b, c, c_init, scratch)
+
+
+@jit
+def gemm_by(multiply, a, b, c, c_init, scratch):
+    """gemm by a compiled multiply_panels."""
     K, N = b.shape
     NR = 3 * VECTOR // c.itemsize
     rest = scratch[ROWS_SIZE:]
