@@ -217,10 +217,15 @@ def partial_name(target):
     return f"{target.name}.{os.getpid()}.{next(ATTEMPTS)}"
 
 
-def sweep(target):
-    """Remove the partial files and folders of this target whose process was killed."""
+def sweep(target, old=True):
+    """Remove the partial files and folders of this target whose process was killed.
+
+    old: also the files that were being replaced, of which there is no other copy before a new one.
+    """
     for path in target.parent.glob(f"{glob.escape(target.name)}.*{PARTIAL}"):
         process = path.name.removeprefix(f"{target.name}.").split(".")[0]
+        if not old and path.name.endswith(OLD):
+            continue
         if process.isdecimal() and not is_running(int(process)):
             with suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

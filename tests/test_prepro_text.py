@@ -1,5 +1,6 @@
 """Token files of any text: what a document is, which ones are for validation, and bad input."""
 
+import errno
 import os
 import re
 import shlex
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from npgpt import train_gpt2
+from npgpt import FileError, train_gpt2
 from npgpt.data import spool
 from npgpt.data.descriptions import tokenizer_from_description
 from npgpt.data.documents import split_documents
@@ -196,18 +197,56 @@ def test_what_is_stopped_encodes_no_more_than_it_has_begun(tmp_path, monkeypatch
     assert len(begun) < 3 and not [*tmp_path.iterdir()]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there no process is known to run")
 def test_what_a_killed_process_left_is_gone_before_the_work(tmp_path):
-    """It may be as large as all the tokens, and the disk full."""
+    """It may be as large as all the tokens, and the disk full. The old file stays."""
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
-    left = tmp_path / f"t_train.bin.{killed.pid}.0.partial"
-    left.write_bytes(b"tokens")
+    left, old = (
+        tmp_path / f"t_train.bin.{killed.pid}.0.{kind}" for kind in ("partial", "old.partial")
+    )
+    for path in (left, old):
+        path.write_bytes(b"tokens")
 
-    def pieces():
-        assert not left.exists()
+    def pieces(fails):
+        assert not left.exists() and old.exists()
         yield from [("a", True), ("b", True)]
+        if fails:
+            raise KeyboardInterrupt
 
-    assert write_stream(pieces(), "t", "chars", tmp_path, 0.1, "llmc", "t.txt")["train"] == 2
+    with pytest.raises(KeyboardInterrupt):
+        write_stream(pieces(True), "t", "chars", tmp_path, 0.1, "llmc", "t.txt")
+    assert [*tmp_path.iterdir()] == [old]
+    assert write_stream(pieces(False), "t", "chars", tmp_path, 0.1, "llmc", "t.txt")["train"] == 2
+    assert not old.exists()
+
+
+@pytest.mark.parametrize("format", ["llmc", "int32"])
+def test_characters_are_numbered_in_their_order_whenever_they_come(format, tmp_path, monkeypatch):
+    monkeypatch.setattr("npgpt.data.spool.CHUNK", 3)
+    monkeypatch.setattr("npgpt.data.documents.GROUP", 4)
+    real = tmp_path / "elsewhere" / "t.bin"
+    real.parent.mkdir()
+    (tmp_path / "t_train.bin").symlink_to(real)
+    texts = ["zzyyx", "zabcz", "\U0001f642!", "last"]
+    pieces = [(text, True) for text in texts]
+    write_stream(pieces, "t", "chars", tmp_path, 0.1, format, "t.txt")
+    assert documents(tmp_path / "t_train.bin") == texts[:3]
+    assert documents(tmp_path / "t_val.bin") == texts[3:]
+    assert [*real.parent.iterdir()] == [real]
+
+
+def test_a_disk_that_fills_at_the_end_leaves_the_old_files(tmp_path, monkeypatch):
+    write_stream([("old", True), ("o", True)], "t", "bytes", tmp_path, 0.1, "llmc", "t.txt")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileError, match="cannot be written: No space left on device"):
+        write_stream([("new", True), ("n", True)], "t", "bytes", tmp_path, 0.1, "llmc", "t.txt")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_tokens_for_training_are_written_once(tmp_path, monkeypatch):
@@ -226,13 +265,14 @@ def test_tokens_for_training_are_written_once(tmp_path, monkeypatch):
     assert open_tokens(tmp_path / "t_train.bin").read(0, 6).tolist() == [256, *b"12345"]
 
 
-def test_what_stands_in_the_way_is_told_before_the_work(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_what_stands_in_the_way_is_told_before_the_work(part, tmp_path, monkeypatch, capsys):
     (tmp_path / "t.txt").write_text("text")
-    (tmp_path / "out" / "t_train.bin").mkdir(parents=True)
+    (tmp_path / "out" / f"t_{part}.bin").mkdir(parents=True)
     monkeypatch.setattr(spool, "group_pieces", None)  # nothing is encoded
     assert run(tmp_path / "t.txt", "--tokenizer", "bytes", "--out", tmp_path / "out") == 2
-    assert "t_train.bin: is a folder" in capsys.readouterr().err
-    assert [each.name for each in (tmp_path / "out").iterdir()] == ["t_train.bin"]
+    assert f"t_{part}.bin: is a folder" in capsys.readouterr().err
+    assert [each.name for each in (tmp_path / "out").iterdir()] == [f"t_{part}.bin"]
 
 
 def test_a_single_document_is_cut(tmp_path):

@@ -48,7 +48,7 @@ def kernel_at(signature):
 
 
 def kernel_like(signature_of):
-    """As kernel_at, of what is compiled once for each dtype: address, array -> the one for its."""
+    """As kernel_at, of what is compiled for each dtype: (address, array) -> the kernel for its."""
 
     def at(address, like):
         return address

@@ -237,7 +237,7 @@ def backward_head_avx512(
     backward_head(AVX512, bh, n_terms, words, dout, out, qkv, stats, dqkv, workspace)
 
 
-@jit
+@jit(makes_arrays=True)
 def backward_head(hardware, bh, n_terms, words, dout, out, qkv, stats, dqkv, workspace):
     """Head bh of all sequences': its three ranges of channels of dqkv (T, 3C)."""
     NH, T = len(stats) // 2, stats.shape[1]

@@ -31,18 +31,18 @@ def forward_full_precision(qkv, out, stats, words):
     """Fills out (B, T, C) and stats (B, 2 NH, T); words: what drop_words gives."""
     forward_heads, one_head = compiled_forward(qkv.dtype)
     addresses = address_of(multiply_for(qkv.dtype)), address_of(one_head)
-    forward_heads(*addresses, words, qkv, out, stats, *workspace(qkv, stats, 1))
+    forward_heads(*addresses, words, qkv, out, stats, *workspace(qkv, stats, 2, 1))
 
 
 def backward_full_precision(dout, out, qkv, stats, dqkv, words):
     """Fills dqkv (B, T, 3C)."""
     backward_heads, one_head = compiled_backward(qkv.dtype)
     addresses = address_of(multiply_for(qkv.dtype)), address_of(one_head)
-    backward_heads(*addresses, words, dout, out, qkv, stats, dqkv, *workspace(qkv, stats, 2))
+    backward_heads(*addresses, words, dout, out, qkv, stats, dqkv, *workspace(qkv, stats, 5, 2))
 
 
-def workspace(qkv, stats, n_scores):
-    """For each thread: what multiply_panels needs, five panels, and n_scores (BLOCK_ROWS, T).
+def workspace(qkv, stats, n_panels, n_scores):
+    """For each thread: what multiply_panels needs, n_panels, and n_scores (BLOCK_ROWS, T).
 
     Rows of T are an odd number of cache lines apart, in float32. Were it a power of two, those of
     a tile would compete for the same few sets of L1.
@@ -50,7 +50,7 @@ def workspace(qkv, stats, n_scores):
     n_threads, (_, T, C3) = get_num_threads(), qkv.shape
     hs, T_padded = 2 * C3 // 3 // stats.shape[1], (T // 16 + 1 | 1) * 16
     size = max(panels_size(hs, T), panels_size(T, hs))
-    shapes = (ROWS_SIZE,), (5, size), (n_scores, BLOCK_ROWS, T_padded)
+    shapes = (ROWS_SIZE,), (n_panels, size), (n_scores, BLOCK_ROWS, T_padded)
     return [empty((n_threads, *shape), qkv.dtype) for shape in shapes]
 
 

@@ -1,8 +1,9 @@
 """GEMM, c = c_init + a @ b, in float32 and float64, of matrices of any strides.
 
 Blocked for the caches as in Goto and van de Geijn 2008: a block of b is packed into panels of NR
-columns that stay in L2, a panel of MR rows of a into L1. The microkernel, in tile.py, keeps MR x NR
-sums in registers from the first k to the last.
+columns that stay in L2, a panel of MR rows of a into L1, unless these rows are contiguous: they are
+read where they are. The microkernel, in tile.py, keeps MR x NR sums in registers from the first k
+to the last.
 
 At the shapes of a training step this is faster than NumPy's BLAS, and it leaves Numba's thread pool
 the only one: two pools whose threads spin cost a factor of two.

@@ -5,10 +5,11 @@ becomes the file for training; those for validation are copied out of it, and cu
 characters there are is known only then, too: until then they are numbered as they come.
 """
 
+import os
 import tempfile
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class Characters:
 class Spool:
     """The tokens of a stream of pieces (`split_documents`), in what becomes the token file at path.
 
-    `n_tokens` and `n_documents` count them.
+    `n_tokens` and `n_documents` count them. Where each document starts is in a file without a name.
     """
 
     def __init__(self, path, name, format):
@@ -77,16 +78,16 @@ class Spool:
         self.characters = Characters() if name == CHARS else None
         self.tokenizer = None if name == CHARS else get_tokenizer(name)
         self._tokens_of = None  # of each number, where the characters are numbered
-        self._starts = tempfile.TemporaryFile(dir=path.parent)  # int64, of each document
-        try:
-            train = Replacement(path)
-            sweep(train.target)  # what a killed process left may fill the disk
-            self._partial = train.partial
-            self._file = open(self._partial, "w+b")
-        except BaseException:
-            self._starts.close()
-            raise
-        self._offset = self._file.write(header(format, 0))
+        train = Replacement(path)
+        if os.name != "nt":  # there no process is known to run, and the file may be in use
+            sweep(train.target, old=False)  # what a killed process left may fill the disk
+        self._partial, self._offset = train.partial, len(header(format, 0))
+        with ExitStack() as undo:
+            self._starts = undo.enter_context(tempfile.TemporaryFile(dir=path.parent))  # int64
+            undo.callback(self._partial.unlink, missing_ok=True)
+            self._file = undo.enter_context(open(self._partial, "w+b"))
+            self._file.write(header(format, 0))
+            undo.pop_all()
 
     def close(self):
         """Remove what is not a token file with a name, also what is not written of it yet."""
@@ -181,6 +182,7 @@ def write_stream(pieces, name, tokenizer, folder, fraction, format, what):
     make_folder(folder)
     validation_count(2, fraction)  # raises for a bad one before all the work
     val, train = (folder / f"{name}_{split}.bin" for split in ("val", "train"))
+    Replacement(val)  # raises, before all the work, where no file can be written
     try:
         spool = Spool(train, tokenizer, format)
     except OSError as error:

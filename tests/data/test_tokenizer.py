@@ -1,5 +1,6 @@
 """Tokenizers: to tokens and back, and one sentence where GPT-2's files cannot be downloaded."""
 
+import functools
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -74,6 +76,19 @@ def test_gpt2s_own_regex_finds_what_tiktokens_does(shared_data, monkeypatch):
     texts.append((shared_data / "tinyshakespeare.txt").read_text(encoding="utf-8"))
     theirs, ours = tiktoken.get_encoding("gpt2"), tokenizer_module.gpt2_encoding()
     assert ours.encode_ordinary_batch(texts) == theirs.encode_ordinary_batch(texts)
+
+
+def test_several_threads_load_gpt2s_files_once(monkeypatch):
+    made = []
+
+    def load():
+        time.sleep(0.1)
+        made.append(1)
+
+    monkeypatch.setattr(tokenizer_module, "gpt2_encoding", functools.cache(load))
+    with ThreadPoolExecutor(4) as pool:
+        [*pool.map(lambda i: get_tokenizer("gpt2")._encoding, range(4))]
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("name", ["gpt2", "bytes", "chars"])

@@ -1,16 +1,20 @@
 """How kernels are compiled: late, at addresses, with or without a cache, anew after an edit."""
 
+import ast
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
 from numba import types
 
 from npgpt.kernels.codegen.function_pointers import address_of, kernel_at
 from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.codegen.vectors import AVX512
 
 ROOT = Path(__file__).parents[3]
 
@@ -84,3 +88,66 @@ def test_an_edit_in_any_source_makes_what_is_on_disk_invalid(tmp_path):
     edited = run_it()
     assert float(edited.stdout) == 0.5
     assert "compiling" in edited.stderr
+
+
+MAKERS = {"empty", "zeros", "ones", "full", "array", "arange", "copy", "empty_like", "zeros_like"}
+
+
+def kernels_that_make_arrays(tree):
+    """The functions of a file that are compiled without makes_arrays and make some."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    compiled = {  # jit(f, ...), jit(f if x else g, ...)
+        name.id
+        for call in calls if ast.unparse(call.func) == "jit" and call.args
+        for name in ast.walk(call.args[0]) if isinstance(name, ast.Name)
+    }  # fmt: skip
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        how = [ast.unparse(each) for each in node.decorator_list]
+        if node.name in compiled or (any(each.startswith("jit") for each in how)):
+            made = {
+                call.func.attr
+                for call in ast.walk(node)
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+            }
+            if made & MAKERS and not any("makes_arrays=True" in each for each in how):
+                yield node.name
+
+
+def test_kernels_that_make_arrays_say_so():
+    """Also those that only other CPUs compile."""
+    found = {}
+    for path in (ROOT / "kernels").rglob("*.py"):
+        names = [*kernels_that_make_arrays(ast.parse(path.read_text("utf-8")))]
+        found |= {path.name: names} if names else {}
+    assert found == {}
+
+
+def test_a_kernel_that_makes_arrays_and_does_not_say_so_is_found():
+    text = "@jit\ndef f(x):\n    return np.empty(3)\n\ndef g():\n    x.copy()\n\njit(g if a else f)"
+    assert [*kernels_that_make_arrays(ast.parse(text))] == ["f", "g"]
+    with pytest.raises(numba.core.errors.TypingError):
+        jit(lambda n: np.empty(n).sum())(3)
+    assert jit(lambda n: np.zeros(n).sum(), makes_arrays=True)(3) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not AVX512, reason="the tiles of these kernels are AVX-512's")
+def test_bf16_kernels_compile_for_a_cpu_with_amx(tmp_path):
+    """On any CPU with AVX-512: LLVM makes the code, and nobody runs it."""
+    code = (
+        "from npgpt.kernels.heads import bf16\n"
+        "from npgpt.kernels.products import amx, gemm_bf16\n"
+        "amx.available = lambda: True\n"
+        "for use_amx in (True, False):\n"
+        "    bf16.compiled_forward(use_amx), bf16.compiled_backward(use_amx)\n"
+        "gemm_bf16.gemm_bf16_for(1), gemm_bf16.gemm_bf16_for(2)\n"
+        "print('compiled')\n"
+    )
+    settings = {"NUMBA_CPU_NAME": "sapphirerapids", "NUMBA_CACHE_DIR": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **settings}, cwd=ROOT,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.stdout == "compiled\n", run.stderr

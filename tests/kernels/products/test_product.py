@@ -11,7 +11,15 @@ from helpers import ROOT, computing_in
 import npgpt
 from npgpt.errors import ArgumentError
 from npgpt.kernels.products import blas
-from npgpt.kernels.products.gemm import pack
+from npgpt.kernels.products.gemm import (
+    KC,
+    ROWS_SIZE,
+    multiply_for,
+    new_panels,
+    pack,
+    pack_panels,
+    panels_size,
+)
 from npgpt.kernels.products.product import product
 from npgpt.kernels.products.tile import MR
 
@@ -69,6 +77,23 @@ def test_a_panel_has_the_rows_and_the_rest_is_left(n, layout, rng):
     rows = panels.transpose(0, 2, 1).reshape(-1, K)
     np.testing.assert_array_equal(rows[:n], x)
     assert (rows[n:] == 7).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("M", "K", "N"), [(1, 1, 1), (2 * MR, 20, 48), (3 * MR + 1, 300, 130)])
+def test_panels_serve_for_fewer_rows_and_columns_too(M, K, N, dtype, rng):
+    b = rng.standard_normal((K, N)).astype(dtype)
+    flat = np.empty(panels_size(K, N), dtype)
+    panels = new_panels(flat, K, N)
+    assert panels.shape[2] == min(K, KC) and panels.size <= flat.size
+    pack_panels(b, panels)
+    scratch, multiply = np.empty(ROWS_SIZE, dtype), multiply_for(np.dtype(dtype))
+    for k, n in ((K, N), (-(-K // 2), -(-N // 3))):
+        a = rng.standard_normal((M, k)).astype(dtype)
+        for left in (a, np.asfortranarray(a)):
+            out = np.ones((M, n), dtype)
+            multiply(left, panels, out, out, scratch)
+            np.testing.assert_allclose(out, 1 + a @ b[:k, :n], atol=1e-3)
 
 
 def test_a_product_without_terms_is_what_it_starts_from(way):
