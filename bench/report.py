@@ -154,11 +154,13 @@ def summary(results):
     by_row = {}  # a model and its batch -> machine -> the result
     for result in steps:
         by_row.setdefault(row_name(result), {})[slug(result["machine"])] = result
-    columns = [f"{machine}, {precision}" for machine in machines for precision in PAIRS]
-    rows = [
-        [name, *(cell(by_machine.get(machine), pair) for machine in machines for pair in PAIRS)]
-        for name, by_machine in by_row.items()
-    ]
+    columns = {  # without those of a precision that a machine has no hardware for
+        f"{machine}, {precision}": cells
+        for machine in machines
+        for precision in PAIRS
+        if any(cells := [cell(each.get(machine), precision) for each in by_row.values()])
+    }
+    rows = zip(by_row, *columns.values(), strict=True)
     threads = {name: set() for name in machines}
     for result in steps:
         threads[slug(result["machine"])].add(result["machine"]["threads"])

@@ -182,8 +182,8 @@ def write_stream(pieces, name, tokenizer, folder, fraction, format, what):
     make_folder(folder)
     validation_count(2, fraction)  # raises for a bad one before all the work
     val, train = (folder / f"{name}_{split}.bin" for split in ("val", "train"))
-    Replacement(val)  # raises, before all the work, where no file can be written
     try:
+        Replacement(val)  # raises, before all the work, where no file can be written
         spool = Spool(train, tokenizer, format)
     except OSError as error:
         raise FileError(f"{folder}: cannot be written: {error.strerror or error}") from error

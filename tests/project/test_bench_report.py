@@ -284,7 +284,8 @@ def test_the_readmes_table_takes_steps_without_pytorch_or_bf16(tmp_path):
     content = {**CONTENTS["step"], "systems": {"npgpt": run(2.0)}}
     results.write_result("step", "step_4x64", MACHINE, content, tmp_path)
     summary = report.summary(results.read_results(tmp_path))
-    assert summary[2].endswith("B=4, T=64 | 2.00 s |  |")
+    assert summary[0].endswith(", fp32 |")
+    assert summary[2].endswith("B=4, T=64 | 2.00 s |")
 
 
 @pytest.mark.parametrize("program", CONTENTS)

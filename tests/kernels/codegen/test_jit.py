@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 import pytest
@@ -138,14 +139,19 @@ def test_bf16_kernels_compile_for_a_cpu_with_amx(tmp_path):
     """On any CPU with AVX-512: LLVM makes the code, and nobody runs it."""
     code = (
         "from npgpt.kernels.heads import bf16\n"
-        "from npgpt.kernels.products import amx, gemm_bf16\n"
+        "from npgpt.kernels.products import amx, gemm_bf16, shared_pack_bf16\n"
         "amx.available = lambda: True\n"
         "for use_amx in (True, False):\n"
         "    bf16.compiled_forward(use_amx), bf16.compiled_backward(use_amx)\n"
+        "    shared_pack_bf16.kernels_for(use_amx)\n"
         "gemm_bf16.gemm_bf16_for(1), gemm_bf16.gemm_bf16_for(2)\n"
         "print('compiled')\n"
     )
-    settings = {"NUMBA_CPU_NAME": "sapphirerapids", "NUMBA_CACHE_DIR": str(tmp_path)}
+    features = f"{llvm.get_host_cpu_features().flatten()},+avx512bf16,+amx-tile,+amx-bf16"
+    settings = {
+        "NUMBA_CPU_NAME": "sapphirerapids", "NUMBA_CPU_FEATURES": features,
+        "NUMBA_CACHE_DIR": str(tmp_path),
+    }  # fmt: skip
     run = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **settings}, cwd=ROOT,
         capture_output=True, text=True,
