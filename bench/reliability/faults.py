@@ -19,7 +19,7 @@ from npgpt.errors import FileError, NpgptError
 from npgpt.files import PARTIAL
 
 CALLS = ("fsync", "replace", "rename", "mkdir", "unlink", "rmdir", "chmod", "open", "stat")
-OF_FILES = ("write", "flush", "close")
+OF_FILES = ("write", "flush")
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
 MOST = 10_000  # calls of a writer
 
@@ -53,14 +53,17 @@ class FailingFile:
             return value
         return lambda *arguments: self._faults.call(value, *arguments)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
+    def close(self):
         try:
             self._faults.call(lambda: None)
         finally:
             self._file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
 
     def __iter__(self):
         return iter(self._file)
