@@ -4,6 +4,7 @@ A tile is MR x 3 vectors of sums in registers. With one row of b (3 vectors) and
 that fills the 32 registers of AVX-512 (512 bits each), the 16 of AVX2 (256), the 32 of ARM (128).
 """
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -30,7 +31,8 @@ def tile(a, b, K, c, c_init, m, n, width):
     """
     columns = width * b.shape[1] // 3
     where = slice(m, m + a.shape[1]), slice(n, n + columns)
-    c[where] = a[:K].T @ b[:K, :columns] + (c_init[where] if c_init.size else 0)
+    with np.errstate(all="ignore"):  # of the rest of a panel, which may hold anything
+        c[where] = a[:K].T @ b[:K, :columns] + (c_init[where] if c_init.size else 0)
 
 
 def transpose(x, i, j, out, m, n):
