@@ -86,7 +86,8 @@ def read_text(path):
 def atomic_write(path, companions=(), begun=None):
     """Open a file for writing; it gets its name only once completely written and synced.
 
-    begun: the path of a file in the same folder which becomes this one, opened at its beginning.
+    begun: the path of a file in the same folder that already holds what is to be written. It is
+    opened for changes, from its beginning, and becomes the file at path.
 
     companions are files that are replaced together with it: {path: content, None for no file}. No
     system renames several files at once. So, where a companion changes, the old file loses its name

@@ -24,25 +24,27 @@ from npgpt.kernels.products.gemm import (
     panels_size,
 )
 
-BLOCK_ROWS = 32  # whose scores stay in L1 for up to some hundred keys
+BLOCK_ROWS = 32  # the scores of a block of rows and up to 128 keys stay in L1, backward too
 
 
 def forward_full_precision(qkv, out, stats, words):
     """Fills out (B, T, C) and stats (B, 2 NH, T); words: what drop_words gives."""
     forward_heads, one_head = compiled_forward(qkv.dtype)
     addresses = address_of(multiply_for(qkv.dtype)), address_of(one_head)
-    forward_heads(*addresses, words, qkv, out, stats, *workspace(qkv, stats, 2, 1))
+    work = workspace(qkv, stats, n_panels=2, n_scores=1)
+    forward_heads(*addresses, words, qkv, out, stats, *work)
 
 
 def backward_full_precision(dout, out, qkv, stats, dqkv, words):
     """Fills dqkv (B, T, 3C)."""
     backward_heads, one_head = compiled_backward(qkv.dtype)
     addresses = address_of(multiply_for(qkv.dtype)), address_of(one_head)
-    backward_heads(*addresses, words, dout, out, qkv, stats, dqkv, *workspace(qkv, stats, 5, 2))
+    work = workspace(qkv, stats, n_panels=5, n_scores=2)
+    backward_heads(*addresses, words, dout, out, qkv, stats, dqkv, *work)
 
 
 def workspace(qkv, stats, n_panels, n_scores):
-    """For each thread: what multiply_panels needs, n_panels, and n_scores (BLOCK_ROWS, T).
+    """For each thread: multiply_panels' scratch, n_panels sets of panels, n_scores (BLOCK_ROWS, T).
 
     Rows of T are an odd number of cache lines apart, in float32. Were it a power of two, those of
     a tile would compete for the same few sets of L1.
