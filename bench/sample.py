@@ -5,14 +5,13 @@ python -m bench.sample --prompt-tokens 900 --rounds 3
 python -m bench.sample -B 16                16 samples at once, each after a prompt of its own
 python -m bench.sample --only npgpt         one of them, in this process: a line of JSON
 
-The others are Hugging Face's transformers and, where it is installed, CTranslate2.
+The others are Hugging Face's transformers and, where they are installed, CTranslate2 and llama.cpp.
 """
 
 import json
 import sys
 import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy as np
 from bench import tables
 from bench.machine import describe, median_time
 from bench.options import make_parser, require
-from bench.peers import ctranslate2_generate
+from bench.peers import ctranslate2, llamacpp
 from bench.results import write_result
 from bench.turns import child, take_turns
 from npgpt.cli import program
@@ -61,31 +60,21 @@ SYSTEMS = {
     "npgpt": npgpt_generate,
     "npgpt, bf16": lambda prompt: npgpt_generate(prompt, "bf16"),
     "npgpt, int8": lambda prompt: npgpt_generate(prompt, "int8"),
+    "npgpt, int4": lambda prompt: npgpt_generate(prompt, "int4"),
     "transformers": transformers_generate,
     "transformers, bf16": lambda prompt: transformers_generate(prompt, "bfloat16"),
 }
-CTRANSLATE2 = {  # system -> compute_type; its bfloat16 needs a CPU that it has that for
-    "CTranslate2": "float32",
-    "CTranslate2, bf16": "bfloat16",
-    "CTranslate2, int8": "int8",
+PEERS = {  # they read files that bench.peers has written
+    **dict.fromkeys(ctranslate2.COMPUTE_TYPES, ctranslate2),
+    **dict.fromkeys(llamacpp.FILE_TYPES, llamacpp),
 }
-
-
-def ctranslate2_systems():
-    """Those of CTRANSLATE2 that it supports here; none where it is not installed."""
-    if find_spec("ctranslate2") is None:
-        return []
-    import ctranslate2
-
-    supported = ctranslate2.get_supported_compute_types("cpu")
-    return [name for name, compute_type in CTRANSLATE2.items() if compute_type in supported]
 
 
 def run_one(system, folder, B, prompt_tokens, tokens, runs):
     """Tokens a second of each run, the prompts' pass included; folder has the model to read."""
     prompt = np.random.default_rng(0).integers(0, VOCAB_SIZE, (B, prompt_tokens))
-    if system in CTRANSLATE2:
-        generate = ctranslate2_generate(prompt, folder, CTRANSLATE2[system])
+    if system in PEERS:
+        generate = PEERS[system].generate(prompt, folder, system)
     else:
         generate = SYSTEMS[system](prompt)
     generate(WARM_UP)
@@ -109,7 +98,7 @@ def limit():
 
     weights = np.ones((4, count_parameters(GPT2Config()) // 4), np.float32)
 
-    @jit(parallel=True)
+    @jit(parallel=True, makes_arrays=True)
     def total(x):
         result = x.dtype.type(0)
         for i in prange(x.shape[1]):  # four places at a time are read faster than one
@@ -125,17 +114,17 @@ def main(argv=None, prog=None):
     """Measure the systems, write the result and print its table; or with --only one system."""
     parser = make_parser(prog, __doc__, B=1, prompt_tokens=64, tokens=64, rounds=5, runs=3)
     parser.add_argument(
-        "--only", choices=[*SYSTEMS, *CTRANSLATE2, "limit"], help="run it in this process"
+        "--only", choices=[*SYSTEMS, *PEERS, "limit"], help="run it in this process"
     )
     parser.add_argument(
         "--model", type=Path, metavar="FOLDER",
-        help="for --only CTranslate2: what `python -m bench.peers FOLDER` has written",
+        help="for --only CTranslate2 or llama.cpp: what `python -m bench.peers FOLDER` has written",
     )  # fmt: skip
     args = parser.parse_args(argv)
     sizes = {name: getattr(args, name) for name in ("B", "prompt_tokens", "tokens", "runs")}
     if args.prompt_tokens + args.tokens > 1024:
         parser.error("--prompt-tokens and --tokens must be at most 1024 together, the block_size")
-    if args.only in CTRANSLATE2 and args.model is None:
+    if args.only in PEERS and args.model is None:
         parser.error(f"--only {args.only} needs --model: see --help")
     if args.only == "limit":
         print(json.dumps(limit()))
@@ -145,7 +134,7 @@ def main(argv=None, prog=None):
         return 0
     require(parser, "torch", "transformers")
     with tempfile.TemporaryDirectory() as folder:
-        others = ctranslate2_systems()
+        others = ctranslate2.systems() + llamacpp.systems()
         if others:
             child("bench.peers", folder)
         words = (

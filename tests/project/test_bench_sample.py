@@ -8,7 +8,8 @@ import pytest
 from helpers import TINY_MODEL
 
 import npgpt
-from bench import peers, sample
+from bench import sample
+from bench.peers import ctranslate2, llamacpp
 from npgpt.wording import install_extra
 
 
@@ -64,12 +65,13 @@ def test_the_systems_take_turns_and_what_they_did_is_written(monkeypatch, capsys
         return [60.0, 50.0, 70.0] if name == "npgpt" else [30.0, 20.0]
 
     monkeypatch.setattr(sample, "child", child)
-    monkeypatch.setattr(sample, "ctranslate2_systems", lambda: ["CTranslate2"])
+    monkeypatch.setattr(ctranslate2, "systems", lambda: ["CTranslate2"])
+    monkeypatch.setattr(llamacpp, "systems", lambda: ["llama.cpp, int8"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     monkeypatch.setattr("bench.machine.find_spec", lambda name: None)
     words = "--prompt-tokens 5 --tokens 7 --rounds 2 --runs 2".split()
     assert sample.main([*words, "--out", str(tmp_path / "new")]) == 0
-    assert sorted(asked) == sorted([*sample.SYSTEMS, "CTranslate2", "limit"] * 2)
+    assert sorted(asked) == sorted([*sample.SYSTEMS, "CTranslate2", "llama.cpp, int8", "limit"] * 2)
     assert not Path(folders[0]).exists()
     (path,) = (tmp_path / "new").glob("*/sample_5x7.json")
     written = json.loads(path.read_text(encoding="utf-8"))
@@ -86,6 +88,7 @@ def test_the_systems_take_turns_and_what_they_did_is_written(monkeypatch, capsys
         (["--tokens", "0"], "--tokens: must be at least 1, not 0"),
         (["--prompt-tokens", "1000"], "--prompt-tokens and --tokens must be at most 1024 together"),
         (["--only", "llama"], "must be one of "),
+        (["--only", "llama.cpp"], "--only llama.cpp needs --model"),
         (["--only", "CTranslate2, int8"], "--only CTranslate2, int8 needs --model"),
         ([], f"torch is missing: {install_extra('bench')}"),
     ],
@@ -104,22 +107,51 @@ def test_one_system_alone_prints_a_line_of_json(monkeypatch, capsys):
     assert len(json.loads(capsys.readouterr().out)) == 3
 
 
-def test_without_ctranslate2_it_is_left_out(monkeypatch):
-    monkeypatch.setattr(sample, "find_spec", lambda name: None)
-    assert sample.ctranslate2_systems() == []
+def test_what_is_not_installed_is_left_out(monkeypatch):
+    for peer in (ctranslate2, llamacpp):
+        monkeypatch.setattr(peer, "find_spec", lambda name: None)
+        assert peer.systems() == []
+
+
+def test_the_limit_is_measured(monkeypatch):
+    monkeypatch.setattr("npgpt.core.parameters.count_parameters", lambda config: 4000)
+    (tokens_per_second,) = sample.limit()
+    assert tokens_per_second > 1000
 
 
 @pytest.mark.slow
 def test_ctranslate2_generates_what_npgpt_does(tmp_path, rng):
-    ctranslate2 = pytest.importorskip("ctranslate2", reason="needs ctranslate2")
+    theirs = pytest.importorskip("ctranslate2", reason="needs ctranslate2")
     pytest.importorskip("transformers", reason="needs the extra `reference`")
     model = npgpt.GPT2.from_checkpoint(TINY_MODEL)
-    peers.write_ctranslate2(tmp_path, model.params)
-    assert "CTranslate2" in sample.ctranslate2_systems()
+    ctranslate2.write(tmp_path, model.params)
+    assert "CTranslate2" in ctranslate2.systems()
     prompt = rng.integers(0, model.config.vocab_size, (2, 9))
     ours = model.generate(prompt, 20, temperature=0)
     assert len(set(ours[0, 9:].tolist())) > 5
-    np.testing.assert_array_equal(peers.ctranslate2_generate(prompt, tmp_path)(20), ours)
-    theirs = ctranslate2.Generator(str(tmp_path / "ctranslate2"), compute_type="float32")
-    logits = np.array(theirs.forward_batch(prompt.tolist()))
+    np.testing.assert_array_equal(ctranslate2.generate(prompt, tmp_path)(20), ours)
+    generator = theirs.Generator(str(tmp_path / "ctranslate2"), compute_type="float32")
+    logits = np.array(generator.forward_batch(prompt.tolist()))
     np.testing.assert_allclose(logits, model.forward(prompt), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_llamacpp_generates_what_npgpt_does(tmp_path, rng):
+    pytest.importorskip("llama_cpp", reason="needs llama-cpp-python")
+    pytest.importorskip("gguf", reason="needs gguf")
+    config = npgpt.GPT2Config(block_size=64, vocab_size=300, n_layer=2, n_head=2, n_embd=256)
+    params = npgpt.Parameters.init(config, seed=1)  # its 4 bits need rows of 256
+    params.flat *= 5
+    llamacpp.write(tmp_path, params)
+    assert llamacpp.systems() == list(llamacpp.FILE_TYPES)
+    prompt = rng.integers(0, config.vocab_size, (2, 9))
+    # Not many tokens: it keeps keys and values in 16 bits, which decides where two are as likely.
+    ours = npgpt.GPT2(config, params=params).generate(prompt, 7, temperature=0)
+    assert len(set(ours[:, 9:].ravel().tolist())) > 7
+    run = llamacpp.generate(prompt, tmp_path)
+    for _ in range(2):  # the second time from the start again
+        np.testing.assert_array_equal(run(7), ours)
+    for system in llamacpp.FILE_TYPES:
+        text = llamacpp.generate(prompt, tmp_path, system)(7)
+        assert text.shape == ours.shape and text.max() < config.vocab_size
+        assert "int4" in system or (text[:, 9] == ours[:, 9]).all(), system

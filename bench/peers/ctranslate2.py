@@ -1,24 +1,36 @@
-"""CTranslate2 beside npgpt in bench.sample: npgpt's weights in its format, and its generation.
-
-    python -m bench.peers FOLDER
-
-writes the weights with which a new npgpt.GPT2 begins as a Hugging Face folder, as `npgpt convert`
-does, and by CTranslate2's own converter as a model of CTranslate2 in FOLDER/ctranslate2.
-"""
+"""CTranslate2: npgpt's weights in its format, and its generation."""
 
 import json
-import sys
-from pathlib import Path
+from importlib.util import find_spec
 
 import numpy as np
 
-from npgpt import GPT2Config, Parameters, get_threads
+from npgpt import get_threads
 
+COMPUTE_TYPES = {  # system -> compute_type; its bfloat16 needs a CPU that it has that for
+    "CTranslate2": "float32",
+    "CTranslate2, bf16": "bfloat16",
+    "CTranslate2, int8": "int8",
+}
 END = "<|endoftext|>"
 
 
-def write_ctranslate2(folder, params):
-    """Write params for ctranslate2_generate, in float32; the names of the tokens are numbers."""
+def systems():
+    """Those of COMPUTE_TYPES that it supports here; none where it is not installed."""
+    if find_spec("ctranslate2") is None:
+        return []
+    import ctranslate2
+
+    supported = ctranslate2.get_supported_compute_types("cpu")
+    return [name for name, compute_type in COMPUTE_TYPES.items() if compute_type in supported]
+
+
+def write(folder, params):
+    """Write params for `generate`, in float32; the names of the tokens are numbers.
+
+    They become a Hugging Face folder, as `npgpt convert` writes it, and by CTranslate2's own
+    converter folder/ctranslate2.
+    """
     from ctranslate2.converters import TransformersConverter
 
     from npgpt.formats.huggingface import write_huggingface
@@ -32,28 +44,23 @@ def write_ctranslate2(folder, params):
     TransformersConverter(str(folder)).convert(str(folder / "ctranslate2"))
 
 
-def ctranslate2_generate(prompt, folder, compute_type="float32"):
+def generate(prompt, folder, system="CTranslate2"):
     """A function that generates a number of tokens after each prompt of (B, T), greedily."""
     import ctranslate2
 
     generator = ctranslate2.Generator(
-        str(folder / "ctranslate2"), compute_type=compute_type, inter_threads=1,
+        str(folder / "ctranslate2"), compute_type=COMPUTE_TYPES[system], inter_threads=1,
         intra_threads=get_threads(),
     )  # fmt: skip
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     names = {i: name for name, i in vocabulary.items()}
     prompts = [[names[i] for i in row] for row in prompt.tolist()]
 
-    def generate(count):
+    def run(count):
         results = generator.generate_batch(
             prompts, min_length=count, max_length=count, sampling_topk=1,
             include_prompt_in_result=False,
         )  # fmt: skip
         return np.concatenate([prompt, [each.sequences_ids[0] for each in results]], axis=1)
 
-    return generate
-
-
-if __name__ == "__main__":
-    write_ctranslate2(Path(sys.argv[1]), Parameters.init(GPT2Config()))
-    print("{}")  # for bench.turns.child
+    return run
