@@ -13,7 +13,10 @@ import numpy as np
 # LLVM's names of what the kernels use, the widest last; and what multiplies bf16 by each.
 EXTENSIONS = "avx2", "avx512f", "avx512bf16", "amx-bf16"
 BF16_HARDWARE = {"amx-bf16": "AMX", "avx512bf16": "AVX-512 BF16"}
-PACKAGES = "numpy", "numba", "torch", "transformers", "ctranslate2"
+PACKAGES = {  # module -> the package that brings it
+    **{name: name for name in ("numpy", "numba", "torch", "transformers", "ctranslate2")},
+    "llama_cpp": "llama-cpp-python",
+}
 ADAMW_BYTES = 28  # a parameter: p, g, m and v are read, p, m and v are written
 
 
@@ -24,10 +27,12 @@ def describe():
     import npgpt
     from npgpt.kernels.products import blas
 
-    cpuinfo, features = Path("/proc/cpuinfo"), get_host_cpu_features()
+    path, features = Path("/proc/cpuinfo"), get_host_cpu_features()
+    cpuinfo = path.read_text() if path.exists() else ""
+    hidden = "avx512f" in cpuinfo and not features.get("avx512f")
     extensions = [name for name in EXTENSIONS if features.get(name)]
     return {
-        "cpu": cpu_name(cpuinfo.read_text() if cpuinfo.exists() else ""),
+        "cpu": cpu_name(cpuinfo) + " as if it had no AVX-512" * hidden,
         "extensions": " ".join(extensions),
         "bf16": BF16_HARDWARE.get(extensions[-1] if extensions else None, "none"),
         "threads": npgpt.get_threads(),
@@ -35,7 +40,7 @@ def describe():
         "system": platform.system(),
         "versions": {
             "Python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES if find_spec(name)},
+            **{name: version(name) for module, name in PACKAGES.items() if find_spec(module)},
         },
     }
 

@@ -15,13 +15,15 @@ class Matrix:
         array = cgutils.create_struct_proxy(array_type)(context, builder, value=value)
         self.builder, self.data, self.size = builder, array.data, array.nitems
         self.element = array.data.type.pointee
-        self.itemsize = array_type.dtype.bitwidth // 8
+        self.bits = array_type.dtype.bitwidth
+        self.itemsize = self.bits // 8
         self.lanes = VECTOR // self.itemsize
         size = ir.Constant(ir.IntType(64), self.itemsize)
         self.strides = [
             builder.sdiv(builder.extract_value(array.strides, i), size)
             for i in range(array_type.ndim)
         ]
+        self.shape = [builder.extract_value(array.shape, i) for i in range(array_type.ndim)]
 
     def pointer(self, i, j):
         """The address of the element at i, j; rows are contiguous."""
@@ -89,6 +91,27 @@ def transpose_rows(builder, rows):
                 rows[r] = shuffle(builder, *pair, low)
                 rows[r + half] = shuffle(builder, *pair, high)
         half //= 2
+
+
+def add_lanes(builder, vectors):
+    """The sum of each vector's lanes, as scalars; how many vectors there are is a power of two.
+
+    Neighbouring lanes are added, of two vectors at a time while there are two: half as many
+    vectors, or half as long, have the sums so far.
+    """
+    left = vectors[0].type.count  # lanes of each sum
+    while left > 1:
+        if len(vectors) == 1:
+            pairs, count = [vectors * 2], vectors[0].type.count
+        else:
+            pairs, count = zip(vectors[::2], vectors[1::2], strict=True), 2 * vectors[0].type.count
+        even, odd = list(range(0, count, 2)), list(range(1, count, 2))
+        vectors = [
+            builder.fadd(shuffle(builder, *pair, even), shuffle(builder, *pair, odd))
+            for pair in pairs
+        ]
+        left //= 2
+    return [builder.extract_element(v, integer(i)) for v in vectors for i in range(v.type.count)]
 
 
 def disable_unrolling(branch):

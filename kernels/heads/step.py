@@ -6,7 +6,7 @@ from numba import prange
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.heads.softmax import softmax
 from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
-from npgpt.kernels.products.gemv import dot_rows, weighted_sum
+from npgpt.kernels.products.dots import dot_rows, weighted_sum
 
 
 @jit(parallel=True)
@@ -37,6 +37,6 @@ def step_head(qkv, k, v, at, out, h, scores):
             k[t, c] = new[C + c]
             v[t, c] = new[2 * C + c]
         row = scores[: t + 1]
-        dot_rows(new[:hs].reshape(1, hs), k[: t + 1], row.reshape(1, t + 1))
+        dot_rows(new[:hs].reshape(1, hs), k[: t + 1], row[:0], row.reshape(1, t + 1))
         softmax(row, scale)
         weighted_sum(row, v[: t + 1], out[t - at, h * hs : (h + 1) * hs])

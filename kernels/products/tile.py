@@ -35,6 +35,15 @@ def tile(a, b, K, c, c_init, m, n, width):
         c[where] = a[:K].T @ b[:K, :columns] + (c_init[where] if c_init.size else 0)
 
 
+def tile_of_rows(rows, b, K, c, c_init, width, following):
+    """c = c_init + rows[:, :K] @ b[:K], as tile has it, for contiguous rows (MR, KC).
+
+    Meanwhile `following` (MR, K) is prefetched instead of b, a few bytes with each k: if all were
+    at once, the core would wait for them.
+    """
+    tile(rows.T, b, K, c, c_init, 0, 0, width)
+
+
 def transpose(x, i, j, out, m, n):
     """The MR x MR block of out at m, n = that of x at i, j, transposed; rows are contiguous."""
     out[m : m + MR, n : n + MR] = x[i : i + MR, j : j + MR].T
@@ -50,6 +59,13 @@ def _(a, b, K, c, c_init, m, n, width):
     return lambda a, b, K, c, c_init, m, n, width: tile_vectors(a, b, K, c, c_init, m, n, width)
 
 
+@overload(tile_of_rows, prefer_literal=True)
+def _(rows, b, K, c, c_init, width, following):
+    return lambda rows, b, K, c, c_init, width, following: tile_of_rows_vectors(
+        rows, b, K, c, c_init, width, following
+    )
+
+
 @overload(transpose)
 def _(x, i, j, out, m, n):
     return lambda x, i, j, out, m, n: transpose_vectors(x, i, j, out, m, n)
@@ -62,8 +78,7 @@ def _(x, i, j, out, m, n):
 
 @intrinsic(prefer_literal=True)
 def tile_vectors(typing_context, a, b, K, c, c_init, m, n, width):
-    """The vector instructions of `tile`: a loop over k around MR x width sums in registers."""
-    columns = range(width.literal_value)
+    """The vector instructions of `tile`; rows of b are prefetched, PREFETCH_ROWS ahead."""
     is_panel = a.layout == "C"
 
     def generate(context, builder, signature, arguments):
@@ -71,46 +86,87 @@ def tile_vectors(typing_context, a, b, K, c, c_init, m, n, width):
             Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 3, 4)
         )
         K, m, n = arguments[2], arguments[5], arguments[6]
-        step, apart = (integer(MR), integer(1)) if is_panel else (integer(1), a.strides[1])
-        W = c.lanes
-        vector = ir.VectorType(c.element, W)
-        fma = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(vector, [vector] * 3),
-            f"llvm.fma.v{W}f{8 * c.itemsize}",
-        )
-        tile = [(i, j) for i in range(MR) for j in columns]
-        for pointer in c.pointers(m, n, tile).values():
-            c.prefetch(pointer, write=True)
-        before, loop = builder.block, builder.append_basic_block("k")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        k = builder.phi(ir.IntType(64))
-        sums = {ij: builder.phi(vector) for ij in tile}
-        bk = builder.gep(b.data, [builder.mul(k, integer(3 * W))])
-        for j in columns:
-            b.prefetch(builder.gep(bk, [integer((3 * PREFETCH_ROWS + j) * W)]), write=False)
-        row = [b.load(builder.gep(bk, [integer(j * W)]), W) for j in columns]
-        ak = builder.gep(a.data, [builder.mul(k, step)])
-        totals = {}
-        for i in range(MR):
-            at = builder.gep(ak, [builder.mul(integer(i), apart)])
-            x = broadcast(builder, builder.load(at), vector)
-            for j in columns:
-                totals[i, j] = builder.call(fma, [x, row[j], sums[i, j]])
-        following = builder.add(k, integer(1))
-        k.add_incoming(integer(0), before)
-        k.add_incoming(following, loop)
-        for ij in tile:
-            sums[ij].add_incoming(ir.Constant(vector, [0.0] * W), before)
-            sums[ij].add_incoming(totals[ij], loop)
-        done = builder.append_basic_block("done")
-        builder.cbranch(builder.icmp_signed("<", following, K), loop, done)
-        builder.position_at_end(done)
-        add_tile(builder, c, c_init, m, n, totals)
+
+        apart = (integer(1), integer(MR)) if is_panel else (a.strides[1], integer(1))
+
+        def a_at(k, i):
+            offsets = [builder.mul(n, step) for n, step in zip((integer(i), k), apart, strict=True)]
+            return builder.gep(a.data, [builder.add(*offsets)])
+
+        def prefetch(k):
+            ahead = builder.mul(builder.add(k, integer(PREFETCH_ROWS)), integer(3 * c.lanes))
+            for j in range(width.literal_value):
+                line = builder.add(ahead, integer(j * c.lanes))
+                b.prefetch(builder.gep(b.data, [line]), write=False)
+
+        multiply(builder, a_at, b, K, c, c_init, m, n, width.literal_value, prefetch)
         return context.get_dummy_value()
 
     return types.void(a, b, K, c, c_init, m, n, width), generate
+
+
+@intrinsic(prefer_literal=True)
+def tile_of_rows_vectors(typing_context, rows, b, K, c, c_init, width, following):
+    """The vector instructions of `tile_of_rows`."""
+
+    def generate(context, builder, signature, arguments):
+        rows, b, c, c_init, following = (
+            Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 3, 4, 6)
+        )
+
+        def a_at(k, i):
+            return rows.pointer(integer(i), k)
+
+        def prefetch(k):  # MR numbers of row k % MR, so that after MR k each row has had its turn
+            row, rest = builder.and_(k, integer(MR - 1)), builder.and_(k, integer(-MR))
+            following.prefetch(following.pointer(row, rest), write=False)
+
+        zero = integer(0)
+        multiply(
+            builder, a_at, b, arguments[2], c, c_init, zero, zero, width.literal_value, prefetch
+        )
+        return context.get_dummy_value()
+
+    return types.void(rows, b, K, c, c_init, width, following), generate
+
+
+def multiply(builder, a_at, b, K, c, c_init, m, n, width, prefetch):
+    """The code of a tile: a loop over k around MR x width sums in registers.
+
+    a_at(k, i) is the address of the k-th number of a's row i, and prefetch(k) adds what is
+    prefetched with each k.
+    """
+    W, columns = c.lanes, range(width)
+    vector = ir.VectorType(c.element, W)
+    fma = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{W}f{8 * c.itemsize}"
+    )
+    tile = [(i, j) for i in range(MR) for j in columns]
+    for pointer in c.pointers(m, n, tile).values():
+        c.prefetch(pointer, write=True)
+    before, loop = builder.block, builder.append_basic_block("k")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    k = builder.phi(ir.IntType(64))
+    sums = {ij: builder.phi(vector) for ij in tile}
+    bk = builder.gep(b.data, [builder.mul(k, integer(3 * W))])
+    prefetch(k)
+    row = [b.load(builder.gep(bk, [integer(j * W)]), W) for j in columns]
+    totals = {}
+    for i in range(MR):
+        x = broadcast(builder, builder.load(a_at(k, i)), vector)
+        for j in columns:
+            totals[i, j] = builder.call(fma, [x, row[j], sums[i, j]])
+    following = builder.add(k, integer(1))
+    k.add_incoming(integer(0), before)
+    k.add_incoming(following, loop)
+    for ij in tile:
+        sums[ij].add_incoming(ir.Constant(vector, [0.0] * W), before)
+        sums[ij].add_incoming(totals[ij], loop)
+    done = builder.append_basic_block("done")
+    builder.cbranch(builder.icmp_signed("<", following, K), loop, done)
+    builder.position_at_end(done)
+    add_tile(builder, c, c_init, m, n, totals)
 
 
 @intrinsic

@@ -77,9 +77,10 @@ class GPT2:
             precision: of matrix products: "fp32" or, on CPUs with bf16 hardware, "bf16" (operands
                 rounded to 8 significant bits instead of 24) or "bf16x3" (each operand the sum of
                 two bf16; without AMX tiles: float32). Everything else is float32.
-            weight_format: for inference: "fp32", or quantize the matrices to "bf16" or "int8" (one
-                scale per row). Those of params are rounded in place; decoding reads the quantized
-                copy.
+            weight_format: for inference: "fp32", or quantize the matrices to "bf16", "int8" (one
+                scale per row) or "int4" (one per 32 weights of a row; wte in int8; n_embd must be
+                a multiple of 32). Those of params are rounded in place; decoding reads the
+                quantized copy.
 
         Raises:
             ArgumentError: an option is unknown, or not supported by this machine.

@@ -13,7 +13,7 @@ from npgpt.model.quantization import WEIGHT_FORMATS, find_weight_format, quantiz
 pytestmark = pytest.mark.slow
 
 CONFIG = GPT2Config(block_size=128, vocab_size=97, n_layer=2, n_head=2, n_embd=64)
-PROMPTS = (1, 8, 9, 64, 65)  # tokens: up to GEMV_MAX_ROWS are read in the smaller format itself
+PROMPTS = (1, 12, 13, 64, 65)  # tokens: up to GEMV_MAX_ROWS are read in the smaller format itself
 SEEDS = (0, 1, 2)
 ROUNDED = [name for name, format in WEIGHT_FORMATS.items() if format.quantize]
 
@@ -111,11 +111,15 @@ def test_the_params_hold_what_they_are_rounded_to(weights):
         if weights == "bf16":
             assert not (view.view(np.uint32) & 0xFFFF).any()
             assert (np.abs(w - old) <= np.abs(old) * 2**-8).all()
-        else:
+        elif weights == "int8" or name == "wte":
             scale = np.abs(w).max(-1, keepdims=True) / 127
             steps = w / scale
             np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
             assert (np.abs(w - old) <= 0.5001 * scale).all()
+        else:
+            groups, old = w.reshape(-1, 32), old.reshape(-1, 32)
+            assert all(len(np.unique(group)) <= 16 for group in groups)
+            assert 0.07 < np.sqrt(((groups - old) ** 2).mean() / (old**2).mean()) < 0.09
 
 
 def test_weights_in_float32_are_left_alone():
@@ -166,11 +170,11 @@ def test_what_cannot_be_rounded_is_refused(weights):
     np.testing.assert_array_equal(params.flat, before)
 
 
-@pytest.mark.parametrize("name", ["int4", "", None, "INT8"])
+@pytest.mark.parametrize("name", ["int2", "", None, "INT8"])
 def test_an_unknown_format_is_refused(name):
     for ask in (find_weight_format, make):
         with pytest.raises(
-            ArgumentError, match="weight_format must be one of fp32, bf16, int8, not "
+            ArgumentError, match="weight_format must be one of fp32, bf16, int8, int4, not "
         ):
             ask(name)
 

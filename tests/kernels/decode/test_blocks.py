@@ -12,7 +12,7 @@ from npgpt.model.decoder import Decoder, forward_step
 
 L, NH, V, C = 3, 4, 29, 32
 CONFIG = GPT2Config(block_size=2 * GEMV_MAX_ROWS, vocab_size=V, n_layer=L, n_head=NH, n_embd=C)
-KINDS = {"fp32": np.float32, "bf16": np.uint16, "int8": np.int8}
+KINDS = {"fp32": np.float32, "bf16": np.uint16, "int8": np.int8, "int4": np.uint8}
 
 
 def model_in(weight_format, dtype=np.float32):
@@ -24,7 +24,7 @@ def model_in(weight_format, dtype=np.float32):
 
 
 @pytest.fixture(
-    params=["fp32", *(pytest.param(n, marks=pytest.mark.slow) for n in ("bf16", "int8"))]
+    params=["fp32", *(pytest.param(n, marks=pytest.mark.slow) for n in ("bf16", "int8", "int4"))]
 )
 def weight_format(request):
     return request.param

@@ -1,0 +1,166 @@
+"""Dot products of a few rows with the rows of a matrix, which is read once, as four streams.
+
+A block of them is written in vector instructions: a compiler would add up the lanes of each sum by
+itself, which takes longer than the multiplications of a short row.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.codegen.vectors import AVX512, VECTOR, Matrix, add_lanes, integer
+from npgpt.kernels.numerics.bfloat16 import as_float
+from npgpt.kernels.numerics.int4 import widen
+from npgpt.kernels.numerics.int8 import Scaled
+from npgpt.kernels.products.weights import READERS
+
+STREAMS = 4  # rows of w, a quarter of it apart: a core's memory bandwidth is a third higher so
+MOST = 4 if AVX512 else 2  # rows of x that a block's sums have registers for
+
+
+@jit
+def dot_rows(x, w, scale, out):
+    """out (M, N) = x (M, K) @ the weights.T; all sums in the same order.
+
+    w (N, K) is of float, of bf16, of int8 with scale (N,), or of int4 with scale (N, K / 32).
+    """
+    M, N = out.shape
+    quarter, last = (N + STREAMS - 1) // STREAMS, N - 1
+    for j in range(quarter):
+        rows = j, min(j + quarter, last), min(j + 2 * quarter, last), min(j + 3 * quarter, last)
+        i = 0
+        while i + MOST <= M:
+            put(out, i, rows, dot_block(x, i, w, scale, rows, MOST))
+            i += MOST
+        while i < M:
+            put(out, i, rows, dot_block(x, i, w, scale, rows, 1))
+            i += 1
+    finish(x, w, scale, out)
+
+
+@jit
+def put(out, i, rows, sums):
+    """The block of out (M, N) from row i on, in these four columns = sums."""
+    for n in range(len(sums)):
+        out[i + n // STREAMS, rows[n % STREAMS]] = sums[n]
+
+
+def dot_block(x, i, w, scale, rows, count):
+    """`count` rows of x (M, K), from row i on, @ these four rows of w -> 4 * count sums, a tuple.
+
+    The last K % lanes of each row are left to `finish`, and the scale of int8 too.
+    """
+    K = x.shape[1]
+    rows = list(rows)
+    if w.dtype == np.uint8:
+        chosen = np.empty((STREAMS, K), np.float32)
+        widen(Scaled(w[rows], scale[rows]), chosen)
+    else:
+        K -= K % (VECTOR // x.itemsize)
+        chosen = np.array([[as_float(value) for value in row] for row in w[rows, :K]])
+        chosen = chosen.reshape(STREAMS, K)
+    return tuple((x[i : i + count, :K] @ chosen.T).reshape(-1))
+
+
+@overload(dot_block, prefer_literal=True)
+def _(x, i, w, scale, rows, count):
+    return lambda x, i, w, scale, rows, count: dot_vectors(x, i, w, scale, rows, count)
+
+
+@intrinsic(prefer_literal=True)
+def dot_vectors(typing_context, x, i, w, scale, rows, count):
+    """The vector instructions of dot_block: a loop over k around a vector for each sum."""
+    count = count.literal_value
+    result = types.UniTuple(x.dtype, STREAMS * count)
+
+    def generate(context, builder, signature, arguments):
+        x, w, scale = (Matrix(context, builder, signature.args[n], arguments[n]) for n in (0, 2, 3))
+        vector = ir.VectorType(x.element, x.lanes)
+        fma = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{x.lanes}f{x.bits}"
+        )
+        step, unit, read = READERS[str(signature.args[2].dtype)](builder, x, w, scale)
+        js = [builder.extract_value(arguments[4], n) for n in range(STREAMS)]
+        starts = [
+            x.pointer(builder.add(arguments[1], integer(n)), integer(0)) for n in range(count)
+        ]
+        K = builder.and_(x.shape[1], integer(-step))
+        zeros = [ir.Constant(vector, [0.0] * x.lanes)] * (STREAMS * count)
+        before, loop = builder.block, builder.append_basic_block("k")
+        done = builder.append_basic_block("done")
+        builder.cbranch(builder.icmp_signed("<", integer(0), K), loop, done)
+
+        builder.position_at_end(loop)
+        k = builder.phi(ir.IntType(64))
+        sums = [builder.phi(vector) for _ in zeros]
+        totals = list(sums)
+        parts = [read(j, k) for j in js]
+        for n, start in enumerate(starts):
+            here = builder.gep(start, [k])
+            for m, (vectors, factor) in enumerate(parts):
+                total = totals[n * STREAMS + m] if factor is None else zeros[0]
+                for offset, weights in vectors:
+                    xs = x.load(builder.gep(here, [integer(offset)]), x.lanes)
+                    total = builder.call(fma, [xs, weights, total])
+                if factor is not None:
+                    total = builder.call(fma, [total, factor, totals[n * STREAMS + m]])
+                totals[n * STREAMS + m] = total
+        following = builder.add(k, integer(step))
+        k.add_incoming(integer(0), before)
+        k.add_incoming(following, loop)
+        for total, after, zero in zip(sums, totals, zeros, strict=True):
+            total.add_incoming(zero, before)
+            total.add_incoming(after, loop)
+        builder.cbranch(builder.icmp_signed("<", following, K), loop, done)
+
+        builder.position_at_end(done)
+        ends = [builder.phi(vector) for _ in zeros]
+        for end, after, zero in zip(ends, totals, zeros, strict=True):
+            end.add_incoming(zero, before)
+            end.add_incoming(after, loop)
+        factor = ir.Constant(x.element, unit)
+        each = [builder.fmul(total, factor) for total in add_lanes(builder, ends)]
+        return context.make_tuple(builder, result, each)
+
+    return result(x, i, w, scale, rows, types.literal(count)), generate
+
+
+@jit
+def finish(x, w, scale, out):
+    """What dot_block has left of out (M, N) = x (M, K) @ the weights.T."""
+    M, N = out.shape
+    K, lanes = x.shape[1], VECTOR // x.itemsize
+    for k in range(K - K % lanes, K):  # none with int4, whose K is a multiple of 32
+        for i in range(M):
+            for j in range(N):
+                out[i, j] += x[i, k] * as_float(w[j, k])
+    scale_columns(out, scale)
+
+
+@jit
+def scale_columns(out, scale):
+    """Multiply out (M, N) by the scale (N,) of int8, if it is one."""
+    if scale.ndim == 1 and scale.size:
+        for i in range(len(out)):
+            for j in range(scale.size):
+                out[i, j] *= scale[j]
+
+
+@jit
+def weighted_sum(weights, x, out):
+    """out (K,) = weights (N,) @ x (N, K), which is read as four streams, as in dot_rows."""
+    out[:] = 0
+    quarter = len(x) // 4
+    for j in range(quarter):
+        j1, j2, j3 = j + quarter, j + 2 * quarter, j + 3 * quarter
+        p0, p1, p2, p3 = weights[j], weights[j1], weights[j2], weights[j3]
+        x0, x1, x2, x3 = x[j], x[j1], x[j2], x[j3]
+        for k in range(out.size):
+            out[k] += p0 * x0[k] + p1 * x1[k] + p2 * x2[k] + p3 * x3[k]
+    for j in range(4 * quarter, len(x)):
+        xj = x[j]
+        for k in range(out.size):
+            out[k] += weights[j] * xj[k]
