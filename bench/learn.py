@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from bench import tables
@@ -68,6 +69,10 @@ def write_data(path, folder):
 
 def run_one(system, goal, data, seed, since):
     """Run one system to one goal in this process -> its loss, steps and seconds not to count."""
+    if system == "compile":
+        recipe = GOALS[goal].recipes["npgpt"]
+        few = replace(recipe, settings={**recipe.settings, "steps": TIMED_STEPS}, minutes=0)
+        return run_npgpt(few, data, seed, since)
     recipe = GOALS[goal].recipes[system]
     if system.startswith("PyTorch"):
         from bench.learn_pytorch import run_pytorch
@@ -106,7 +111,10 @@ def main(argv=None, prog=None):
         "--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="NAME",
         help=f"of these, those that a goal has: {'; '.join(SYSTEMS)}; default: all",
     )  # fmt: skip
-    parser.add_argument("--only", choices=SYSTEMS, help="run it in this process, to the first goal")
+    parser.add_argument(
+        "--only", choices=[*SYSTEMS, "compile"],
+        help=f"run it in this process, to the first goal; compile: npgpt, {TIMED_STEPS} steps",
+    )  # fmt: skip
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="with --only: the token files")
     parser.add_argument("--seed", type=int, default=0, help="with --only; default: 0")
     args = parser.parse_args(argv)
@@ -121,7 +129,7 @@ def main(argv=None, prog=None):
     with tempfile.TemporaryDirectory() as folder:
         write_data(args.text, Path(folder))
         for goal in args.goals:
-            child("bench.learn", "--only", "npgpt", "--goals", goal, "--data", folder)  # compiles
+            child("bench.learn", "--only", "compile", "--goals", goal, "--data", folder)
             systems = [name for name in GOALS[goal].recipes if name in args.systems]
             content = {
                 "goal": goal, "rounds": args.rounds, "target": GOALS[goal].loss,

@@ -73,7 +73,7 @@ GOALS = {
         1.55,
         with_pytorch(
             {**MEDIUM, **MUON, "steps": 700}, {**MEDIUM, **ADAMW, "steps": 2500},
-            ["PyTorch, compiled", "PyTorch, bf16, compiled", "PyTorch, bf16, compiled, Muon"],
+            list(SYSTEMS)[2:],
         ),
     ),
     "20 minutes": Goal(

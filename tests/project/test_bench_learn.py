@@ -118,6 +118,8 @@ def test_one_system_prints_its_result(data, monkeypatch, capsys):
     monkeypatch.setitem(GOALS, "1.90", Goal(1.9, {"npgpt": Recipe(TINY)}))
     assert learn.main(["--only", "npgpt", "--goals", "1.90", "--data", str(data)]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 6
+    assert learn.main(["--only", "compile", "--goals", "1.90", "--data", str(data)]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == learn.TIMED_STEPS
 
 
 def test_systems_can_be_chosen(tmp_path, monkeypatch):
