@@ -1,6 +1,8 @@
 """What the machine is and what it allows: its memory, and matrix products by NumPy's BLAS."""
 
 import platform
+import re
+import resource
 import statistics
 import sys
 import time
@@ -14,9 +16,9 @@ import numpy as np
 EXTENSIONS = "avx2", "avx512f", "avx512bf16", "amx-bf16"
 BF16_HARDWARE = {"amx-bf16": "AMX", "avx512bf16": "AVX-512 BF16"}
 PACKAGES = {  # module -> the package that brings it
-    **{name: name for name in ("numpy", "numba", "torch", "transformers", "ctranslate2")},
-    "llama_cpp": "llama-cpp-python",
-}
+    "numpy": "numpy", "numba": "numba", "torch": "torch", "transformers": "transformers",
+    "ctranslate2": "ctranslate2", "llama_cpp": "llama-cpp-python",
+}  # fmt: skip
 ADAMW_BYTES = 28  # a parameter: p, g, m and v are read, p, m and v are written
 
 
@@ -50,6 +52,18 @@ def cpu_name(cpuinfo):
     lines = cpuinfo.splitlines()
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def peak_memory():
+    """The largest resident size of this process so far, in bytes.
+
+    On Linux getrusage's also counts the process that this one was forked from.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def time_calls(function, setup=tuple, times=7):

@@ -7,7 +7,6 @@ to a gigabyte; tiktoken only encodes it, a megabyte of characters at a time, on 
 """
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from bench import tables
-from bench.machine import describe
+from bench.machine import describe, peak_memory
 from bench.options import count, make_parser
 from bench.results import write_result
 from bench.turns import child, take_turns
@@ -76,8 +75,7 @@ def main(argv=None, prog=None):
             start = time.perf_counter()
             SYSTEMS[args.only](args.text, folder)
             seconds = time.perf_counter() - start
-            peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            print(json.dumps({"seconds": seconds, "peak": peak}))
+            print(json.dumps({"seconds": seconds, "peak": peak_memory()}))
             return 0
         path = Path(folder) / "text.txt"
         size = write_text(path, args.text, args.megabytes)

@@ -49,8 +49,9 @@ SECTIONS = {  # program -> heading, and what the results below it have in common
     "sample": (
         "Sampling from GPT-2 124M",
         "By `python -m bench.sample`; transformers is Hugging Face's library, with its own cache;"
-        " CTranslate2 and llama.cpp, where they were installed, are written in C++ for this; int4 of"
-        " llama.cpp is Q4_K_M, 5.75 bits per weight here, and npgpt's 5.9.",
+        " CTranslate2 and llama.cpp, where they were installed, are written in C++ for this. int4"
+        " is Q4_K_M in llama.cpp, 5.75 bits for each of all weights here; npgpt's is 5.95 for those"
+        " of matrices. llama.cpp repacks no weights in int8 on AMX, where its prompts crash if so.",
     ),
     "accuracy": (
         "Accuracy",
@@ -92,8 +93,8 @@ HOW_TO = """\
 ## Measure it yourself
 
 Install PyTorch's CPU build first. `bench.sample` times CTranslate2 and llama.cpp too where `pip
-install ctranslate2 llama-cpp-python gguf` has installed them. Each program writes a file below `bench/results/`; the last one makes
-this page from them.
+install ctranslate2 llama-cpp-python gguf` has installed them. Each program writes a file below
+`bench/results/`; the last one makes this page from them.
 
 ```sh
 pip install -e '.[bench]'

@@ -122,8 +122,11 @@ def main(argv=None, prog=None):
     )  # fmt: skip
     args = parser.parse_args(argv)
     sizes = {name: getattr(args, name) for name in ("B", "prompt_tokens", "tokens", "runs")}
-    if args.prompt_tokens + args.tokens > 1024:
-        parser.error("--prompt-tokens and --tokens must be at most 1024 together, the block_size")
+    if args.prompt_tokens + max(args.tokens, WARM_UP) > 1024:
+        parser.error(
+            "--prompt-tokens and --tokens must be at most 1024 together, the block_size, and"
+            f" --prompt-tokens at most {1024 - WARM_UP}"
+        )
     if args.only in PEERS and args.model is None:
         parser.error(f"--only {args.only} needs --model: see --help")
     if args.only == "limit":

@@ -8,13 +8,13 @@ for the precision: bench.step compares their losses.
 """
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+from bench.machine import peak_memory
 from bench.sizes import add_size, choose_size
 from npgpt import Parameters
 from npgpt.cli import Parser, add_batch_size, add_seq_len
@@ -132,9 +132,9 @@ def main():
         loss = step()
         seconds.append(time.perf_counter() - start)
         losses.append(float(loss))
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result = {"first": seconds[0], "seconds": seconds[WARM_UP:], "losses": losses, "peak": peak}
+    result = {
+        "first": seconds[0], "seconds": seconds[WARM_UP:], "losses": losses, "peak": peak_memory(),
+    }  # fmt: skip
     print(json.dumps(result))
 
 

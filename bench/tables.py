@@ -57,7 +57,7 @@ def measured(result):
 def precision_of(system):
     """The precision or the weight format that a system's name says; PyTorch's medium is bf16."""
     words = ["bf16" if word == "medium" else word for word in system.split(", ")]
-    return next((word for word in words if word in ("bf16x3", "bf16", "int8")), "fp32")
+    return next((word for word in words if word in ("bf16x3", "bf16", "int8", "int4")), "fp32")
 
 
 def own_name(system):

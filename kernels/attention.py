@@ -52,10 +52,11 @@ def attention_backward(dout, cache):
 def attention_step(qkv, kv_cache, pos):
     """Attend from new positions to them and all before: qkv (B, N, 3C) -> out (B, N, C).
 
-    kv_cache (2, B, NH, maxT, hs) holds the keys and values of the first `pos` positions; those of
-    the N new ones are written to it.
+    kv_cache (2, B, NH, maxT, hs), of qkv's dtype and with contiguous rows, holds the keys and
+    values of the first `pos` positions; those of the N new ones are written to it.
     """
     B, N, C3 = qkv.shape
+    assert kv_cache.dtype == qkv.dtype and kv_cache.strides[-1] == qkv.itemsize, "kv_cache"
     if pos == 0 and N > DOT_MAX_ROWS:  # a prompt, before which there is nothing
         kv_cache[..., :N, :] = split_heads(qkv, kv_cache.shape[2])[1:]
         return attention_forward(qkv, kv_cache.shape[2])[0]

@@ -20,7 +20,7 @@ def matmul_forward(x, w, b=None):
     OC = len(w)
     out = empty((*BT, OC), x.dtype)  # (B, T, OC)
     x2, out2 = x.reshape(-1, C), out.reshape(-1, OC)  # (B*T, C), (B*T, OC)
-    if len(x2) <= DOT_MAX_ROWS and w.flags.c_contiguous:
+    if len(x2) <= DOT_MAX_ROWS and w.flags.c_contiguous and w.dtype == x.dtype:
         few_rows(np.ascontiguousarray(x2), w, out2, b)
     else:
         product(x2, w.T, out2, b=b)

@@ -24,7 +24,7 @@ from npgpt.model.quantization import WEIGHT_FORMATS
 from npgpt.train_gpt2 import main as train_main
 from npgpt.training.schedules import SCHEDULES
 
-CONFIG = GPT2Config(block_size=16, vocab_size=257, n_layer=1, n_head=2, n_embd=16)
+CONFIG = GPT2Config(block_size=16, vocab_size=257, n_layer=1, n_head=2, n_embd=32)
 BYTES = {"name": "bytes"}
 
 

@@ -3,15 +3,17 @@
 python -m bench.peers FOLDER
 """
 
-import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 from bench.peers import ctranslate2, llamacpp
 from npgpt import GPT2Config, Parameters
 
 if __name__ == "__main__":
-    params = Parameters.init(GPT2Config())
+    parser = ArgumentParser("python -m bench.peers")
+    parser.add_argument("folder", type=Path)
+    folder, params = parser.parse_args().folder, Parameters.init(GPT2Config())
     for peer in (ctranslate2, llamacpp):
         if peer.systems():
-            peer.write(Path(sys.argv[1]), params)
+            peer.write(folder, params)
     print("{}")  # for bench.turns.child

@@ -1,7 +1,6 @@
 """llama.cpp: npgpt's weights in its format, GGUF, and greedy generation by its C functions."""
 
 import ctypes
-from functools import cache
 from importlib.util import find_spec
 
 import numpy as np
@@ -24,6 +23,7 @@ STACKED = {
     "fc": "ffn_up", "fcproj": "ffn_down",
 }  # fmt: skip
 SUFFIXES = {"w": "weight", "b": "bias"}
+SILENCE: list = []  # what llama.cpp calls with each line, which Python must not free
 
 
 def systems():
@@ -31,30 +31,30 @@ def systems():
     return list(FILE_TYPES) if find_spec("llama_cpp") and find_spec("gguf") else []
 
 
-def file(folder, system):
+def path_of(folder, system):
     """Where `write` puts the weights that a system reads."""
     return folder / f"{FILE_TYPES[system]}.gguf"
 
 
-@cache
 def library():
     """llama.cpp's functions, without the hundreds of lines that they log."""
     import llama_cpp
 
-    library.silence = llama_cpp.llama_log_callback(lambda level, text, data: None)  # kept alive
-    llama_cpp.llama_log_set(library.silence, None)
+    if not SILENCE:
+        SILENCE.append(llama_cpp.llama_log_callback(lambda level, text, data: None))
+        llama_cpp.llama_log_set(*SILENCE, None)
     return llama_cpp
 
 
 def write(folder, params):
     """Write params in each of FILE_TYPES, the smaller ones by llama.cpp's own quantization."""
     llama_cpp = library()
-    source = file(folder, "llama.cpp")
+    source = path_of(folder, "llama.cpp")
     write_float32(source, params)
     for system, name in FILE_TYPES.items():
         options = llama_cpp.llama_model_quantize_default_params()
         options.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_{name}")
-        target = file(folder, system)
+        target = path_of(folder, system)
         if target != source:
             paths = str(source).encode(), str(target).encode()
             failed = llama_cpp.llama_model_quantize(*paths, ctypes.byref(options))
@@ -91,9 +91,9 @@ def generate(prompt, folder, system="llama.cpp"):
     """A function that generates a number of tokens after each prompt of (B, T), greedily."""
     llama_cpp, (B, T) = library(), prompt.shape
     options = llama_cpp.llama_model_default_params()
-    # On AMX its prompts in q8_0 crash with weights that it has repacked.
-    options.use_extra_bufts = not get_host_cpu_features().get("amx-int8", False)
-    model = llama_cpp.llama_model_load_from_file(str(file(folder, system)).encode(), options)
+    if system.endswith("int8") and get_host_cpu_features().get("amx-int8"):
+        options.use_extra_bufts = False  # with repacked weights its prompts crash there
+    model = llama_cpp.llama_model_load_from_file(str(path_of(folder, system)).encode(), options)
     V = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
     settings = llama_cpp.llama_context_default_params()
     settings.n_seq_max = B

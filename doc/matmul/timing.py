@@ -12,7 +12,8 @@ import time
 import numba
 import numpy as np
 
-from npgpt import kernels, layers
+from npgpt import layers
+from npgpt.kernels.products.gemv import few_rows
 from npgpt.kernels.products.product import product
 
 C, OC, ROUNDS = 768, 3072, 15
@@ -55,12 +56,12 @@ def main():
                 f" (npgpt / NumPy: {numpy / own:.2f})"
             )
     weights = [normal(OC, C) for _ in range(WEIGHTS)]
-    for N in (1, 4, 8):
+    for N in (1, 4, 12, 16, 64):
         x, out = normal(N, C), np.empty((N, OC), np.float32)
         times = medians(
             lambda i, x=x: layers.matmul_forward(x, weights[i % WEIGHTS]),
             lambda i, x=x, out=out: product(x, weights[i % WEIGHTS].T, out),
-            lambda i, x=x: kernels.matmul_forward(x, weights[i % WEIGHTS]),
+            lambda i, x=x, out=out: few_rows(x, weights[i % WEIGHTS], out),
         )
         speeds = ", ".join(f"{1e-9 * w.nbytes / seconds:.1f}" for seconds in times)
         print(f"N={N}: NumPy, npgpt's product, few rows: {speeds} GB/s of weights")

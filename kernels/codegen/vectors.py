@@ -58,6 +58,13 @@ class Matrix:
         self.builder.call(prefetch, [self.builder.bitcast(pointer, byte), *flags])
 
 
+def fma_of(builder, vector, bits):
+    """LLVM's function (x, y, z) -> x * y + z, rounded once, of vectors of floats of `bits` bits."""
+    kind = ir.FunctionType(vector, [vector] * 3)
+    name = f"llvm.fma.v{vector.count}f{bits}"
+    return cgutils.get_or_insert_function(builder.module, kind, name)
+
+
 def integer(value):
     return ir.Constant(ir.IntType(64), value)
 

@@ -13,23 +13,17 @@ from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.codegen.vectors import Matrix
 
 
-def prefetching(write):
-    """A function for kernels that prefetches the cache line of x[i, j]; rows are contiguous."""
+@intrinsic
+def prefetch_for_write(typing_context, x, i, j):
+    """Prefetch the cache line of x[i, j], which will be written; rows are contiguous."""
 
-    @intrinsic
-    def prefetch(typing_context, x, i, j):
-        def generate(context, builder, signature, arguments):
-            array, i, j = arguments
-            x = Matrix(context, builder, signature.args[0], array)
-            x.prefetch(x.pointer(i, j), write)
-            return context.get_dummy_value()
+    def generate(context, builder, signature, arguments):
+        array, i, j = arguments
+        x = Matrix(context, builder, signature.args[0], array)
+        x.prefetch(x.pointer(i, j), write=True)
+        return context.get_dummy_value()
 
-        return types.void(x, types.intp, types.intp), generate
-
-    return prefetch
-
-
-prefetch_for_read, prefetch_for_write = prefetching(write=False), prefetching(write=True)
+    return types.void(x, types.intp, types.intp), generate
 
 
 @jit

@@ -1,1 +1,1 @@
-"""Number formats, bf16 and int8 in memory, and the functions of numbers that a softmax takes."""
+"""Number formats: bf16, int8 and int4 in memory; the functions of numbers that a softmax takes."""

@@ -13,7 +13,7 @@ from npgpt.kernels.numerics.int8 import TINY, Scaled
 
 GROUP = 32
 HALF = GROUP // 2
-LEAST = 16 * TINY  # a group of smaller numbers becomes zeros
+LEAST, MOST = 2.0**32 * TINY, 2.0**126  # a group of smaller numbers becomes zeros
 # What the largest number of a group may become before it is rounded and cut off at -8 and 7: the
 # one with the least squared error is taken. More of them make the error less than 1 % smaller.
 CANDIDATES = -8.0, -7.0, 7.0, -9.0, -8.5, -7.5, 7.5
@@ -22,8 +22,8 @@ CANDIDATES = -8.0, -7.0, 7.0, -9.0, -8.5, -7.5, 7.5
 def to_int4(x):
     """x (..., N, K), float32 and contiguous -> a Scaled of uint8 (..., N, K / 2).
 
-    Its scale is (..., N, K / 32), so K must be a multiple of 32. Where a number is not finite, the
-    scale of its group is not finite either.
+    Its scale is (..., N, K / 32), so K must be a multiple of 32. Where a number is not finite, or
+    above 2**126, the scale of its group is nan.
     """
     *outer, K = x.shape
     values = np.empty((*outer, K // 2), np.uint8)
@@ -65,7 +65,7 @@ def widen_groups(out, values, scale, n_threads):
 
 @jit
 def quantize_group(x, values):
-    """Fills values (16,) for x (32,) -> their scale; where x is not finite, it is not either."""
+    """Fills values (16,) for x (32,) -> their scale, as to_int4 has it."""
     largest = np.float32(0)
     for k in range(GROUP):
         if not abs(x[k]) <= abs(largest):
@@ -73,8 +73,10 @@ def quantize_group(x, values):
             if np.isnan(largest):
                 break
     values[:] = 0
-    if not LEAST <= abs(largest) < np.inf:
-        return largest - largest  # 0, or nan
+    if abs(largest) < LEAST:
+        return np.float32(0)
+    if not abs(largest) <= MOST:
+        return np.float32(np.nan)
     inverse, best, multiplier, scale = np.float32(1) / largest, np.float32(-1), 0.0, 0.0
     for candidate in CANDIDATES:
         xq = qq = np.float32(0)
@@ -106,4 +108,4 @@ def widen_group(values, scale, out):
     for i in range(HALF):
         pair = np.int32(values[i])
         out[i] = np.float32(((pair & 15) ^ 8) - 8) * scale  # the highest of the 4 bits is the sign
-        out[HALF + i] = np.float32((pair >> 4 ^ 8) - 8) * scale
+        out[HALF + i] = np.float32(((pair >> 4) ^ 8) - 8) * scale

@@ -13,7 +13,11 @@ TINY = np.finfo(np.float32).tiny
 
 
 class Scaled(NamedTuple):
-    """values (..., N, K) and scale (..., N), by which rows are multiplied; (..., 0): by 1."""
+    """Values and what they are multiplied by: weights (..., N, K).
+
+    Of int8, values (..., N, K) and scale (..., N); of int4, values (..., N, K / 2) and scale (...,
+    N, K / 32). Floats have a scale (..., 0).
+    """
 
     values: np.ndarray
     scale: np.ndarray

@@ -7,38 +7,36 @@ itself, which takes longer than the multiplications of a short row.
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from npgpt.kernels.codegen.jit import jit
-from npgpt.kernels.codegen.vectors import AVX512, VECTOR, Matrix, add_lanes, integer
+from npgpt.kernels.codegen.vectors import AVX512, VECTOR, Matrix, add_lanes, fma_of, integer
 from npgpt.kernels.numerics.bfloat16 import as_float
-from npgpt.kernels.numerics.int4 import widen
-from npgpt.kernels.numerics.int8 import Scaled
-from npgpt.kernels.products.weights import READERS
+from npgpt.kernels.products.weights import READERS, widen_part
 
 STREAMS = 4  # rows of w, a quarter of it apart: a core's memory bandwidth is a third higher so
-MOST = 4 if AVX512 else 2  # rows of x that a block's sums have registers for
+BLOCK_ROWS = 4 if AVX512 else 2  # rows of x that a block's sums have registers for
 
 
 @jit
 def dot_rows(x, w, scale, out):
     """out (M, N) = x (M, K) @ the weights.T; all sums in the same order.
 
-    w (N, K) is of float, of bf16, of int8 with scale (N,), or of int4 with scale (N, K / 32).
+    The rows of the weights are those of w, contiguous: floats, bf16, int8, whose scale is left out
+    here, or int4 with its scale.
     """
     M, N = out.shape
     quarter, last = (N + STREAMS - 1) // STREAMS, N - 1
     for j in range(quarter):
         rows = j, min(j + quarter, last), min(j + 2 * quarter, last), min(j + 3 * quarter, last)
         i = 0
-        while i + MOST <= M:
-            put(out, i, rows, dot_block(x, i, w, scale, rows, MOST))
-            i += MOST
+        while i + BLOCK_ROWS <= M:
+            put(out, i, rows, dot_block(x, i, w, scale, rows, BLOCK_ROWS))
+            i += BLOCK_ROWS
         while i < M:
             put(out, i, rows, dot_block(x, i, w, scale, rows, 1))
             i += 1
-    finish(x, w, scale, out)
+    add_rest(x, w, out)
 
 
 @jit
@@ -51,17 +49,12 @@ def put(out, i, rows, sums):
 def dot_block(x, i, w, scale, rows, count):
     """`count` rows of x (M, K), from row i on, @ these four rows of w -> 4 * count sums, a tuple.
 
-    The last K % lanes of each row are left to `finish`, and the scale of int8 too.
+    The last K % lanes of each row are left to add_rest.
     """
-    K = x.shape[1]
-    rows = list(rows)
-    if w.dtype == np.uint8:
-        chosen = np.empty((STREAMS, K), np.float32)
-        widen(Scaled(w[rows], scale[rows]), chosen)
-    else:
-        K -= K % (VECTOR // x.itemsize)
-        chosen = np.array([[as_float(value) for value in row] for row in w[rows, :K]])
-        chosen = chosen.reshape(STREAMS, K)
+    K = x.shape[1] - x.shape[1] % (VECTOR // x.itemsize)
+    chosen = np.empty((STREAMS, K), x.dtype)
+    for n, j in enumerate(rows):
+        widen_part(w, scale, j, 0, K, chosen[n])
     return tuple((x[i : i + count, :K] @ chosen.T).reshape(-1))
 
 
@@ -79,9 +72,7 @@ def dot_vectors(typing_context, x, i, w, scale, rows, count):
     def generate(context, builder, signature, arguments):
         x, w, scale = (Matrix(context, builder, signature.args[n], arguments[n]) for n in (0, 2, 3))
         vector = ir.VectorType(x.element, x.lanes)
-        fma = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{x.lanes}f{x.bits}"
-        )
+        fma = fma_of(builder, vector, x.bits)
         step, unit, read = READERS[str(signature.args[2].dtype)](builder, x, w, scale)
         js = [builder.extract_value(arguments[4], n) for n in range(STREAMS)]
         starts = [
@@ -129,24 +120,14 @@ def dot_vectors(typing_context, x, i, w, scale, rows, count):
 
 
 @jit
-def finish(x, w, scale, out):
-    """What dot_block has left of out (M, N) = x (M, K) @ the weights.T."""
+def add_rest(x, w, out):
+    """Add to out (M, N) what dot_block has left: the products of the last numbers of each row."""
     M, N = out.shape
     K, lanes = x.shape[1], VECTOR // x.itemsize
     for k in range(K - K % lanes, K):  # none with int4, whose K is a multiple of 32
         for i in range(M):
             for j in range(N):
                 out[i, j] += x[i, k] * as_float(w[j, k])
-    scale_columns(out, scale)
-
-
-@jit
-def scale_columns(out, scale):
-    """Multiply out (M, N) by the scale (N,) of int8, if it is one."""
-    if scale.ndim == 1 and scale.size:
-        for i in range(len(out)):
-            for j in range(scale.size):
-                out[i, j] *= scale[j]
 
 
 @jit

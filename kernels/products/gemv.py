@@ -1,8 +1,8 @@
 """Products of a few rows with a weight matrix that is read once, for sampling.
 
-Up to DOT_MAX_ROWS rows are bound by memory bandwidth alone. With more, up to GEMV_MAX_ROWS, each
-weight is multiplied so often that tiles in registers are worth it, as gemm has them; but gemm would
-pack all of the weights, which takes longer than to multiply them.
+Up to DOT_MAX_ROWS rows, blocks of dot products read the weights where they are. With more, up to
+GEMV_MAX_ROWS, tiles in registers are worth it, as gemm has them; but gemm would pack all of the
+weights, which takes longer than to multiply them.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.codegen.vectors import VECTOR
 from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.numerics.int8 import Scaled
-from npgpt.kernels.products.dots import dot_rows, scale_columns
+from npgpt.kernels.products.dots import dot_rows
 from npgpt.kernels.products.gemm import KC, pack
 from npgpt.kernels.products.tile import MR, tile_of_rows
 from npgpt.kernels.products.weights import widen_part
@@ -46,6 +46,7 @@ def gemv_rows(x, w, scale, b, out, n_threads):
         mode = flush_denormals()
         lo, hi = N * thread // n_threads, N * (thread + 1) // n_threads
         dot_rows(x, w[lo:hi], scale[lo:hi], out[:, lo:hi])
+        scale_columns(out[:, lo:hi], scale[lo:hi])
         add_bias(out, lo, hi, b)
         restore_denormals(mode)
 
@@ -67,6 +68,15 @@ def gemv_tiles(x, w, scale, b, out, n_threads):
 
 
 @jit
+def scale_columns(out, scale):
+    """Multiply out (M, N) by the scale (N,) of int8, if it is one."""
+    if scale.ndim == 1 and scale.size:
+        for i in range(len(out)):
+            for j in range(scale.size):
+                out[i, j] *= scale[j]
+
+
+@jit
 def add_bias(out, lo, hi, b):
     """Add b (N,), if there is one, to the columns lo to hi of out (M, N)."""
     if b.size:
@@ -82,13 +92,13 @@ def tile_rows(panels, w, scale, out):
     n_panels, K, P = panels.shape
     W = P // 3
     rows, sums = np.empty((MR, KC), out.dtype), np.empty((n_panels, MR, P), out.dtype)
-    numbers = K // w.shape[1]  # in an element of w
+    per_element = K // w.shape[1]  # numbers
     for j in range(0, N, MR):
         for k0 in range(0, K, CHUNK):
             k1 = min(k0 + CHUNK, K)
             for i in range(MR):
                 widen_part(w, scale, min(j + i, N - 1), k0, k1, rows[i])
-            following = w[min(j + MR, N - 1) :, k0 // numbers :]
+            following = w[min(j + MR, N - 1) :, k0 // per_element :]
             for p in range(n_panels):
                 panel, c = panels[p, k0:k1], sums[p]
                 init = c if k0 else c[:0]

@@ -7,7 +7,6 @@ that fills the 32 registers of AVX-512 (512 bits each), the 16 of AVX2 (256), th
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from npgpt.kernels.codegen.vectors import (
@@ -15,6 +14,7 @@ from npgpt.kernels.codegen.vectors import (
     Matrix,
     add_tile,
     broadcast,
+    fma_of,
     integer,
     transpose_rows,
 )
@@ -38,8 +38,9 @@ def tile(a, b, K, c, c_init, m, n, width):
 def tile_of_rows(rows, b, K, c, c_init, width, following):
     """c = c_init + rows[:, :K] @ b[:K], as tile has it, for contiguous rows (MR, KC).
 
-    Meanwhile `following` (MR, K) is prefetched instead of b, a few bytes with each k: if all were
-    at once, the core would wait for them.
+    Meanwhile the next rows are prefetched instead of b, the first MR of `following`, one cache line
+    with each k: if all were at once, the core would wait for them. There may be fewer rows, or
+    none, for to prefetch what does not exist is no error.
     """
     tile(rows.T, b, K, c, c_init, 0, 0, width)
 
@@ -90,8 +91,8 @@ def tile_vectors(typing_context, a, b, K, c, c_init, m, n, width):
         apart = (integer(1), integer(MR)) if is_panel else (a.strides[1], integer(1))
 
         def a_at(k, i):
-            offsets = [builder.mul(n, step) for n, step in zip((integer(i), k), apart, strict=True)]
-            return builder.gep(a.data, [builder.add(*offsets)])
+            row, column = builder.mul(integer(i), apart[0]), builder.mul(k, apart[1])
+            return builder.gep(a.data, [builder.add(row, column)])
 
         def prefetch(k):
             ahead = builder.mul(builder.add(k, integer(PREFETCH_ROWS)), integer(3 * c.lanes))
@@ -138,9 +139,7 @@ def multiply(builder, a_at, b, K, c, c_init, m, n, width, prefetch):
     """
     W, columns = c.lanes, range(width)
     vector = ir.VectorType(c.element, W)
-    fma = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{W}f{8 * c.itemsize}"
-    )
+    fma = fma_of(builder, vector, c.bits)
     tile = [(i, j) for i in range(MR) for j in columns]
     for pointer in c.pointers(m, n, tile).values():
         c.prefetch(pointer, write=True)

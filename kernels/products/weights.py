@@ -1,4 +1,4 @@
-"""How the weights of each format are read as floats, for gemv.py: by vectors, and a part of a row.
+"""How weights of each format are read as floats: vectors for dots.py, parts of rows for gemv.py.
 
 A reader is called with what an intrinsic has, (builder, x, w, scale), and returns how many k it
 reads at a time, the unit of the numbers read, and read(j, k): from there on of row j a list of
@@ -89,7 +89,7 @@ def widen_part(w, scale, j, k0, k1, row):
 
 
 def widen_step(w, scale, j, k, row, at):
-    """As many numbers of row, from `at` on, as a reader reads at a time: those of w at j, k."""
+    """As many numbers of row, from `at` on, as a reader reads at a time of w, at row j and k."""
     if scale.ndim == 2:
         group = Scaled(w[j, k // 2 : k // 2 + HALF], scale[j, k // GROUP : k // GROUP + 1])
         widen(group, row[at : at + GROUP])

@@ -83,7 +83,7 @@ class GPT2:
                 quantized copy.
 
         Raises:
-            ArgumentError: an option is unknown, or not supported by this machine.
+            ArgumentError: an option is unknown, or not supported by this machine or model.
         """
         if params is not None and params.config != config:
             raise ArgumentError(f"params must be of the model's {config}, not of {params.config}")

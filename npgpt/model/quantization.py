@@ -2,7 +2,7 @@
 
 A quantized model computes with the rounded weights everywhere. Prompts and evaluation read them
 from float32 parameters that hold the rounded values; decoding reads the smaller format itself: a
-half, a quarter or a sixth of the memory traffic, which dominates the time per token.
+half, a quarter or less than a fifth of the memory traffic, which dominates the time per token.
 """
 
 from collections.abc import Callable
@@ -63,7 +63,7 @@ WEIGHT_FORMATS = {
         "int8 with one scale per row, a quarter of the memory traffic", quantize_to_int8
     ),
     "int4": WeightFormat(
-        "int4 with one scale per 32 weights, but wte in int8, a sixth of the memory traffic",
+        "int4 with one scale per 32 weights, wte in int8, less than a fifth of the memory traffic",
         quantize_to_int4, quantize_wte=quantize_to_int8, multiple_of=32,
     ),
 }  # fmt: skip

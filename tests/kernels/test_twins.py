@@ -192,7 +192,9 @@ def test_muon_in_bf16_is_as_close_as_bf16(coarse, rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("B", "NH", "hs"), [(1, 1, 1), (2, 3, 16), (1, 2, 64), (3, 5, 9)])
+@pytest.mark.parametrize(
+    ("B", "NH", "hs"), [(1, 1, 1), (2, 3, 16), (1, 2, 64), (3, 5, 9), (1, 2, 40)]
+)
 @pytest.mark.parametrize(
     ("N", "at"),
     [

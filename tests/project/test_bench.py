@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench import lengths, prepare, step, systems, turns
-from bench.machine import cpu_name, operands, products
+from bench.machine import cpu_name, describe, operands, products
 from bench.profile import Clock
 from bench.sizes import SIZES, model_name
 from npgpt import GPT2, GPT2Config, NpgptError
@@ -32,6 +32,14 @@ def test_operands_can_be_multiplied_and_lie_as_a_steps_do(kind):
 def test_a_cpu_has_its_name():
     assert cpu_name("model name\t: One (R)\nflags\t\t: fpu avx2\n" * 2) == "One (R)"
     assert cpu_name("")
+
+
+@pytest.mark.parametrize(("features", "hidden"), [({"avx512f": True}, False), ({}, True)])
+def test_a_machine_whose_avx512_is_hidden_says_so(features, hidden, monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text("model name : One\nflags : avx2 avx512f\n")
+    monkeypatch.setattr("bench.machine.Path", lambda name: tmp_path / "cpuinfo")
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: features)
+    assert describe()["cpu"] == "One" + " as if it had no AVX-512" * hidden
 
 
 def test_a_clock_counts_time_inside_another_function_once():

@@ -1,5 +1,6 @@
 """The sampling bench's arithmetic and what it refuses; GPT-2 124M is not run here."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -87,6 +88,7 @@ def test_the_systems_take_turns_and_what_they_did_is_written(monkeypatch, capsys
     [
         (["--tokens", "0"], "--tokens: must be at least 1, not 0"),
         (["--prompt-tokens", "1000"], "--prompt-tokens and --tokens must be at most 1024 together"),
+        (["--prompt-tokens", "1020", "--tokens", "2"], "and --prompt-tokens at most 1016"),
         (["--only", "llama"], "must be one of "),
         (["--only", "llama.cpp"], "--only llama.cpp needs --model"),
         (["--only", "CTranslate2, int8"], "--only CTranslate2, int8 needs --model"),
@@ -144,6 +146,8 @@ def test_llamacpp_generates_what_npgpt_does(tmp_path, rng):
     params.flat *= 5
     llamacpp.write(tmp_path, params)
     assert llamacpp.systems() == list(llamacpp.FILE_TYPES)
+    sizes = [llamacpp.path_of(tmp_path, system).stat().st_size for system in llamacpp.FILE_TYPES]
+    assert all(2 * smaller < 1.4 * size for size, smaller in itertools.pairwise(sizes))
     prompt = rng.integers(0, config.vocab_size, (2, 9))
     # Not many tokens: it keeps keys and values in 16 bits, which decides where two are as likely.
     ours = npgpt.GPT2(config, params=params).generate(prompt, 7, temperature=0)

@@ -7,7 +7,7 @@ import pytest
 from npgpt import GPT2, GPT2Config, Parameters, layers
 from npgpt.core.parameters import BLOCK_NAMES, MATRICES
 from npgpt.kernels.decode.blocks import decode_blocks
-from npgpt.kernels.products.gemv import GEMV_MAX_ROWS
+from npgpt.kernels.products.gemv import DOT_MAX_ROWS, GEMV_MAX_ROWS
 from npgpt.model.decoder import Decoder, forward_step
 
 L, NH, V, C = 3, 4, 29, 32
@@ -41,7 +41,15 @@ def test_matrices_alone_are_read_in_the_format(weight_format):
 
 
 @pytest.mark.parametrize(
-    "B, N", [(1, 1), (1, 8), (3, 2), (3, 3), (17, 1), (1, GEMV_MAX_ROWS), (GEMV_MAX_ROWS, 1)]
+    "B, N",
+    [
+        (1, 1),
+        (3, 2),
+        (1, DOT_MAX_ROWS),
+        (DOT_MAX_ROWS + 1, 1),
+        (1, GEMV_MAX_ROWS),
+        (GEMV_MAX_ROWS, 1),
+    ],
 )
 def test_positions_one_after_the_other_are_the_textbooks(B, N, weight_format, rng):
     """Also of rounded weights, for model.params hold what they were rounded to."""
@@ -61,7 +69,7 @@ def test_positions_one_after_the_other_are_the_textbooks(B, N, weight_format, rn
 
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
-@pytest.mark.parametrize("B", [1, 5, 9, GEMV_MAX_ROWS])
+@pytest.mark.parametrize("B", [1, 5, DOT_MAX_ROWS + 1, GEMV_MAX_ROWS])
 def test_one_thread_and_two_give_the_same_bits(B, weight_format, rng):
     model, tokens = model_in(weight_format), rng.integers(0, V, (B, 1))
     kvs, logits = np.zeros((2, L, 2, B, NH, 1, C // NH), np.float32), []

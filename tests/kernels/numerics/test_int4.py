@@ -78,7 +78,7 @@ def test_every_pair_of_integers_can_be_kept():
 
 
 @pytest.mark.parametrize("M", [2, DOT_MAX_ROWS + 1])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e38])
 def test_what_is_not_finite_makes_a_result_that_is_not(bad, M, rng):
     x, w = rng.standard_normal((M, 64)).astype("f4"), rng.standard_normal((5, 64)).astype("f4")
     w[3, 17], out = bad, np.empty((M, 5), np.float32)
@@ -97,14 +97,6 @@ def test_few_rows_take_weights_in_int4(M, N, K, with_b, rng):
     few_rows(x, w, out, b if with_b else None)
     expected = x.astype(float) @ by_hand(w).T + with_b * b
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=2e-5)
-
-
-def test_the_token_embedding_is_kept_in_int8():
-    params = Parameters.init(CONFIG, seed=3)
-    before = params.wte.copy()
-    GPT2(CONFIG, params=params, weight_format="int4")
-    scale = np.abs(before).max(-1, keepdims=True) / 127
-    assert (np.abs(params.wte - before) <= 0.5001 * scale).all()
 
 
 @pytest.mark.parametrize("n_embd", [48, 16])
