@@ -7,6 +7,7 @@ to a gigabyte; tiktoken only encodes it, a megabyte of characters at a time, on 
 """
 
 import json
+import resource
 import sys
 import tempfile
 import time
