@@ -2,7 +2,6 @@
 
 import platform
 import re
-import resource
 import statistics
 import sys
 import time
@@ -62,6 +61,8 @@ def peak_memory():
     status = Path("/proc/self/status")
     if status.exists():
         return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1])
+    import resource  # Windows has none
+
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
