@@ -47,11 +47,10 @@ def read_register(typing_context):
     def generate(context, builder, signature, arguments):
         if X86:
             place = cgutils.alloca_once(builder, ir.IntType(32))
-            call_x86(builder, "llvm.x86.sse.stmxcsr", place)
+            call(builder, "llvm.x86.sse.stmxcsr", ir.VoidType(), address(builder, place))
             return builder.zext(builder.load(place), ir.IntType(64))
         if ARM:
-            kind = ir.FunctionType(ir.IntType(64), [])
-            return builder.asm(kind, "mrs $0, fpcr", "=r", [], side_effect=True)
+            return call(builder, "llvm.aarch64.get.fpcr", ir.IntType(64))
         return ir.Constant(ir.IntType(64), 0)
 
     return types.int64(), generate
@@ -64,17 +63,19 @@ def write_register(typing_context, value):
         if X86:
             place = cgutils.alloca_once(builder, ir.IntType(32))
             builder.store(builder.trunc(value, ir.IntType(32)), place)
-            call_x86(builder, "llvm.x86.sse.ldmxcsr", place)
+            call(builder, "llvm.x86.sse.ldmxcsr", ir.VoidType(), address(builder, place))
         elif ARM:
-            kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
-            builder.asm(kind, "msr fpcr, $0", "r", [value], side_effect=True)
+            call(builder, "llvm.aarch64.set.fpcr", ir.VoidType(), value)
         return context.get_dummy_value()
 
     return types.none(types.int64), generate
 
 
-def call_x86(builder, name, place):
-    byte = ir.IntType(8).as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [byte])
-    function = cgutils.get_or_insert_function(builder.module, kind, name)
-    builder.call(function, [builder.bitcast(place, byte)])
+def call(builder, name, result, *arguments):
+    """Call one of LLVM's intrinsics. Assembly would need its parser, which Numba does not start."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def address(builder, place):
+    return builder.bitcast(place, ir.IntType(8).as_pointer())
