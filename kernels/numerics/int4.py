@@ -13,7 +13,9 @@ from npgpt.kernels.numerics.int8 import TINY, Scaled
 
 GROUP = 32
 HALF = GROUP // 2
-LEAST, MOST = 2.0**32 * TINY, 2.0**126  # a group of smaller numbers becomes zeros
+# Of a group's largest number: below LEAST all become zeros, for 2**-28 times the scale, as it is
+# used, would be a denormal; above MOST its inverse would be one.
+LEAST, MOST = 2.0**32 * TINY, 2.0**126
 # What the largest number of a group may become before it is rounded and cut off at -8 and 7: the
 # one with the least squared error is taken. More of them make the error less than 1 % smaller.
 CANDIDATES = -8.0, -7.0, 7.0, -9.0, -8.5, -7.5, 7.5

@@ -256,6 +256,14 @@ def test_steps_take_what_is_not_contiguous_or_not_writable(rng):
     np.testing.assert_allclose(kernels.attention_step(qkv, kv, 0), expected)
 
 
+@pytest.mark.parametrize(
+    "kv", [np.zeros((2, 1, 2, 1, 8), np.float32)[..., ::2], np.zeros((2, 1, 2, 1, 4), np.float64)]
+)
+def test_a_step_takes_no_cache_of_other_rows_or_another_dtype(kv):
+    with pytest.raises(AssertionError, match="kv_cache"):
+        kernels.attention_step(np.ones((1, 1, 24), np.float32), kv, 0)
+
+
 @pytest.mark.parametrize("N", [1, DOT_MAX_ROWS + 1])
 def test_nan_goes_through_a_step(N):
     qkv, kv = np.ones((1, N, 24), np.float32), np.zeros((2, 1, 2, N, 4), np.float32)

@@ -1,4 +1,4 @@
-"""Products of few rows: nothing is read beyond the last number of what they are given."""
+"""Products of few rows: nothing is read beyond the end, and a row is the same among others."""
 
 import ctypes
 import mmap
@@ -50,6 +50,17 @@ def test_nothing_is_read_beyond_the_end(name, K, M, rng):
     )
     few_rows(before_a_wall(x), walled, out)
     np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_row_alone_has_the_bits_that_it_has_among_others(name, rng):
+    x = rng.standard_normal((DOT_MAX_ROWS, 96)).astype("f4")
+    weights = FORMATS[name](rng.standard_normal((9, 96)).astype("f4"))
+    together, alone = np.empty((2, DOT_MAX_ROWS, 9), "f4")
+    few_rows(x, weights, together)
+    for row, out in zip(x, alone, strict=True):
+        few_rows(row[None], weights, out[None])
+    np.testing.assert_array_equal(alone, together)
 
 
 def test_what_reads_beyond_the_end_dies():
