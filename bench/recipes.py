@@ -80,7 +80,7 @@ GOALS = {
         None,
         with_pytorch(
             {**LARGE, **MUON}, {**LARGE, **ADAMW},
-            ["PyTorch, compiled", "PyTorch, bf16, compiled", "PyTorch, bf16, compiled, Muon"],
+            list(SYSTEMS)[2:],
             minutes=20,
         ),
     ),
