@@ -172,13 +172,12 @@ def summary(results):
         f"{name}: {tables.machine_name(m)}, {' or '.join(map(str, sorted(threads[name])))} threads"
         for name, m in machines.items()
     ]
-    when = sorted({f"{result['commit']} of {result['date']}" for result in steps})
     return [
         *table(["a training step", *columns], rows),
         "",
         "Median seconds and, in parentheses, the speed-up: the time of PyTorch's fastest system in"
-        f" the same precision, divided by npgpt's. {'; '.join(what)} (commit {', '.join(when)})."
-        " [Figures](./doc/figures.md): all results.",
+        f" the same precision, divided by npgpt's. {'; '.join(what)}."
+        " [Figures](./doc/figures.md): all results, and when each was measured.",
     ]
 
 

@@ -13,12 +13,12 @@ from numba import njit
 from npgpt.core.precision import PRECISIONS, use_bf16_terms
 from npgpt.core.threads import threads
 from npgpt.kernels.memory.buffers import empty
+from npgpt.kernels.memory.prefetch import prefetch_for_write
 from npgpt.kernels.products import amx
 from npgpt.kernels.products.amx import (
     configure,
     load,
     multiply,
-    prefetch_for_write,
     release,
     store,
     zero,

@@ -2,7 +2,10 @@
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from helpers import ROOT, blocks_as_script, run_blocks
@@ -150,6 +153,14 @@ def test_the_steps_of_bf16_hardware_are_named_as_the_script_names_them(script, s
     )
     assert len(shown) > 5
     assert [row.replace("`", "") for row in shown] == [key.value for key in cases.keys]
+
+
+@pytest.mark.parametrize("script", ["steps", "steps_dots"])
+def test_the_scripts_for_bf16_hardware_find_what_they_import(script):
+    """Everywhere, also on a CPU that cannot run them."""
+    command = [sys.executable, "-c", f"import {script}; {script}.main"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=ROOT / "doc" / "amx", env=environment, check=True)
 
 
 @pytest.mark.parametrize("path", LINKING, ids=lambda path: str(path.relative_to(ROOT)))
