@@ -1,0 +1,159 @@
+"""A plugin of pytest: the tests of bf16, on a CPU that has AVX-512 but no bf16 hardware.
+
+PYTHONPATH=tests python -m pytest --slow -p bf16_in_software
+
+Where a kernel has an instruction of AMX, or of AVX-512 for bf16, it is compiled with others that
+compute the same. So all of the kernel is tested but the instruction itself, and the speed.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+# What is compiled so must not be taken for the hardware's, nor for that of another version of this
+# file: it is kept in a folder of its own, whose name Numba reads when it is imported.
+STAMP = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+FOLDER = Path(__file__).parents[1] / "kernels" / "__pycache__" / f"bf16_in_software_{STAMP}"
+os.environ["NUMBA_CACHE_DIR"] = str(FOLDER)
+import pytest  # noqa: E402
+from llvmlite import ir  # noqa: E402
+from numba.core import cgutils  # noqa: E402
+
+from npgpt.kernels.codegen.vectors import (  # noqa: E402
+    broadcast,
+    cpu_features,
+    fma_of,
+    shuffle,
+)
+from npgpt.kernels.products import amx, avx512_bf16  # noqa: E402
+from npgpt.kernels.products.pack_bf16 import Bfloat  # noqa: E402
+
+HARDWARE = {"hardware", "bf16_hardware", "coarse"}  # fixtures that ask for it
+
+LANES, N_TILES = 16, 8
+WORDS = ir.VectorType(ir.IntType(32), LANES)
+FLOATS = ir.VectorType(ir.FloatType(), LANES)
+BITS = ir.VectorType(ir.IntType(16), 2 * LANES)
+HALVES = ir.VectorType(Bfloat(), 2 * LANES)
+ROW = ir.ArrayType(WORDS, LANES)
+INT64 = ir.IntType(64)
+
+
+def pytest_configure():
+    features = cpu_features()
+    if "avx512f" not in features or "avx512bf16" in features:
+        raise pytest.UsageError("bf16 in software is for a CPU with AVX-512, but not with its bf16")
+    amx.available = avx512_bf16.available = lambda: True
+    amx.emit = emit
+    cgutils.get_or_insert_function = get_or_insert_function
+
+
+def pytest_collection_modifyitems(config, items):
+    others = [item for item in items if not needs_bf16(item)]
+    items[:] = [item for item in items if needs_bf16(item)]
+    config.hook.pytest_deselected(items=others)
+
+
+def needs_bf16(item):
+    """Whether it is a test of bf16; a second process would have none of what is patched here."""
+    named = "bf16" in item.nodeid and "second_process" not in item.nodeid
+    return named or bool(HARDWARE.intersection(item.fixturenames))
+
+
+def all_of(number):
+    """A vector with the same number in every lane."""
+    return ir.Constant(WORDS, [number] * LANES)
+
+
+# AVX-512's two instructions, as functions that are inlined where they are called.
+
+
+def get_or_insert_function(module, kind, name, original=cgutils.get_or_insert_function):
+    """As Numba's, but for the instructions for bf16 a function with a body."""
+    body = {
+        "llvm.x86.avx512bf16.dpbf16ps.512": dot_pairs,
+        "llvm.x86.avx512bf16.cvtne2ps2bf16.512": round_two,
+    }.get(name)
+    if body is None:
+        return original(module, kind, name)
+    name = name.replace("llvm", "software")
+    if name not in module.globals:
+        function = ir.Function(module, kind, name)
+        function.linkage = "internal"
+        function.attributes.add("alwaysinline")
+        builder = ir.IRBuilder(function.append_basic_block())
+        builder.ret(body(builder, *function.args))
+    return module.globals[name]
+
+
+def dot_pairs(builder, total, x, y):
+    """total (16,) + the products of the pairs of bf16 in x and y (32,)."""
+    x, y = builder.bitcast(x, WORDS), builder.bitcast(y, WORDS)
+    for half in (upper_halves, lower_halves):
+        factors = [builder.bitcast(half(builder, z), FLOATS) for z in (x, y)]
+        total = builder.call(fma_of(builder, FLOATS, 32), [*factors, total])
+    return total
+
+
+def upper_halves(builder, words):
+    return builder.and_(words, all_of(0xFFFF0000))
+
+
+def lower_halves(builder, words):
+    return builder.shl(words, all_of(16))
+
+
+def round_two(builder, high, low):
+    """Two vectors of 16 float32 -> one of their nearest bf16, low first; ties go to the even."""
+    rounded = []
+    for x in (low, high):
+        bits = builder.bitcast(x, WORDS)
+        even = builder.and_(builder.lshr(bits, all_of(16)), all_of(1))
+        up = builder.lshr(builder.add(bits, builder.add(even, all_of(0x7FFF))), all_of(16))
+        is_nan = builder.fcmp_unordered("uno", x, x)
+        rounded.append(builder.select(is_nan, all_of(0x7FC0), up))
+    words = shuffle(builder, *rounded, [*range(2 * LANES)])
+    return builder.bitcast(builder.trunc(words, BITS), HALVES)
+
+
+# The tiles of AMX, on the stack of the kernel that uses them.
+
+
+def emit(builder, name, *values):
+    """Write what an instruction does, instead of the instruction."""
+    if name in ("ldtilecfg", "tilerelease"):
+        return
+    if not hasattr(builder.function, "tiles"):
+        builder.function.tiles = cgutils.alloca_once(builder, ir.ArrayType(ROW, N_TILES))
+    tiles = builder.function.tiles
+
+    def row_of(tile, i):
+        return builder.gep(tiles, [INT64(0), INT64(tile.constant), i])
+
+    with cgutils.for_range(builder, INT64(LANES)) as loop:
+        i = loop.index
+        if name == "tilezero":
+            builder.store(all_of(0), row_of(values[0], i))
+        elif name == "tdpbf16ps":
+            add_products(builder, row_of, i, *values)
+        else:
+            tile, pointer, stride = values
+            outside = builder.gep(pointer, [builder.mul(i, stride)])
+            outside = builder.bitcast(outside, WORDS.as_pointer())
+            if name == "tileloadd64":
+                builder.store(builder.load(outside, align=4), row_of(tile, i))
+            else:
+                assert name == "tilestored64", name
+                builder.store(builder.load(row_of(tile, i)), outside, align=4)
+
+
+def add_products(builder, row_of, i, c, a, b):
+    """Row i of tile c += row i of a @ b, of pairs of bf16."""
+    total = cgutils.alloca_once(builder, FLOATS)
+    builder.store(builder.bitcast(builder.load(row_of(c, i)), FLOATS), total)
+    pairs = builder.bitcast(row_of(a, i), ir.IntType(32).as_pointer())
+    with cgutils.for_range(builder, INT64(LANES)) as loop:
+        pair = broadcast(builder, builder.load(builder.gep(pairs, [loop.index])), WORDS)
+        factors = [builder.bitcast(z, HALVES) for z in (pair, builder.load(row_of(b, loop.index)))]
+        builder.store(dot_pairs(builder, builder.load(total), *factors), total)
+    builder.store(builder.bitcast(builder.load(total), WORDS), row_of(c, i))
