@@ -21,7 +21,9 @@ from npgpt.kernels.products.tile import MR, copy, tile, transpose
 KC = 256  # a panel of b, KC x NR, is 48 KiB
 NC = 768  # a block of b, KC x NC, is 768 KiB of float32: it stays in an L2 of 1 MiB
 
-ROWS_SIZE = MR * (3 * VECTOR // 4 + KC)  # elements of workspace for a panel of a and a tile of c
+A_PANELS = 4  # of a, packed at a time: of columns that lie side by side whole cache lines are read
+
+ROWS_SIZE = MR * (3 * VECTOR // 4 + A_PANELS * KC)  # elements: panels of a, and a tile of c
 SCRATCH_SIZE = 220_000  # for a whole product
 assert SCRATCH_SIZE >= ROWS_SIZE + NC * KC
 
@@ -140,18 +142,21 @@ def multiply_panels(a, panels, c, c_init, scratch):
     """
     M, K, NR = len(c), a.shape[1], panels.shape[3]
     edge = scratch[: MR * NR].reshape(MR, NR)
-    apanels = scratch[MR * NR : MR * (NR + KC)].reshape(1, KC, MR)
+    apanels = scratch[MR * NR : MR * (NR + A_PANELS * KC)].reshape(A_PANELS, KC, MR)
     rows_are_contiguous = a.strides[1] == a.itemsize
     for k0 in range(0, K, KC):
         k1 = min(k0 + KC, K)
         init = c if k0 else c_init
-        for m in range(0, M, MR):
-            rows = a[m : m + MR, k0:k1]
-            if rows_are_contiguous and len(rows) == MR:
-                multiply_rows(rows.T, panels[k0 // KC], k1 - k0, c, init, m, edge)
-            else:
+        for m in range(0, M, A_PANELS * MR):
+            rows = a[m : m + A_PANELS * MR, k0:k1]
+            in_place = rows_are_contiguous and len(rows) == A_PANELS * MR
+            if not in_place:
                 pack(rows, apanels)
-                multiply_rows(apanels[0], panels[k0 // KC], k1 - k0, c, init, m, edge)
+            for i in range(0, len(rows), MR):
+                if in_place:
+                    multiply_rows(rows[i:].T, panels[k0 // KC], k1 - k0, c, init, m + i, edge)
+                else:
+                    multiply_rows(apanels[i // MR], panels[k0 // KC], k1 - k0, c, init, m + i, edge)
 
 
 multiply = jit(multiply_panels)

@@ -36,7 +36,7 @@ def tile(a, b, K, c, c_init, m, n, width):
 
 
 def tile_of_rows(rows, b, K, c, c_init, width, following):
-    """c = c_init + rows[:, :K] @ b[:K], as tile has it, for contiguous rows (MR, KC).
+    """c = c_init + rows[:, :K] @ b[:K], as tile has it, for contiguous rows (MR, K or more).
 
     Meanwhile the next rows are prefetched instead of b, the first MR of `following`, one cache line
     with each k: if all were at once, the core would wait for them. There may be fewer rows, or
@@ -79,7 +79,7 @@ def _(x, i, j, out, m, n):
 
 @intrinsic(prefer_literal=True)
 def tile_vectors(typing_context, a, b, K, c, c_init, m, n, width):
-    """The vector instructions of `tile`; rows of b are prefetched, PREFETCH_ROWS ahead."""
+    """The vector instructions of `tile`; with AVX-512 b is prefetched, PREFETCH_ROWS ahead."""
     is_panel = a.layout == "C"
 
     def generate(context, builder, signature, arguments):
@@ -96,7 +96,7 @@ def tile_vectors(typing_context, a, b, K, c, c_init, m, n, width):
 
         def prefetch(k):
             ahead = builder.mul(builder.add(k, integer(PREFETCH_ROWS)), integer(3 * c.lanes))
-            for j in range(width.literal_value):
+            for j in range(width.literal_value if AVX512 else 0):
                 line = builder.add(ahead, integer(j * c.lanes))
                 b.prefetch(builder.gep(b.data, [line]), write=False)
 
@@ -141,8 +141,10 @@ def multiply(builder, a_at, b, K, c, c_init, m, n, width, prefetch):
     vector = ir.VectorType(c.element, W)
     fma = fma_of(builder, vector, c.bits)
     tile = [(i, j) for i in range(MR) for j in columns]
-    for pointer in c.pointers(m, n, tile).values():
-        c.prefetch(pointer, write=True)
+    corner = c.pointer(m, n)
+    if not AVX512:
+        for pointer in c.pointers(m, n, tile).values():
+            c.prefetch(pointer, write=True)
     before, loop = builder.block, builder.append_basic_block("k")
     builder.branch(loop)
     builder.position_at_end(loop)
@@ -150,6 +152,8 @@ def multiply(builder, a_at, b, K, c, c_init, m, n, width, prefetch):
     sums = {ij: builder.phi(vector) for ij in tile}
     bk = builder.gep(b.data, [builder.mul(k, integer(3 * W))])
     prefetch(k)
+    if AVX512:
+        c.prefetch(builder.gep(corner, [of_tile(builder, c, k, width)]), write=True)
     row = [b.load(builder.gep(bk, [integer(j * W)]), W) for j in columns]
     totals = {}
     for i in range(MR):
@@ -166,6 +170,18 @@ def multiply(builder, a_at, b, K, c, c_init, m, n, width, prefetch):
     builder.cbranch(builder.icmp_signed("<", following, K), loop, done)
     builder.position_at_end(done)
     add_tile(builder, c, c_init, m, n, totals)
+
+
+def of_tile(builder, c, k, width):
+    """The offset of the k-th vector of a tile from its corner; from the last row on, again.
+
+    They are prefetched one by one: all at once, they would keep vectors of b from coming. (With
+    shorter vectors than AVX-512's a k takes half the time, and another instruction a part of it.)
+    """
+    row, column = builder.and_(k, integer(MR - 1)), builder.udiv(k, integer(MR))
+    last = integer(width - 1)
+    column = builder.select(builder.icmp_unsigned("<", column, last), column, last)
+    return builder.add(builder.mul(row, c.strides[0]), builder.mul(column, integer(c.lanes)))
 
 
 @intrinsic
