@@ -12,7 +12,7 @@ from numba import get_num_threads
 
 from npgpt.kernels.heads.bf16 import backward_bf16, forward_bf16
 from npgpt.kernels.heads.full_precision import backward_full_precision, forward_full_precision
-from npgpt.kernels.heads.step import step_heads
+from npgpt.kernels.heads.step import check_cache, step_heads
 from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.numerics.philox import drop_words
 from npgpt.kernels.products.gemv import DOT_MAX_ROWS
@@ -56,7 +56,7 @@ def attention_step(qkv, kv_cache, pos):
     values of the first `pos` positions; those of the N new ones are written to it.
     """
     B, N, C3 = qkv.shape
-    assert kv_cache.dtype == qkv.dtype and kv_cache.strides[-1] == qkv.itemsize, "kv_cache"
+    check_cache(kv_cache, qkv, C3 // 3, pos)
     if pos == 0 and N > DOT_MAX_ROWS:  # a prompt, before which there is nothing
         kv_cache[..., :N, :] = split_heads(qkv, kv_cache.shape[2])[1:]
         return attention_forward(qkv, kv_cache.shape[2])[0]

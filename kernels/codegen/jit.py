@@ -58,9 +58,16 @@ def jit(kernel=None, *, parallel=False, signature=None, makes_arrays=False):
 
 
 def missing_on_disk(kernel):
-    """Whether the disk could hold what is compiled of a kernel, and holds nothing yet."""
-    cache = getattr(kernel, "_cache", None)
-    return isinstance(cache, DiskCache) and cache.is_empty()
+    """Whether the disk could hold what is compiled of a kernel, and holds nothing yet.
+
+    It may also be a kernel's function, which has not been given to jit.
+    """
+    if numba.config.DISABLE_JIT:
+        return False
+    try:
+        return DiskCache(getattr(kernel, "py_func", kernel)).is_empty()
+    except RuntimeError:  # there is no place for it
+        return False
 
 
 class Announcement(event.Listener):

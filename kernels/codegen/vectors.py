@@ -1,10 +1,20 @@
 """What a kernel writes vector instructions with, in LLVM's IR, where compilers do not find them."""
 
-import llvmlite.binding as llvm
 from llvmlite import ir
-from numba.core import cgutils
+from numba.core import cgutils, codegen, config
 
-AVX512 = llvm.get_host_cpu_features().get("avx512f", False)
+
+def cpu_features():
+    """The names of the extensions that kernels are compiled for.
+
+    They are this CPU's, or those in Numba's environment variable NUMBA_CPU_FEATURES.
+    """
+    named = config.CPU_FEATURES
+    named = codegen.get_host_cpu_features() if named is None else named
+    return {name[1:] for name in named.split(",") if name.startswith("+")}
+
+
+AVX512 = "avx512f" in cpu_features()
 VECTOR = 64 if AVX512 else 32  # bytes
 
 

@@ -10,13 +10,13 @@ from collections import namedtuple
 import numpy as np
 from numba import get_num_threads
 
-from npgpt.core.parameters import BLOCK_NAMES, MATRICES
+from npgpt.core.parameters import BLOCK_NAMES, HIDDEN_MATRICES
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.gelu import forward_block
-from npgpt.kernels.heads.step import step_heads
+from npgpt.kernels.heads.step import check_cache, step_heads
 from npgpt.kernels.layernorm import forward_group
 from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
-from npgpt.kernels.numerics.int8 import Scaled
+from npgpt.kernels.numerics.scaled import Scaled
 from npgpt.kernels.products.gemv import gemv_rows
 from npgpt.kernels.residual import add_block
 from npgpt.layers.layernorm import EPS
@@ -28,12 +28,10 @@ Blocks = namedtuple("Blocks", BLOCK_NAMES)  # type: ignore[misc]
 def decode_params(p, quantized):
     """The Blocks of Parameters; `quantized` has matrices in fewer bits, by name."""
     blocks = {name: getattr(p, name) for name in BLOCK_NAMES}
-    for name in BLOCK_NAMES:
-        if name in MATRICES:
-            w = quantized.get(name, blocks[name])
-            if not isinstance(w, Scaled):
-                w = Scaled(w, np.empty((len(w), 0), p.ln1w.dtype))
-            blocks[name] = w
+    for name in HIDDEN_MATRICES:
+        w = quantized.get(name, blocks[name])
+        is_scaled = isinstance(w, Scaled)
+        blocks[name] = w if is_scaled else Scaled(w, np.empty((len(w), 0), p.ln1w.dtype))
     return Blocks(**blocks)
 
 
@@ -51,6 +49,7 @@ def decode_blocks(x, p, kv, at):
     afterwards of these too.
     """
     B, N, C = x.shape
+    check_cache(kv, x, C, at)
     out, n_threads = x.copy(), get_num_threads()
     layers = [np.empty((B * N, width * C), x.dtype) for width in (1, 3, 1, 4)]
     scores, stats = np.empty((n_threads, at + N), x.dtype), np.empty((2, B * N), x.dtype)

@@ -17,7 +17,7 @@ from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.numerics.philox import drop_row
 from npgpt.kernels.products import amx
-from npgpt.kernels.products.gemm_bf16 import AMX, AVX512, multiply_panels, panel_size
+from npgpt.kernels.products.gemm_bf16 import AMX, AVX512, multiply_packed, panel_size
 from npgpt.kernels.products.pack_bf16 import NR, PANEL_TILES, TILE_K, pack
 
 BLOCK_ROWS = 96  # twice the columns of a panel of b, three times the k of a tile
@@ -58,7 +58,7 @@ def backward_bf16(dout, out, qkv, stats, dqkv, words, n_terms):
     workspace = (
         pairs(3, T_padded * hs_padded // 2 * n_terms),
         pairs(6, BLOCK_ROWS * hs_padded // 2 * n_terms),
-        floats(2 * BLOCK_ROWS, BLOCK_ROWS),
+        floats(2 * BLOCK_ROWS + 1, BLOCK_ROWS),
         floats(2 * hs_padded, T_padded),
         floats(BLOCK_ROWS, hs_padded),
     )
@@ -200,7 +200,7 @@ def multiply(hardware, left, right, K, n_terms, c, add):
     for n in range(0, N, NR):
         panel = right[n // NR * size :]
         init = c if add else no_init
-        multiply_panels(hardware, left, 0, panel, k_tiles, n_terms, c, init, 0, M, n, no_prefetch)
+        multiply_packed(hardware, left, 0, panel, k_tiles, n_terms, c, init, 0, M, n, no_prefetch)
 
 
 def backward_heads(
@@ -237,7 +237,7 @@ def backward_head_avx512(
     backward_head(AVX512, bh, n_terms, words, dout, out, qkv, stats, dqkv, workspace)
 
 
-@jit(makes_arrays=True)
+@jit
 def backward_head(hardware, bh, n_terms, words, dout, out, qkv, stats, dqkv, workspace):
     """Head bh of all sequences': its three ranges of channels of dqkv (T, 3C)."""
     NH, T = len(stats) // 2, stats.shape[1]
@@ -250,11 +250,11 @@ def backward_head(hardware, bh, n_terms, words, dout, out, qkv, stats, dqkv, wor
     packed_kv, packed_blocks, scores, grads, dq = workspace
     packed_kT, packed_vT, packed_k = packed_kv
     packed_q, packed_qT, packed_dy, packed_dyT, packed_datt, packed_right = packed_blocks
-    att, datt = scores[:BLOCK_ROWS], scores[BLOCK_ROWS:]
+    att, datt = scores[:BLOCK_ROWS], scores[BLOCK_ROWS : 2 * BLOCK_ROWS]
+    dot_outs = scores[2 * BLOCK_ROWS]
     dkT, dvT = grads[: len(grads) // 2], grads[len(grads) // 2 :]
     dkT[:] = 0
     dvT[:] = 0
-    dot_outs = np.empty(BLOCK_ROWS, qkv.dtype)
     size, sizeT = packed_size(BLOCK_ROWS, hs, n_terms), packed_size(hs, BLOCK_ROWS, n_terms)
     pack_right(k.T, packed_kT, n_terms)
     pack_right(v.T, packed_vT, n_terms)

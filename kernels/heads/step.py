@@ -9,6 +9,16 @@ from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.products.dots import dot_rows, weighted_sum
 
 
+def check_cache(kv, x, C, at):
+    """Assert that kv (..., B, NH, maxT, hs) has space for the x (B, N, ...) of C channels at `at`.
+
+    The kernels check nothing.
+    """
+    B, NH, maxT, hs = kv.shape[-4:]
+    assert kv.dtype == x.dtype and kv.strides[-1] == kv.itemsize, "kv_cache: dtype, contiguous rows"
+    assert (B, NH * hs) == (len(x), C) and at + x.shape[1] <= maxT, "kv_cache: its shape"
+
+
 @jit(parallel=True)
 def step_heads(qkv, kv, at, out, scores):
     """Fills out (B, N, C), and N rows of each head of kv (2, B, NH, maxT, hs).

@@ -9,7 +9,7 @@ from numba import get_num_threads, prange
 
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
-from npgpt.kernels.numerics.int8 import TINY, Scaled
+from npgpt.kernels.numerics.scaled import TINY, Scaled
 
 GROUP = 32
 HALF = GROUP // 2
@@ -28,6 +28,7 @@ def to_int4(x):
     above 2**126, the scale of its group is nan.
     """
     *outer, K = x.shape
+    assert x.dtype == np.float32 and K % GROUP == 0, "float32, a multiple of 32 numbers a row"
     values = np.empty((*outer, K // 2), np.uint8)
     scale = np.empty((*outer, K // GROUP), np.float32)
     quantize_groups(*as_groups(x, values, scale), get_num_threads())
@@ -36,6 +37,7 @@ def to_int4(x):
 
 def widen(w, out):
     """Fill out (..., N, K), float32 and contiguous, with the numbers of w, from to_int4."""
+    assert out.dtype == np.float32 and out.flags.c_contiguous, "float32 and contiguous"
     widen_groups(*as_groups(out, *w), get_num_threads())
 
 

@@ -1,26 +1,13 @@
 """Weights in int8, a quarter of float32's memory to read: quantized symmetrically, row by row."""
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import get_num_threads, prange
 
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
+from npgpt.kernels.numerics.scaled import TINY, Scaled
 
 QMAX = 127  # a row's range is -127 to 127: 0 stays 0, and signs are treated alike
-TINY = np.finfo(np.float32).tiny
-
-
-class Scaled(NamedTuple):
-    """Values and what they are multiplied by: weights (..., N, K).
-
-    Of int8, values (..., N, K) and scale (..., N); of int4, values (..., N, K / 2) and scale (...,
-    N, K / 32). Floats have a scale (..., 0).
-    """
-
-    values: np.ndarray
-    scale: np.ndarray
 
 
 def to_int8(x):
@@ -28,6 +15,7 @@ def to_int8(x):
 
     Where a row is not finite, its scale is not finite either.
     """
+    assert x.dtype == np.float32, "float32"
     values, scale = np.empty(x.shape, np.int8), np.empty(x.shape[:-1], np.float32)
     K = x.shape[-1]
     quantize_rows(x.reshape(-1, K), values.reshape(-1, K), scale.reshape(-1), get_num_threads())

@@ -14,12 +14,13 @@ import platform
 import sys
 from functools import cache
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from npgpt.kernels.codegen.vectors import cpu_features
 
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18  # Linux's, for x86-64
 
@@ -37,8 +38,7 @@ def available():
     """Whether this CPU has tiles for bf16 and the system lets this process use them."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
-    features = llvm.get_host_cpu_features()  # the last is what packing rounds with
-    if not all(features.get(name, False) for name in ("amx-tile", "amx-bf16", "avx512bf16")):
+    if not {"amx-tile", "amx-bf16", "avx512bf16"} <= cpu_features():  # the last is for packing
         return False
     return ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA) == 0
 

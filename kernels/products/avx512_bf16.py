@@ -4,14 +4,20 @@ An instruction makes two products where float32's makes one, at best in the same
 of two terms, which take three products, do not come here: precision.py makes them float32.
 """
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from npgpt.kernels.codegen.jit import jit
-from npgpt.kernels.codegen.vectors import Matrix, add_tile, broadcast, disable_unrolling, integer
+from npgpt.kernels.codegen.vectors import (
+    Matrix,
+    add_tile,
+    broadcast,
+    cpu_features,
+    disable_unrolling,
+    integer,
+)
 from npgpt.kernels.memory.prefetch import prefetch_range
 from npgpt.kernels.products.pack_bf16 import PANEL_TILES, TILE_K, TILE_PAIRS, TILE_ROWS, Bfloat
 
@@ -20,7 +26,7 @@ MR = 8  # rows of c at a time: with three vectors each, 24 of the CPU's 32 regis
 
 def available():
     """Whether this CPU has them."""
-    return bool(llvm.get_host_cpu_features().get("avx512bf16", False))
+    return "avx512bf16" in cpu_features()
 
 
 @jit

@@ -114,9 +114,11 @@ def multiply_block(workspace, packed_b, K, c, c_init, m0, m1, n, n_terms, hardwa
     """
     k_tiles, size = (K + TILE_K - 1) // TILE_K, panel_size(K, n_terms)
     whole = m0 + (m1 - m0) // TILE_ROWS * TILE_ROWS if n + NR <= c.shape[1] else m0
-    multiply_panels(
-        hardware, workspace, 0, packed_b, k_tiles, n_terms, c, c_init, m0, whole, n, next_operand
-    )
+    if whole > m0:
+        multiply_packed(
+            hardware, workspace, 0, packed_b, k_tiles, n_terms,
+            c, c_init, m0, whole, n, next_operand,
+        )  # fmt: skip
     edge = workspace[-EDGE_SIZE:].view(np.float32).reshape(TILE_ROWS, NR)
     for m in range(whole, m1, TILE_ROWS):
         offset = (m - m0) // TILE_ROWS * size
@@ -124,14 +126,14 @@ def multiply_block(workspace, packed_b, K, c, c_init, m0, m1, n, n_terms, hardwa
             copy_overlap(c_init[m : m + TILE_ROWS, n : n + NR], edge)
         init = edge if c_init.size else edge[:0]
         no_prefetch = next_operand[:0]
-        multiply_panels(
+        multiply_packed(
             hardware, workspace, offset, packed_b, k_tiles, n_terms,
             edge, init, 0, TILE_ROWS, 0, no_prefetch,
         )  # fmt: skip
         copy_overlap(edge, c[m : m + TILE_ROWS, n : n + NR])
 
 
-def multiply_panels(
+def multiply_packed(
     hardware, a, a_offset, b, k_tiles, n_terms, c, c_init, m0, m1, n, next_operand
 ):  # fmt: skip
     """Call multiply_amx or multiply_avx512."""
@@ -141,7 +143,7 @@ def multiply_panels(
         multiply_avx512(a, a_offset, b, k_tiles, c, c_init, m0, m1, n, next_operand)
 
 
-@overload(multiply_panels)
+@overload(multiply_packed)
 def _(hardware, a, a_offset, b, k_tiles, n_terms, c, c_init, m0, m1, n, next_operand):
     def on_amx(hardware, a, a_offset, b, k_tiles, n_terms, c, c_init, m0, m1, n, next_operand):
         multiply_amx(a, a_offset, b, k_tiles, n_terms, c, c_init, m0, m1, n)

@@ -11,9 +11,9 @@ from numba import get_num_threads, prange
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.codegen.vectors import VECTOR
 from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
-from npgpt.kernels.numerics.int8 import Scaled
+from npgpt.kernels.numerics.scaled import Scaled
 from npgpt.kernels.products.dots import dot_rows
-from npgpt.kernels.products.gemm import KC, pack
+from npgpt.kernels.products.gemm import pack
 from npgpt.kernels.products.tile import MR, tile_of_rows
 from npgpt.kernels.products.weights import widen_part
 
@@ -30,6 +30,10 @@ def few_rows(x, w, out, b=None):
     """
     none = np.empty(0, x.dtype)
     values, scale = w if isinstance(w, Scaled) else (w, none)
+    K = values.shape[1] * (2 if values.dtype == np.uint8 else 1)  # int4: two numbers in a byte
+    assert x.shape[1] == K and out.shape == (len(x), len(values)), "shapes"
+    assert b is None or b.shape == (len(values),), "a number of b for each row of w"
+    assert x.flags.c_contiguous and values.flags.c_contiguous and len(x) <= GEMV_MAX_ROWS, "x, w"
     kernel = gemv_rows if len(x) <= DOT_MAX_ROWS else gemv_tiles
     kernel(x, values, scale, none if b is None else b, out, get_num_threads())
 
@@ -91,23 +95,23 @@ def tile_rows(panels, w, scale, out):
     M, N = out.shape
     n_panels, K, P = panels.shape
     W = P // 3
-    rows, sums = np.empty((MR, KC), out.dtype), np.empty((n_panels, MR, P), out.dtype)
+    widened, sums = np.empty((MR, CHUNK), out.dtype), np.empty((n_panels, MR, P), out.dtype)
     per_element = K // w.shape[1]  # numbers
     for j in range(0, N, MR):
         for k0 in range(0, K, CHUNK):
             k1 = min(k0 + CHUNK, K)
             for i in range(MR):
-                widen_part(w, scale, min(j + i, N - 1), k0, k1, rows[i])
+                widen_part(w, scale, min(j + i, N - 1), k0, k1, widened[i])
             following = w[min(j + MR, N - 1) :, k0 // per_element :]
             for p in range(n_panels):
                 panel, c = panels[p, k0:k1], sums[p]
                 init = c if k0 else c[:0]
                 if M - p * P <= W:
-                    tile_of_rows(rows, panel, k1 - k0, c, init, 1, following)
+                    tile_of_rows(widened, panel, k1 - k0, c, init, 1, following)
                 elif M - p * P <= 2 * W:
-                    tile_of_rows(rows, panel, k1 - k0, c, init, 2, following)
+                    tile_of_rows(widened, panel, k1 - k0, c, init, 2, following)
                 else:
-                    tile_of_rows(rows, panel, k1 - k0, c, init, 3, following)
+                    tile_of_rows(widened, panel, k1 - k0, c, init, 3, following)
         for p in range(n_panels):
             for m in range(p * P, min(p * P + P, M)):
                 for i in range(min(MR, N - j)):

@@ -29,7 +29,7 @@ def product(x, y, out, b=None, add=False):
     """out (M, N) = or, with add, += x (M, K) @ y (K, N); or that plus b (N,), without add."""
     assert x.shape[1] == y.shape[0] and out.shape == (len(x), y.shape[1]), "shapes"
     assert out.shape[1] == 1 or out.strides[1] == out.itemsize, "rows of out are contiguous"
-    assert b is None or not add, "add or b"
+    assert b is None or (b.shape == (out.shape[1],) and not add), "b (N,), and not with add"
     n_terms = current_n_terms(out.dtype)
     if not n_terms and blas.way() == "blas":
         blas.product_blas(x, y, out, b, add)

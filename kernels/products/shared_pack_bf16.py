@@ -41,14 +41,14 @@ def product_shared_pack(a, b, c, c_init, scratch, n_terms):
     c_init is c, a bias in every row, or empty, as in gemm.
     """
     packed_b = empty((NC * KC // 2,), np.uint32)
-    pack_columns, multiply_rows, multiply_shared = kernels_for(amx.available())
-    addresses = address_of(pack_columns), address_of(multiply_rows)
+    pack_columns, multiply_blocks, multiply_shared = kernels_for(amx.available())
+    addresses = address_of(pack_columns), address_of(multiply_blocks)
     multiply_shared(*addresses, a, b, c, c_init, packed_b, scratch, n_terms)
 
 
 @cache
 def kernels_for(use_amx):
-    """The compiled pack_columns, multiply_rows and multiply_shared.
+    """The compiled pack_columns, multiply_blocks and multiply_shared.
 
     The last calls the other two by their addresses: inlined, they would add seconds to its
     compilation.
@@ -57,14 +57,14 @@ def kernels_for(use_amx):
     whole = types.void(types.intp, types.intp, *matrices, types.intp)
     return (
         jit(pack_columns, signature=PACK),
-        jit(multiply_rows_amx if use_amx else multiply_rows_avx512, signature=MULTIPLY),
+        jit(multiply_blocks_amx if use_amx else multiply_blocks_avx512, signature=MULTIPLY),
         jit(multiply_shared, parallel=True, signature=whole),
     )
 
 
 def multiply_shared(pack_address, multiply_address, a, b, c, c_init, packed_b, scratch, n_terms):
     """All threads pack some columns of b, wait, and multiply their own rows of a by all of them."""
-    pack_columns, multiply_rows = pack_at(pack_address), multiply_at(multiply_address)
+    pack_columns, multiply_blocks = pack_at(pack_address), multiply_at(multiply_address)
     (M, K), N, n_threads = a.shape, b.shape[1], len(scratch)
     if K == 0:
         fill(c, c_init)
@@ -83,8 +83,9 @@ def multiply_shared(pack_address, multiply_address, a, b, c, c_init, packed_b, s
                 mode = flush_denormals()
                 lo, hi = thread_range(M, TILE_ROWS, thread, n_threads)
                 own = c[lo:hi, n0:n1], init[lo:hi, n0:n1], scratch[thread]
+                # the next call's rows: of the next k or, for the next columns of b, these again
                 next_a = a[lo:hi, k1 : k1 + KC // n_terms] if n1 == N else a[lo:hi, k0:k1]
-                multiply_rows(a[lo:hi, k0:k1], next_a, packed_b, *own, n_terms)
+                multiply_blocks(a[lo:hi, k0:k1], next_a, packed_b, *own, n_terms)
                 restore_denormals(mode)
 
 
@@ -100,18 +101,18 @@ def pack_columns(b, packed_b, n_terms):
     pack(b.T, packed_b, True, n_terms, PANEL_TILES)
 
 
-def multiply_rows_amx(a, next_a, packed_b, c, c_init, scratch, n_terms):
+def multiply_blocks_amx(a, next_a, packed_b, c, c_init, scratch, n_terms):
     """c (M, N) = c_init + a (M, K) @ packed_b; next_a is the next call's a, to be prefetched."""
-    multiply_rows(a, next_a, packed_b, c, c_init, scratch, n_terms, AMX)
+    multiply_blocks(a, next_a, packed_b, c, c_init, scratch, n_terms, AMX)
 
 
-def multiply_rows_avx512(a, next_a, packed_b, c, c_init, scratch, n_terms):
-    """multiply_rows_amx without AMX."""
-    multiply_rows(a, next_a, packed_b, c, c_init, scratch, n_terms, AVX512)
+def multiply_blocks_avx512(a, next_a, packed_b, c, c_init, scratch, n_terms):
+    """multiply_blocks_amx without AMX."""
+    multiply_blocks(a, next_a, packed_b, c, c_init, scratch, n_terms, AVX512)
 
 
 @jit
-def multiply_rows(a, next_a, packed_b, c, c_init, scratch, n_terms, hardware):
+def multiply_blocks(a, next_a, packed_b, c, c_init, scratch, n_terms, hardware):
     """c (M, N) = c_init + a (M, K) @ packed_b, a block of a after the other."""
     (M, K), N = a.shape, c.shape[1]
     workspace, size = scratch.view(np.uint32), panel_size(K, n_terms) * PANEL_TILES

@@ -19,7 +19,7 @@ class FusedDecoder(Decoder):
 
     def __init__(self, params, layers, quantized):
         super().__init__(params, layers)
-        self.quantized = quantized
+        self.quantized, self.few_rows = quantized, FewRows(layers)
 
     def step(self, tokens, kv_cache, pos):
         """As Decoder.step."""
@@ -31,10 +31,10 @@ class FusedDecoder(Decoder):
             x = decode_blocks(x, self.stacked_blocks, kv_cache, pos)  # (B, N, C)
         else:
             for block, block_kv in zip(self.blocks, kv_cache, strict=True):
-                x = block_step(x, block, block_kv, pos, FewRows(layers))
+                x = block_step(x, block, block_kv, pos, self.few_rows)
         last = np.ascontiguousarray(x[:, -1])  # (B, C)
         lnf, _ = layers.layernorm_forward(last, p.lnfw, p.lnfb)
-        logits, _ = FewRows(layers).matmul_forward(lnf, self.quantized.get("wte", p.wte))
+        logits, _ = self.few_rows.matmul_forward(lnf, self.quantized.get("wte", p.wte))
         return logits
 
     @cached_property

@@ -29,7 +29,8 @@ def quantize_to_int8(w):
     from npgpt.kernels.numerics.int8 import to_int8
 
     quantized = to_int8(w)
-    np.multiply(quantized.values, quantized.scale[..., None], out=w)
+    with np.errstate(invalid="ignore"):  # where a row is not finite: 0 times inf
+        np.multiply(quantized.values, quantized.scale[..., None], out=w)
     return quantized
 
 

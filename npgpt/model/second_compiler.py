@@ -16,6 +16,10 @@ from npgpt.core.precision import PRECISIONS, at_least_bf16x3, use_bf16_terms
 from npgpt.core.threads import get_threads
 from npgpt.kernels.adamw import update_blocks
 from npgpt.kernels.codegen.jit import missing_on_disk
+from npgpt.kernels.heads.bf16 import backward_heads
+from npgpt.kernels.products import amx
+from npgpt.kernels.products.precision import current_n_terms
+from npgpt.kernels.products.shared_pack_bf16 import kernels_for
 
 _started = False
 
@@ -23,7 +27,8 @@ _started = False
 def start(dtype, precision):
     """Start the second process, once, if there are kernels to compile and a core to do it on."""
     global _started
-    if _started or get_threads() == 1 or not missing_on_disk(update_blocks):
+    kernel = backward_heads if in_bf16(dtype, precision) else update_blocks
+    if _started or get_threads() == 1 or not missing_on_disk(kernel):
         return
     if getattr(sys, "frozen", False) or not sys.executable:  # the executable is not Python
         return
@@ -31,12 +36,19 @@ def start(dtype, precision):
     path = f"import sys; sys.path[:] = {sys.path!r}"  # and not the current folder
     work = f"compile_from_the_last({np.dtype(dtype).name!r}, {precision!r})"
     code = f"{path}; from {__name__} import compile_from_the_last; {work}"
-    silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    quiet["creationflags"] = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows'
     try:
-        process = subprocess.Popen([sys.executable, "-c", code], **silent)
+        process = subprocess.Popen([sys.executable, "-c", code], **quiet)
     except OSError:  # this process compiles all of them
         return
     atexit.register(end, process)
+
+
+def in_bf16(dtype, precision):
+    """Whether the products of this dtype and precision are in bf16 on this machine."""
+    with use_bf16_terms(PRECISIONS[precision].n_terms):
+        return current_n_terms(np.dtype(dtype)) > 0
 
 
 def end(process):
@@ -64,6 +76,8 @@ def compile_from_the_last(dtype, precision):
         kernels.layernorm_backward(x, (x, b, mean, mean), (b, b), False)
         kernels.gelu_backward(fch, fch)
         kernels.matmul_backward(x, (x, w, b), (w, b), False)
+        if in_bf16(dtype, precision):
+            kernels_for(amx.available())  # of products with many rows
         with at_least_bf16x3():  # as a block has its queries, keys and values
             kernels.matmul_forward(x, w, b)
         kernels.crossentropy_forward(x, wte, tokens)

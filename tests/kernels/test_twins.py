@@ -7,6 +7,7 @@ from helpers import computing_in
 
 from npgpt import kernels, layers
 from npgpt.gradcheck import gradcheck
+from npgpt.kernels.decode.blocks import decode_blocks
 from npgpt.kernels.products.gemv import DOT_MAX_ROWS, GEMV_MAX_ROWS, few_rows
 from npgpt.layers.dropout import Drop
 
@@ -257,11 +258,34 @@ def test_steps_take_what_is_not_contiguous_or_not_writable(rng):
 
 
 @pytest.mark.parametrize(
-    "kv", [np.zeros((2, 1, 2, 1, 8), np.float32)[..., ::2], np.zeros((2, 1, 2, 1, 4), np.float64)]
+    "kv",
+    [
+        np.zeros((2, 1, 2, 1, 8), np.float32)[..., ::2],
+        np.zeros((2, 1, 2, 1, 4), np.float64),
+        np.zeros((2, 2, 2, 1, 4), np.float32),  # of another batch
+        np.zeros((2, 1, 2, 0, 4), np.float32),  # without a row for the position
+        np.zeros((2, 1, 3, 1, 4), np.float32),  # of more heads
+    ],
 )
-def test_a_step_takes_no_cache_of_other_rows_or_another_dtype(kv):
+def test_a_step_takes_no_cache_that_is_not_of_its_kind(kv):
     with pytest.raises(AssertionError, match="kv_cache"):
         kernels.attention_step(np.ones((1, 1, 24), np.float32), kv, 0)
+    with pytest.raises(AssertionError, match="kv_cache"):
+        decode_blocks(np.ones((1, 1, 8), np.float32), None, kv[None], 0)
+
+
+@pytest.mark.parametrize("M", [1, DOT_MAX_ROWS + 1])  # one that reads w where it is, one that packs
+@pytest.mark.parametrize("w, b", [((5, 4), None), ((5, 3), (4,)), ((5, 3), (1,))])
+def test_a_product_takes_no_other_shapes(M, w, b):
+    b = None if b is None else np.ones(b)
+    with pytest.raises(AssertionError):
+        kernels.matmul_forward(np.ones((1, M, 3)), np.ones(w), b)
+
+
+def test_an_embedding_needs_as_many_positions():
+    tokens, wte = np.zeros((1, 3), int), np.ones((2, 4))
+    with pytest.raises(AssertionError, match="wpe"):
+        kernels.encoder_forward(tokens, wte, np.ones((2, 4)))
 
 
 @pytest.mark.parametrize("N", [1, DOT_MAX_ROWS + 1])

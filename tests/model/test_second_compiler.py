@@ -20,7 +20,7 @@ import npgpt
 from npgpt.kernels.codegen.jit import kernels
 
 tokens = np.zeros((2, 1, 256), int)
-model = npgpt.GPT2(npgpt.GPT2Config(256, 64, 1, 2, 64), precision={precision!r})
+model = npgpt.GPT2(npgpt.GPT2Config(256, 300, 1, 2, 64), precision={precision!r})
 model.forward_backward(*tokens)
 model.update(1e-3, clip=1.0)
 print(json.dumps([kernel.py_func.__name__ for kernel in kernels if kernel.stats.cache_misses]))
@@ -64,6 +64,16 @@ def test_it_is_not_started_without_a_core_or_where_kernels_are_compiled(
     monkeypatch.setattr(second_compiler, name, value)
     second_compiler.start("float32", "fp32")
     assert not processes
+
+
+def test_it_is_started_for_bf16_where_float32_is_compiled(processes, monkeypatch, bf16_hardware):
+    monkeypatch.setattr(
+        second_compiler, "missing_on_disk", lambda kernel: kernel is second_compiler.backward_heads
+    )
+    second_compiler.start("float32", "fp32")
+    assert not processes
+    second_compiler.start("float32", "bf16")
+    assert len(processes) == 1
 
 
 def test_what_is_not_python_is_not_started(processes, monkeypatch):

@@ -132,9 +132,11 @@ def test_a_full_disk_keeps_nothing_and_stops_nothing(monkeypatch):
     assert kernel(2) == 4 and missing_on_disk(kernel) and kernel._cache._lock is None
 
 
-def test_a_kernel_is_missing_on_disk_until_it_is_compiled():
+def test_a_kernel_is_missing_on_disk_until_it_is_compiled(monkeypatch):
     kernel = jit(double)
-    assert missing_on_disk(kernel)
+    assert missing_on_disk(kernel) and missing_on_disk(double)
+    with monkeypatch.context() as patched:
+        patched.setattr(numba.config, "DISABLE_JIT", True)
+        assert not missing_on_disk(double)  # for it will not be compiled
     kernel(2)
-    assert not missing_on_disk(kernel)
-    assert not missing_on_disk(double)  # as it is with NUMBA_DISABLE_JIT
+    assert not missing_on_disk(kernel) and not missing_on_disk(double)

@@ -139,12 +139,15 @@ def test_bf16_kernels_compile_for_a_cpu_with_amx(tmp_path):
     """On any CPU with AVX-512: LLVM makes the code, and nobody runs it."""
     code = (
         "from npgpt.kernels.heads import bf16\n"
-        "from npgpt.kernels.products import amx, gemm_bf16, shared_pack_bf16\n"
+        "import numpy as np\n"
+        "from npgpt.kernels.products import amx, gemm_bf16, product, shared_pack_bf16\n"
         "amx.available = lambda: True\n"
         "for use_amx in (True, False):\n"
         "    bf16.compiled_forward(use_amx), bf16.compiled_backward(use_amx)\n"
         "    shared_pack_bf16.kernels_for(use_amx)\n"
-        "gemm_bf16.gemm_bf16_for(1), gemm_bf16.gemm_bf16_for(2)\n"
+        "for gemm in (gemm_bf16.gemm_bf16, gemm_bf16.gemm_bf16x3, gemm_bf16.gemm_bf16_avx512):\n"
+        "    gemm_bf16.compiled(gemm)\n"
+        "product.product_for(np.dtype('f4'), product.bf16_product_on_threads)\n"
         "print('compiled')\n"
     )
     features = f"{llvm.get_host_cpu_features().flatten()},+avx512bf16,+amx-tile,+amx-bf16"

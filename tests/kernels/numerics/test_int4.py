@@ -50,6 +50,12 @@ def test_what_is_read_is_what_is_kept(shape, rng):
     assert (np.abs(widened(w) - x) <= 0.16 * np.abs(x).max(-1, keepdims=True)).all()
 
 
+@pytest.mark.parametrize("x", [np.ones((2, 48), np.float32), np.ones((2, 32))])
+def test_other_rows_and_dtypes_are_refused(x):
+    with pytest.raises(AssertionError, match="float32, a multiple of 32"):
+        to_int4(x)
+
+
 def test_the_error_is_nearly_the_least_that_can_be(rng):
     x = rng.standard_normal((300, GROUP)).astype(np.float32)
     errors = ((widened(to_int4(x)) - x) ** 2).sum(-1)

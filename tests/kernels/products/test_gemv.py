@@ -10,7 +10,8 @@ import pytest
 
 from npgpt.kernels.numerics.bfloat16 import to_bf16
 from npgpt.kernels.numerics.int4 import to_int4
-from npgpt.kernels.numerics.int8 import Scaled, to_int8
+from npgpt.kernels.numerics.int8 import to_int8
+from npgpt.kernels.numerics.scaled import Scaled
 from npgpt.kernels.products.gemv import DOT_MAX_ROWS, few_rows
 
 pytestmark = [
