@@ -1,9 +1,9 @@
 """GEMM, c = c_init + a @ b, in float32 and float64, of matrices of any strides.
 
 Blocked for the caches as in Goto and van de Geijn 2008: a block of b is packed into panels of NR
-columns that stay in L2, a panel of MR rows of a into L1, unless these rows are contiguous: they are
-read where they are. The microkernel, in tile.py, keeps MR x NR sums in registers from the first k
-to the last.
+columns that stay in L2, a few rows of a at a time into panels of MR rows, unless these rows are
+contiguous: they are read where they are. The microkernel, in tile.py, keeps MR x NR sums in
+registers from the first k to the last.
 
 At the shapes of a training step this is faster than NumPy's BLAS, and it leaves Numba's thread pool
 the only one: two pools whose threads spin cost a factor of two.
@@ -20,9 +20,7 @@ from npgpt.kernels.products.tile import MR, copy, tile, transpose
 
 KC = 256  # a panel of b, KC x NR, is 48 KiB
 NC = 768  # a block of b, KC x NC, is 768 KiB of float32: it stays in an L2 of 1 MiB
-
-A_PANELS = 4  # of a, packed at a time: of columns that lie side by side whole cache lines are read
-
+A_PANELS = 4  # of a, packed at a time: where columns are contiguous, whole cache lines are read
 ROWS_SIZE = MR * (3 * VECTOR // 4 + A_PANELS * KC)  # elements: panels of a, and a tile of c
 SCRATCH_SIZE = 220_000  # for a whole product
 assert SCRATCH_SIZE >= ROWS_SIZE + NC * KC
