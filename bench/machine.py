@@ -23,15 +23,14 @@ ADAMW_BYTES = 28  # a parameter: p, g, m and v are read, p, m and v are written
 
 def describe():
     """The CPU, its extensions, the threads that compute and the versions of what is measured."""
-    from llvmlite.binding import get_host_cpu_features
-
     import npgpt
+    from npgpt.kernels.codegen.vectors import cpu_features
     from npgpt.kernels.products import blas
 
-    path, features = Path("/proc/cpuinfo"), get_host_cpu_features()
+    path, features = Path("/proc/cpuinfo"), cpu_features()
     cpuinfo = path.read_text() if path.exists() else ""
-    hidden = "avx512f" in cpuinfo and not features.get("avx512f")
-    extensions = [name for name in EXTENSIONS if features.get(name)]
+    hidden = "avx512f" in cpuinfo and "avx512f" not in features
+    extensions = [name for name in EXTENSIONS if name in features]
     return {
         "cpu": cpu_name(cpuinfo) + " as if it had no AVX-512" * hidden,
         "extensions": " ".join(extensions),

@@ -10,7 +10,7 @@ from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 
 def encoder_forward(tokens, wte, wpe):
     """Embed tokens (B, T), integers, with wte (V, C) and wpe (maxT, C) -> out (B, T, C), cache."""
-    assert tokens.shape[1] <= len(wpe), "wpe has a row for each position"
+    assert tokens.shape[1] <= len(wpe) and wpe.shape[1] == wte.shape[1], "the shape of wpe"
     out = empty((*tokens.shape, wte.shape[1]), wte.dtype)  # (B, T, C)
     embed(tokens, wte, wpe, out)
     return out, (tokens, wte, wpe)

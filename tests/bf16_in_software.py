@@ -1,32 +1,23 @@
-"""A plugin of pytest: the tests of bf16, on a CPU that has AVX-512 but no bf16 hardware.
+"""A plugin of pytest: the tests of bf16 on a CPU with AVX-512 that lacks the hardware, or some.
 
-PYTHONPATH=tests python -m pytest --slow -p bf16_in_software
+NUMBA_CACHE_DIR=$(mktemp -d) PYTHONPATH=tests python -m pytest --slow -p bf16_in_software
 
-Where a kernel has an instruction of AMX, or of AVX-512 for bf16, it is compiled with others that
-compute the same. So all of the kernel is tested but the instruction itself, and the speed.
+Where a kernel has an instruction of AMX, or of AVX-512 for bf16, that the CPU lacks, it is compiled
+with others that compute the same, but for the order of some sums, denormals and the bits of nan. So
+a kernel's packing, indices and sums are tested, and not the instructions themselves, nor how tiles
+are configured, nor the speed.
 """
 
-import hashlib
 import os
-from pathlib import Path
 
-# What is compiled so must not be taken for the hardware's, nor for that of another version of this
-# file: it is kept in a folder of its own, whose name Numba reads when it is imported.
-STAMP = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
-FOLDER = Path(__file__).parents[1] / "kernels" / "__pycache__" / f"bf16_in_software_{STAMP}"
-os.environ["NUMBA_CACHE_DIR"] = str(FOLDER)
-import pytest  # noqa: E402
-from llvmlite import ir  # noqa: E402
-from numba.core import cgutils  # noqa: E402
+import pytest
+from llvmlite import ir
+from numba.core import cgutils
 
-from npgpt.kernels.codegen.vectors import (  # noqa: E402
-    broadcast,
-    cpu_features,
-    fma_of,
-    shuffle,
-)
-from npgpt.kernels.products import amx, avx512_bf16  # noqa: E402
-from npgpt.kernels.products.pack_bf16 import Bfloat  # noqa: E402
+from npgpt.kernels.codegen.vectors import broadcast, cpu_features, fma_of, shuffle
+from npgpt.kernels.products import amx, avx512_bf16
+from npgpt.kernels.products.pack_bf16 import Bfloat
+from npgpt.model import second_compiler
 
 HARDWARE = {"hardware", "bf16_hardware", "coarse"}  # fixtures that ask for it
 
@@ -35,17 +26,25 @@ WORDS = ir.VectorType(ir.IntType(32), LANES)
 FLOATS = ir.VectorType(ir.FloatType(), LANES)
 BITS = ir.VectorType(ir.IntType(16), 2 * LANES)
 HALVES = ir.VectorType(Bfloat(), 2 * LANES)
-ROW = ir.ArrayType(WORDS, LANES)
+TILES = ir.ArrayType(ir.ArrayType(WORDS, LANES), N_TILES)
+TILES_BYTES = 64 * LANES * N_TILES
 INT64 = ir.IntType(64)
 
 
 def pytest_configure():
     features = cpu_features()
-    if "avx512f" not in features or "avx512bf16" in features:
-        raise pytest.UsageError("bf16 in software is for a CPU with AVX-512, but not with its bf16")
-    amx.available = avx512_bf16.available = lambda: True
-    amx.emit = emit
-    cgutils.get_or_insert_function = get_or_insert_function
+    if "avx512f" not in features or {"avx512bf16", "amx-bf16"} <= features:
+        raise pytest.UsageError("bf16 in software is for a CPU with AVX-512, but not with AMX")
+    if "NUMBA_CACHE_DIR" not in os.environ:
+        raise pytest.UsageError(
+            "set NUMBA_CACHE_DIR to an empty folder: what is compiled must not be taken for"
+            " the hardware's later"
+        )
+    amx.available, amx.emit = lambda: True, emit
+    if "avx512bf16" not in features:
+        avx512_bf16.available = lambda: True
+        cgutils.get_or_insert_function = get_or_insert_function
+    second_compiler._started = True  # for it would be a process without this plugin
 
 
 def pytest_collection_modifyitems(config, items):
@@ -55,7 +54,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def needs_bf16(item):
-    """Whether it is a test of bf16; a second process would have none of what is patched here."""
+    """Whether it is a test of bf16, and not of a process that it starts."""
     named = "bf16" in item.nodeid and "second_process" not in item.nodeid
     return named or bool(HARDWARE.intersection(item.fixturenames))
 
@@ -116,18 +115,19 @@ def round_two(builder, high, low):
     return builder.bitcast(builder.trunc(words, BITS), HALVES)
 
 
-# The tiles of AMX, on the stack of the kernel that uses them.
+# The tiles of AMX, on the stack of the kernel that uses them: nan unless they are configured.
 
 
 def emit(builder, name, *values):
     """Write what an instruction does, instead of the instruction."""
+    tiles = tiles_of(builder)
     if name in ("ldtilecfg", "tilerelease"):
+        byte = 0 if name == "ldtilecfg" else 0xFF
+        cgutils.memset(builder, tiles, INT64(TILES_BYTES), byte)
         return
-    if not hasattr(builder.function, "tiles"):
-        builder.function.tiles = cgutils.alloca_once(builder, ir.ArrayType(ROW, N_TILES))
-    tiles = builder.function.tiles
 
     def row_of(tile, i):
+        assert tile.constant < N_TILES
         return builder.gep(tiles, [INT64(0), INT64(tile.constant), i])
 
     with cgutils.for_range(builder, INT64(LANES)) as loop:
@@ -145,6 +145,16 @@ def emit(builder, name, *values):
             else:
                 assert name == "tilestored64", name
                 builder.store(builder.load(row_of(tile, i)), outside, align=4)
+
+
+def tiles_of(builder):
+    """The tiles of the function that is being written."""
+    if not hasattr(builder.function, "tiles"):
+        tiles = cgutils.alloca_once(builder, TILES)
+        with builder.goto_entry_block():
+            cgutils.memset(builder, tiles, INT64(TILES_BYTES), 0xFF)
+        builder.function.tiles = tiles
+    return builder.function.tiles
 
 
 def add_products(builder, row_of, i, c, a, b):

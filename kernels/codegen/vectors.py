@@ -5,13 +5,14 @@ from numba.core import cgutils, codegen, config
 
 
 def cpu_features():
-    """The names of the extensions that kernels are compiled for.
+    """The names of the extensions that Numba compiles for.
 
-    They are this CPU's, or those in Numba's environment variable NUMBA_CPU_FEATURES.
+    They are this CPU's, or those that its environment variables leave (NUMBA_CPU_FEATURES).
     """
-    named = config.CPU_FEATURES
-    named = codegen.get_host_cpu_features() if named is None else named
-    return {name[1:] for name in named.split(",") if name.startswith("+")}
+    named, found = config.CPU_FEATURES, set()
+    for name in (codegen.get_host_cpu_features() if named is None else named).split(","):
+        (found.add if name.startswith("+") else found.discard)(name[1:])  # the last one counts
+    return found
 
 
 AVX512 = "avx512f" in cpu_features()

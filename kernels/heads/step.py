@@ -10,13 +10,15 @@ from npgpt.kernels.products.dots import dot_rows, weighted_sum
 
 
 def check_cache(kv, x, C, at):
-    """Assert that kv (..., B, NH, maxT, hs) has space for the x (B, N, ...) of C channels at `at`.
+    """Assert that kv (..., 2, B, NH, maxT, hs) has space for x (B, N, ...) of C channels at `at`.
 
     The kernels check nothing.
     """
-    B, NH, maxT, hs = kv.shape[-4:]
+    keys_and_values, B, NH, maxT, hs = kv.shape[-5:]
     assert kv.dtype == x.dtype and kv.strides[-1] == kv.itemsize, "kv_cache: dtype, contiguous rows"
-    assert (B, NH * hs) == (len(x), C) and at + x.shape[1] <= maxT, "kv_cache: its shape"
+    assert (keys_and_values, B, NH * hs) == (2, len(x), C) and at + x.shape[1] <= maxT, (
+        "kv_cache: its shape"
+    )
 
 
 @jit(parallel=True)

@@ -22,7 +22,7 @@ CANDIDATES = -8.0, -7.0, 7.0, -9.0, -8.5, -7.5, 7.5
 
 
 def to_int4(x):
-    """x (..., N, K), float32 and contiguous -> a Scaled of uint8 (..., N, K / 2).
+    """x (..., N, K), float32 -> a Scaled of uint8 (..., N, K / 2).
 
     Its scale is (..., N, K / 32), so K must be a multiple of 32. Where a number is not finite, or
     above 2**126, the scale of its group is nan.

@@ -11,7 +11,7 @@ QMAX = 127  # a row's range is -127 to 127: 0 stays 0, and signs are treated ali
 
 
 def to_int8(x):
-    """x (..., N, K), float32 and contiguous -> the nearest Scaled of int8, one scale for each row.
+    """x (..., N, K), float32 -> the nearest Scaled of int8, one scale for each row.
 
     Where a row is not finite, its scale is not finite either.
     """

@@ -152,7 +152,8 @@ def multiply_panels(a, panels, c, c_init, scratch):
                 pack(rows, apanels)
             for i in range(0, len(rows), MR):
                 if in_place:
-                    multiply_rows(rows[i:].T, panels[k0 // KC], k1 - k0, c, init, m + i, edge)
+                    part = rows[i : i + MR].T
+                    multiply_rows(part, panels[k0 // KC], k1 - k0, c, init, m + i, edge)
                 else:
                     multiply_rows(apanels[i // MR], panels[k0 // KC], k1 - k0, c, init, m + i, edge)
 

@@ -34,6 +34,7 @@ def few_rows(x, w, out, b=None):
     assert x.shape[1] == K and out.shape == (len(x), len(values)), "shapes"
     assert b is None or b.shape == (len(values),), "a number of b for each row of w"
     assert x.flags.c_contiguous and values.flags.c_contiguous and len(x) <= GEMV_MAX_ROWS, "x, w"
+    assert out.dtype == x.dtype and (values.dtype == x.dtype or x.dtype == np.float32), "dtypes"
     kernel = gemv_rows if len(x) <= DOT_MAX_ROWS else gemv_tiles
     kernel(x, values, scale, none if b is None else b, out, get_num_threads())
 

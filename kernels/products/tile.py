@@ -173,10 +173,10 @@ def multiply(builder, a_at, b, K, c, c_init, m, n, width, prefetch):
 
 
 def of_tile(builder, c, k, width):
-    """The offset of the k-th vector of a tile from its corner; from the last row on, again.
+    """The offset of the k-th vector of a tile from its corner, column by column; at last again.
 
     They are prefetched one by one: all at once, they would keep vectors of b from coming. (With
-    shorter vectors than AVX-512's a k takes half the time, and another instruction a part of it.)
+    shorter vectors than AVX-512's a k takes half the time, and one more instruction costs more.)
     """
     row, column = builder.and_(k, integer(MR - 1)), builder.udiv(k, integer(MR))
     last = integer(width - 1)

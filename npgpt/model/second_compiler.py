@@ -18,7 +18,7 @@ from npgpt.kernels.adamw import update_blocks
 from npgpt.kernels.codegen.jit import missing_on_disk
 from npgpt.kernels.heads.bf16 import backward_heads
 from npgpt.kernels.products import amx
-from npgpt.kernels.products.precision import current_n_terms
+from npgpt.kernels.products.precision import current_n_terms, has_bf16_hardware
 from npgpt.kernels.products.shared_pack_bf16 import kernels_for
 
 _started = False
@@ -48,7 +48,7 @@ def start(dtype, precision):
 def in_bf16(dtype, precision):
     """Whether the products of this dtype and precision are in bf16 on this machine."""
     with use_bf16_terms(PRECISIONS[precision].n_terms):
-        return current_n_terms(np.dtype(dtype)) > 0
+        return current_n_terms(np.dtype(dtype)) > 0 and has_bf16_hardware()
 
 
 def end(process):

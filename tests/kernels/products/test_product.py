@@ -12,6 +12,7 @@ import npgpt
 from npgpt.errors import ArgumentError
 from npgpt.kernels.products import blas
 from npgpt.kernels.products.gemm import (
+    A_PANELS,
     KC,
     ROWS_SIZE,
     multiply_for,
@@ -80,20 +81,30 @@ def test_a_panel_has_the_rows_and_the_rest_is_left(n, layout, rng):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("M", "K", "N"), [(1, 1, 1), (2 * MR, 20, 48), (3 * MR + 1, 300, 130)])
+@pytest.mark.parametrize(
+    ("M", "K", "N"),
+    [
+        (1, 1, 1),
+        (2 * MR, 20, 48),
+        (3 * MR + 1, 300, 130),
+        (A_PANELS * MR, 300, 130),
+        ((2 * A_PANELS + 1) * MR + 1, 300, 130),
+    ],
+)
 def test_panels_serve_for_fewer_rows_and_columns_too(M, K, N, dtype, rng):
     b = rng.standard_normal((K, N)).astype(dtype)
     flat = np.empty(panels_size(K, N), dtype)
     panels = new_panels(flat, K, N)
     assert panels.shape[2] == min(K, KC) and panels.size <= flat.size
     pack_panels(b, panels)
-    scratch, multiply = np.empty(ROWS_SIZE, dtype), multiply_for(np.dtype(dtype))
+    scratch, multiply = np.full(ROWS_SIZE + 9, 7.0, dtype), multiply_for(np.dtype(dtype))
     for k, n in ((K, N), (-(-K // 2), -(-N // 3))):
         a = rng.standard_normal((M, k)).astype(dtype)
         for left in (a, np.asfortranarray(a)):
             out = np.ones((M, n), dtype)
-            multiply(left, panels, out, out, scratch)
+            multiply(left, panels, out, out, scratch[:ROWS_SIZE])
             np.testing.assert_allclose(out, 1 + a @ b[:k, :n], atol=1e-3)
+            assert (scratch[ROWS_SIZE:] == 7).all()
 
 
 def test_a_product_without_terms_is_what_it_starts_from(way):
