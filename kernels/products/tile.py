@@ -141,8 +141,8 @@ def multiply(builder, a_at, b, K, c, c_init, m, n, width, prefetch):
     vector = ir.VectorType(c.element, W)
     fma = fma_of(builder, vector, c.bits)
     tile = [(i, j) for i in range(MR) for j in columns]
-    corner = c.pointer(m, n)
-    if not AVX512:
+    corner, one_by_one = c.pointer(m, n), AVX512 and width > 1
+    if not one_by_one:
         for pointer in c.pointers(m, n, tile).values():
             c.prefetch(pointer, write=True)
     before, loop = builder.block, builder.append_basic_block("k")
@@ -152,7 +152,7 @@ def multiply(builder, a_at, b, K, c, c_init, m, n, width, prefetch):
     sums = {ij: builder.phi(vector) for ij in tile}
     bk = builder.gep(b.data, [builder.mul(k, integer(3 * W))])
     prefetch(k)
-    if AVX512:
+    if one_by_one:
         c.prefetch(builder.gep(corner, [of_tile(builder, c, k, width)]), write=True)
     row = [b.load(builder.gep(bk, [integer(j * W)]), W) for j in columns]
     totals = {}
@@ -175,8 +175,8 @@ def multiply(builder, a_at, b, K, c, c_init, m, n, width, prefetch):
 def of_tile(builder, c, k, width):
     """The offset of the k-th vector of a tile from its corner, column by column; at last again.
 
-    They are prefetched one by one: all at once, they would keep vectors of b from coming. (With
-    shorter vectors than AVX-512's a k takes half the time, and one more instruction costs more.)
+    They are prefetched one by one: all at once, they would keep vectors of b from coming. (Not with
+    shorter vectors than AVX-512's or a width of 1: there a k is so short that this costs more.)
     """
     row, column = builder.and_(k, integer(MR - 1)), builder.udiv(k, integer(MR))
     last = integer(width - 1)
