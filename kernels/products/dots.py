@@ -73,7 +73,7 @@ def dot_vectors(typing_context, x, i, w, scale, rows, count):
         x, w, scale = (Matrix(context, builder, signature.args[n], arguments[n]) for n in (0, 2, 3))
         vector = ir.VectorType(x.element, x.lanes)
         fma = fma_of(builder, vector, x.bits)
-        step, read = READERS[str(signature.args[2].dtype)](builder, x, w, scale)
+        step, unit, read = READERS[str(signature.args[2].dtype)](builder, x, w, scale)
         js = [builder.extract_value(arguments[4], n) for n in range(STREAMS)]
         starts = [
             x.pointer(builder.add(arguments[1], integer(n)), integer(0)) for n in range(count)
@@ -112,7 +112,9 @@ def dot_vectors(typing_context, x, i, w, scale, rows, count):
         for end, after, zero in zip(ends, totals, zeros, strict=True):
             end.add_incoming(zero, before)
             end.add_incoming(after, loop)
-        return context.make_tuple(builder, result, add_lanes(builder, ends))
+        factor = ir.Constant(x.element, unit)
+        each = [builder.fmul(total, factor) for total in add_lanes(builder, ends)]
+        return context.make_tuple(builder, result, each)
 
     return result(x, i, w, scale, rows, types.literal(count)), generate
 

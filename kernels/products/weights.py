@@ -1,8 +1,8 @@
 """How weights of each format are read as floats: vectors for dots.py, parts of rows for gemv.py.
 
 A reader is called with what an intrinsic has, (builder, x, w, scale), and returns how many k it
-reads at a time, and read(j, k): from there on of row j a list of (offset, vector), as long as one
-of x, and what all are to be multiplied by, a vector or None.
+reads at a time, the unit of the numbers read, and read(j, k): from there on of row j a list of
+(offset, vector), as long as one of x, and what all are to be multiplied by, a vector or None.
 """
 
 from llvmlite import ir
@@ -17,7 +17,7 @@ from npgpt.kernels.numerics.scaled import Scaled
 
 
 def read_floats(builder, x, w, scale):
-    return x.lanes, lambda j, k: ([(0, w.load(w.pointer(j, k), x.lanes))], None)
+    return x.lanes, 1.0, lambda j, k: ([(0, w.load(w.pointer(j, k), x.lanes))], None)
 
 
 def read_bf16(builder, x, w, scale):
@@ -29,7 +29,7 @@ def read_bf16(builder, x, w, scale):
         bits = builder.shl(bits, ir.Constant(words, [16] * x.lanes))
         return [(0, builder.bitcast(bits, vector))], None
 
-    return x.lanes, read
+    return x.lanes, 1.0, read
 
 
 def read_int8(builder, x, w, scale):
@@ -38,14 +38,11 @@ def read_int8(builder, x, w, scale):
     def read(j, k):
         return [(0, builder.sitofp(w.load(w.pointer(j, k), x.lanes), vector))], None
 
-    return x.lanes, read
+    return x.lanes, 1.0, read
 
 
 def read_int4(builder, x, w, scale):
-    """Each number is moved to the highest four bits, where its first is the sign: times 2**28.
-
-    Their scale is multiplied by 2**-28 in turn.
-    """
+    """Each number is moved to the highest four bits, where its first is the sign: times 2**28."""
     words = ir.VectorType(ir.IntType(32), x.lanes)
     vector = ir.VectorType(x.element, x.lanes)
 
@@ -54,9 +51,7 @@ def read_int4(builder, x, w, scale):
 
     def read(j, k):
         group = builder.sdiv(k, integer(GROUP))
-        unit = ir.Constant(x.element, 2.0**-28)
-        factor = builder.fmul(builder.load(scale.pointer(j, group)), unit)
-        factor, vectors = broadcast(builder, factor, vector), []
+        factor, vectors = broadcast(builder, builder.load(scale.pointer(j, group)), vector), []
         for part in range(0, HALF, x.lanes):
             at = builder.add(builder.mul(group, integer(HALF)), integer(part))
             pairs = builder.zext(w.load(w.pointer(j, at), x.lanes), words)
@@ -68,7 +63,7 @@ def read_int4(builder, x, w, scale):
             ]
         return vectors, factor
 
-    return GROUP, read
+    return GROUP, 2.0**-28, read
 
 
 READERS = {
@@ -116,8 +111,10 @@ def widen_vectors(typing_context, w, scale, j, k, row, at):
         w, scale, row = (
             Matrix(context, builder, signature.args[n], arguments[n]) for n in (0, 1, 4)
         )
-        _, read = READERS[str(signature.args[0].dtype)](builder, row, w, scale)
+        _, unit, read = READERS[str(signature.args[0].dtype)](builder, row, w, scale)
         vectors, factor = read(arguments[2], arguments[3])
+        if factor is not None:
+            factor = builder.fmul(factor, ir.Constant(factor.type, [unit] * row.lanes))
         start = builder.gep(row.data, [arguments[5]])
         for offset, numbers in vectors:
             if factor is not None:
