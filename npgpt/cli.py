@@ -9,9 +9,10 @@ import os
 import sys
 
 from npgpt.errors import NpgptError
-from npgpt.wording import as_command, counted
+from npgpt.wording import as_command, counted, install_package
 
 PATTERN = "PATTERN"  # the metavar of what takes a pattern of files
+NEEDED = "numpy", "numba", "llvmlite", "tiktoken", "pooch", "loky", "tqdm", "filelock"
 
 
 class Parser(argparse.ArgumentParser):
@@ -154,6 +155,12 @@ def program(main):
         except (NpgptError, MemoryError) as error:
             what = "not enough memory: " if isinstance(error, MemoryError) else ""
             print(f"error: {what}{error}", file=sys.stderr)
+            return 2
+        except ModuleNotFoundError as error:
+            if error.name not in NEEDED:
+                raise
+            how = install_package(error.name)
+            print(f"error: npgpt needs the package {error.name}: {how}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

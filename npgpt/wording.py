@@ -45,12 +45,22 @@ def install_extra(extra):
 
     Of a clone it installs the extra; where npgpt came as a wheel, the packages that it consists of.
     """
-    root = Path(__file__).resolve().parents[1]
-    if (root / "scripts" / "build_backend.py").exists():
-        what = ["-e", f"{nearby(root)}[{extra}]"]
-    else:
-        what = packages_of(extra)
+    clone = this_clone()
+    what = packages_of(extra) if clone is None else ["-e", f"{nearby(clone)}[{extra}]"]
     return as_command([python(), "-m", "pip", "install", *what])
+
+
+def install_package(package):
+    """The command that installs a package that npgpt needs; in a clone, all that it needs."""
+    clone = this_clone()
+    what = [package] if clone is None else ["-e", nearby(clone)]
+    return as_command([python(), "-m", "pip", "install", *what])
+
+
+def this_clone():
+    """The folder of the clone that this npgpt is run from, or None where it came as a wheel."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "scripts" / "build_backend.py").exists() else None
 
 
 def packages_of(extra):

@@ -2,15 +2,25 @@
 
 import fnmatch
 import re
+import tomllib
 from importlib import import_module
 
 import numpy as np
 import pytest
-from helpers import TINY_MODEL
+from helpers import ROOT, TINY_MODEL
 
 from npgpt import evaluate, prepro_text, sample, train_gpt2
 from npgpt.__main__ import PROGRAMS, main
-from npgpt.cli import PATTERN, Parser, add_batch_size, add_seq_len, hyphenated, like
+from npgpt.cli import (
+    NEEDED,
+    PATTERN,
+    Parser,
+    add_batch_size,
+    add_seq_len,
+    hyphenated,
+    like,
+    program,
+)
 from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import open_tokens, write_tokens
 from npgpt.training.settings import read_toml
@@ -257,3 +267,23 @@ def test_help_shows_hyphens_alone_and_each_option_is_known_with_underscores(prog
     with pytest.raises(SystemExit) as stopped:
         module.main(["--no_such_option"], f"npgpt {program}")
     assert stopped.value.code == 2 and capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize("name", ["numba", "nothing_of_npgpts"])
+def test_a_package_that_npgpt_needs_is_named_with_what_installs_it(name, capsys):
+    @program
+    def main(argv, prog):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    if name != "numba":  # a fault of the program's own
+        with pytest.raises(ModuleNotFoundError):
+            main()
+        return
+    assert main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: npgpt needs the package numba: ") and "pip install -e" in said
+
+
+def test_the_packages_that_npgpt_needs_are_those_of_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert {re.match("[a-z]+", need)[0] for need in project["dependencies"]} == set(NEEDED)
