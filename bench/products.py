@@ -5,7 +5,7 @@
 
 Each system has a process of its own in every round. In bf16, npgpt takes and gives float32, and
 rounds as it goes; PyTorch's operands and result are bf16 already or, "and casts", float32 too, as
-they are in a training step.
+they are in a training step. A CPU without instructions for bf16 computes in float32 alone.
 """
 
 import json
@@ -99,11 +99,11 @@ def main(argv=None, prog=None):
         choose(args.size, args.B, args.T, args.rounds)
         return 0
     require(parser, "torch")
-    make_backend("numba", "bf16")
     sizes = ("--size", args.size, "-B", args.B, "-T", args.T)
     systems = take_turns(
-        list(SYSTEMS), args.rounds, lambda name: child("bench.products", "--only", name, *sizes)
-    )
+        tables.computed_here(SYSTEMS), args.rounds,
+        lambda name: child("bench.products", "--only", name, *sizes),
+    )  # fmt: skip
     content = {
         "model": model_name(args.size), "B": args.B, "T": args.T, "products": shapes,
         "systems": systems,

@@ -31,13 +31,7 @@ COMPARED = 10  # losses of each run, as in npgpt test
 
 def default_systems():
     """The systems that this CPU can run in their own precision."""
-    from npgpt.kernels.products.precision import has_bf16_hardware
-
-    precisions = PRECISIONS if has_bf16_hardware() else ["fp32"]
-    return [
-        name for name in SYSTEMS
-        if name not in ON_REQUEST and tables.precision_of(name) in precisions
-    ]  # fmt: skip
+    return tables.computed_here(name for name in SYSTEMS if name not in ON_REQUEST)
 
 
 def measure(systems, size, B, T, rounds, steps):

@@ -1,10 +1,12 @@
 """Results as Markdown: a title and a table for each program of bench, with what its columns are."""
 
+import re
 from statistics import median
 
 from bench.cells import number, spread, table
 from bench.parallel import tables as ranks
 from bench.results import slug
+from npgpt.core.precision import PRECISIONS
 from npgpt.wording import counted
 
 SPEED_UP = (
@@ -56,8 +58,16 @@ def measured(result):
 
 def precision_of(system):
     """The precision or the weight format that a system's name says; PyTorch's medium is bf16."""
-    words = ["bf16" if word == "medium" else word for word in system.split(", ")]
+    words = ["bf16" if word == "medium" else word for word in re.findall(r"\w+", system)]
     return next((word for word in words if word in ("bf16x3", "bf16", "int8", "int4")), "fp32")
+
+
+def computed_here(systems):
+    """Those of the systems in whose precision this CPU computes."""
+    from npgpt.kernels.products.precision import has_bf16_hardware
+
+    here = PRECISIONS if has_bf16_hardware() else ["fp32"]
+    return [name for name in systems if precision_of(name) in here]
 
 
 def own_name(system):
@@ -153,6 +163,8 @@ def products(result):
         for name, rounds in systems.items()
     }  # fmt: skip
 
+    pairs = {head: pair for head, pair in PRODUCTS.items() if {*pair} <= {*systems}}
+
     def ratios(ours, others, i):
         return [
             other[i] / own[i] for own, other in zip(seconds[ours], seconds[others], strict=True)
@@ -163,18 +175,19 @@ def products(result):
         for i, name in enumerate(names)
     ]
     faster = [
-        [name, *(spread(ratios(*pair, i)) for pair in PRODUCTS.values())]
+        [name, *(spread(ratios(*pair, i)) for pair in pairs.values())]
         for i, name in enumerate(names)
     ]
     return [
         *table(["GFLOP/s", *systems], speeds),
         "",
         "GFLOP/s: of each matrix product of a step, except those in attention. all of a step: all"
-        " these products together, each as often as a step computes it. npgpt's"
-        " operands and results are always float32. PyTorch's in bf16 are bf16; with casts they are"
-        " float32, as npgpt's are, and the casts are timed too.",
+        " these products together, each as often as a step computes it. npgpt's operands and"
+        " results are always float32."
+        + " PyTorch's in bf16 are bf16; with casts they are float32, as npgpt's are, and the casts"
+        " are timed too." * ("PyTorch, bf16" in systems),
         "",
-        *table(["npgpt's speed-up", *PRODUCTS], faster),
+        *table(["npgpt's speed-up", *pairs], faster),
         "",
         "npgpt's speed-up: the other system's time divided by npgpt's in the same precision and"
         f" round, over {len(seconds['npgpt'])} rounds; above 1, npgpt is faster.",

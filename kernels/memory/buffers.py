@@ -2,7 +2,7 @@
 
 The operating system clears the pages of new memory one by one at their first touch, which costs a
 layer more than its arithmetic. So an array made here gives its memory back to a list of idle
-blocks as soon as nothing refers to it, and the next array of that size begins on the same pages.
+blocks as soon as nothing refers to it, and the next array that fits begins on the same pages.
 """
 
 import contextlib
@@ -33,9 +33,8 @@ def empty(shape, dtype):
     if size < MIN_BYTES:
         return np.empty(shape, dtype)
     take_back()
-    try:
-        block = idle[size].pop()
-    except IndexError:
+    block = idle_block(size)
+    if block is None:
         # Other sizes are wanted than before: a new batch's.
         if idle_bytes() > max(MIN_IDLE_BYTES, used_bytes()):
             free()
@@ -44,6 +43,15 @@ def empty(shape, dtype):
     reference = weakref.ref(array, released.append)
     in_use[id(reference)] = reference, block
     return array.reshape(shape)
+
+
+def idle_block(size):
+    """Take an idle block of this size or, failing that, of at most half as much again; or None."""
+    fitting = [n for n in list(idle) if size < n <= size * 3 // 2] if not idle[size] else []
+    for n in [size, *sorted(fitting)]:
+        with contextlib.suppress(IndexError):  # none is idle, or another thread has just taken it
+            return idle[n].pop()
+    return None
 
 
 def new_block(size):

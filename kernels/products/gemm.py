@@ -20,6 +20,7 @@ from npgpt.kernels.products.tile import MR, copy, tile, transpose
 
 KC = 256  # a panel of b, KC x NR, is 48 KiB
 NC = 768  # a block of b, KC x NC, is 768 KiB of float32: it stays in an L2 of 1 MiB
+LINE = 16  # numbers of a row, in float32 a cache line, are packed before those of the next rows
 A_PANELS = 4  # of a, packed at a time: where columns are contiguous, whole cache lines are read
 ROWS_SIZE = MR * (3 * VECTOR // 4 + A_PANELS * KC)  # elements: panels of a, and a tile of c
 SCRATCH_SIZE = 220_000  # for a whole product
@@ -37,9 +38,10 @@ def pack(x, panels):
     rows, columns = n // MR * MR, K // MR * MR
     if x.strides[1] == x.itemsize:
         for p in range(0, rows, P):
-            for k in range(0, columns, MR):
+            for k0 in range(0, columns, LINE):
                 for i in range(p, min(p + P, rows), MR):
-                    transpose(x, i, k, panels[p // P], k, i - p)
+                    for k in range(k0, min(k0 + LINE, columns), MR):
+                        transpose(x, i, k, panels[p // P], k, i - p)
     elif x.strides[0] == x.itemsize:
         for k in range(0, columns, MR):
             for i in range(0, rows, MR):

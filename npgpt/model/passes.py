@@ -134,6 +134,7 @@ def block_backward(dx, cache, g, add, layers):
     dact, *_ = layers.matmul_backward(dfcproj, cache.fcproj, (g.fcprojw, g.fcprojb), add)
     dfch = layers.gelu_backward(dact, cache.gelu)  # (B, T, 4C)
     dln2, *_ = layers.matmul_backward(dfch, cache.fc, (g.fcw, g.fcb), add)  # (B, T, C)
+    del dact, dfch  # their memory serves attention's gradients
     dln2, *_ = layers.layernorm_backward(dln2, cache.ln2, (g.ln2w, g.ln2b), add)  # (B, T, C)
     dx = layers.residual_add(dx, dln2)
     dattproj = drop_backward(dx, cache.attproj_drop, layers)  # (B, T, C)
@@ -270,6 +271,7 @@ def gpt2_forward_backward(
     """
     lnf, cache = body_forward(tokens, p, layers, recompute, dropout=dropout)  # (B, T, C)
     loss, dlnf = lm_head_loss(lnf, targets, p, layers, g, add, dloss)
+    del lnf
     body_backward(dlnf, cache, p, g, add, layers, recompute, dropout, block_done)
     return loss
 

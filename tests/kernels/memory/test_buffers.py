@@ -45,17 +45,34 @@ def test_another_size_lets_go_of_what_lies_idle(monkeypatch):
     del_me = buffers.empty(SHAPE, np.float32)
     del del_me
     assert buffers.idle_bytes() == 400_000
-    kept = buffers.empty((7, 10_000), np.float32)
+    kept = buffers.empty((6, 10_000), np.float32)
     assert buffers.idle_bytes() == 0
-    assert kept.size == 70_000
+    assert kept.size == 60_000
 
 
 def test_a_little_may_lie_idle_while_nothing_is_in_use():
     del_me = buffers.empty(SHAPE, np.float32)
     del del_me
-    kept = buffers.empty((7, 10_000), np.float32)
+    kept = buffers.empty((6, 10_000), np.float32)
     assert buffers.idle_bytes() == 400_000
-    assert kept.size == 70_000
+    assert kept.size == 60_000
+
+
+def test_an_idle_block_serves_an_array_of_at_least_two_thirds_of_its_size():
+    large, small = (buffers.empty((n, 10_000), np.float32) for n in (16, 12))
+    addresses = large.ctypes.data, small.ctypes.data
+    del large, small
+    taken = [buffers.empty((n, 10_000), np.float32) for n in (12, 11)]  # the nearest size first
+    assert [array.ctypes.data for array in taken] == [*reversed(addresses)]
+    assert [array.size for array in taken] == [120_000, 110_000]
+    assert buffers.idle_bytes() == 0 and buffers.used_bytes() == 4 * 280_000
+
+
+def test_a_block_is_idle_for_as_long_as_only_far_smaller_arrays_are_made():
+    large = buffers.empty((16, 10_000), np.float32)
+    del large
+    small = buffers.empty((10, 10_000), np.float32)
+    assert buffers.idle_bytes() == 640_000 and buffers.used_bytes() == small.nbytes
 
 
 def test_a_second_step_takes_no_new_memory(monkeypatch, rng):
