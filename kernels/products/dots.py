@@ -16,6 +16,8 @@ from npgpt.kernels.products.weights import READERS, widen_part
 
 STREAMS = 4  # rows of w, a quarter of it apart: a core's memory bandwidth is a third higher so
 BLOCK_ROWS = 4 if AVX512 else 2  # rows of x that a block's sums have registers for
+AHEAD = 1024  # bytes of a stream: how far ahead weights in fewer bits than x are prefetched
+LINE = 64  # bytes, a cache line
 
 
 @jit
@@ -73,7 +75,8 @@ def dot_vectors(typing_context, x, i, w, scale, rows, count):
         x, w, scale = (Matrix(context, builder, signature.args[n], arguments[n]) for n in (0, 2, 3))
         vector = ir.VectorType(x.element, x.lanes)
         fma = fma_of(builder, vector, x.bits)
-        step, unit, read = READERS[str(signature.args[2].dtype)](builder, x, w, scale)
+        dtype = str(signature.args[2].dtype)
+        step, unit, read = READERS[dtype](builder, x, w, scale)
         js = [builder.extract_value(arguments[4], n) for n in range(STREAMS)]
         starts = [
             x.pointer(builder.add(arguments[1], integer(n)), integer(0)) for n in range(count)
@@ -88,6 +91,8 @@ def dot_vectors(typing_context, x, i, w, scale, rows, count):
         k = builder.phi(ir.IntType(64))
         sums = [builder.phi(vector) for _ in zeros]
         totals = list(sums)
+        if w.itemsize < x.itemsize:
+            prefetch_streams(builder, w, js, k, step, 2 if dtype == "uint8" else 1)
         parts = [read(j, k) for j in js]
         for n, start in enumerate(starts):
             here = builder.gep(start, [k])
@@ -117,6 +122,23 @@ def dot_vectors(typing_context, x, i, w, scale, rows, count):
         return context.make_tuple(builder, result, each)
 
     return result(x, i, w, scale, rows, types.literal(count)), generate
+
+
+def prefetch_streams(builder, w, js, k, step, per_element):
+    """Prefetch what the four rows js of w have AHEAD bytes after k, their lines in turn.
+
+    Of floats memory delivers as many as are multiplied. Fewer bits are first to be converted, and
+    a core looks too few instructions ahead to ask for the next ones meanwhile. With each k, `step`
+    numbers of a row are read, of which an element of w has `per_element`.
+    """
+    lines = max(1, STREAMS * step * w.itemsize // (per_element * LINE))
+    first = w.pointer(js[0], builder.udiv(k, integer(per_element)))
+    apart = builder.mul(builder.sub(js[1], js[0]), w.strides[0])
+    turn = builder.mul(builder.udiv(k, integer(step)), integer(lines))
+    for line in range(lines):
+        stream = builder.and_(builder.add(turn, integer(line)), integer(STREAMS - 1))
+        here = builder.gep(first, [builder.mul(stream, apart)])
+        w.prefetch(builder.gep(here, [integer(AHEAD // w.itemsize)]), write=False)
 
 
 @jit
