@@ -16,7 +16,7 @@ from npgpt.kernels.products.weights import READERS, widen_part
 
 STREAMS = 4  # rows of w, a quarter of it apart: a core's memory bandwidth is a third higher so
 BLOCK_ROWS = 4 if AVX512 else 2  # rows of x that a block's sums have registers for
-AHEAD = 1024  # bytes of a stream: how far ahead weights in fewer bits than x are prefetched
+AHEAD = 1024  # bytes of a stream: how far ahead bf16 and int8 are prefetched
 LINE = 64  # bytes, a cache line
 
 
@@ -91,8 +91,8 @@ def dot_vectors(typing_context, x, i, w, scale, rows, count):
         k = builder.phi(ir.IntType(64))
         sums = [builder.phi(vector) for _ in zeros]
         totals = list(sums)
-        if w.itemsize < x.itemsize:
-            prefetch_streams(builder, w, js, k, step, 2 if dtype == "uint8" else 1)
+        if dtype in ("uint16", "int8"):
+            prefetch_streams(builder, w, js, k, step)
         parts = [read(j, k) for j in js]
         for n, start in enumerate(starts):
             here = builder.gep(start, [k])
@@ -124,15 +124,15 @@ def dot_vectors(typing_context, x, i, w, scale, rows, count):
     return result(x, i, w, scale, rows, types.literal(count)), generate
 
 
-def prefetch_streams(builder, w, js, k, step, per_element):
+def prefetch_streams(builder, w, js, k, step):
     """Prefetch what the four rows js of w have AHEAD bytes after k, their lines in turn.
 
-    Of floats memory delivers as many as are multiplied. Fewer bits are first to be converted, and
-    a core looks too few instructions ahead to ask for the next ones meanwhile. With each k, `step`
-    numbers of a row are read, of which an element of w has `per_element`.
+    With each k, `step` numbers of a row are read. Floats come as fast as they are multiplied, and
+    int4 takes longer to convert than to read. Between the two, a core that converts looks too few
+    instructions ahead to ask memory for the next lines meanwhile.
     """
-    lines = max(1, STREAMS * step * w.itemsize // (per_element * LINE))
-    first = w.pointer(js[0], builder.udiv(k, integer(per_element)))
+    lines = max(1, STREAMS * step * w.itemsize // LINE)
+    first = w.pointer(js[0], k)
     apart = builder.mul(builder.sub(js[1], js[0]), w.strides[0])
     turn = builder.mul(builder.udiv(k, integer(step)), integer(lines))
     for line in range(lines):
