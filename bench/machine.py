@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.tables import precision_of
+from npgpt.core.precision import PRECISIONS
+
 # LLVM's names of what the kernels use, the widest last; and what multiplies bf16 by each.
 EXTENSIONS = "avx2", "avx512f", "avx512bf16", "amx-bf16"
 BF16_HARDWARE = {"amx-bf16": "AMX", "avx512bf16": "AVX-512 BF16"}
@@ -43,6 +46,14 @@ def describe():
             **{name: version(name) for module, name in PACKAGES.items() if find_spec(module)},
         },
     }
+
+
+def supported(systems):
+    """Those of the systems, by name, in whose precision this CPU multiplies."""
+    from npgpt.kernels.products.precision import has_bf16_hardware
+
+    here = PRECISIONS if has_bf16_hardware() else ["fp32"]
+    return [name for name in systems if precision_of(name) in here]
 
 
 def cpu_name(cpuinfo):

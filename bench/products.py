@@ -5,7 +5,7 @@
 
 Each system has a process of its own in every round. In bf16, npgpt takes and gives float32, and
 rounds as it goes; PyTorch's operands and result are bf16 already or, "and casts", float32 too, as
-they are in a training step. A CPU without instructions for bf16 computes in float32 alone.
+they are in a training step. Without bf16 hardware only the systems in float32 are timed.
 """
 
 import json
@@ -14,7 +14,7 @@ from functools import partial
 
 from bench import tables
 from bench.choose import choose
-from bench.machine import describe, median_time, operands, products
+from bench.machine import describe, median_time, operands, products, supported
 from bench.options import make_parser, require
 from bench.results import write_result
 from bench.sizes import add_size, choose_size, model_name, result_name
@@ -101,7 +101,7 @@ def main(argv=None, prog=None):
     require(parser, "torch")
     sizes = ("--size", args.size, "-B", args.B, "-T", args.T)
     systems = take_turns(
-        tables.computed_here(SYSTEMS), args.rounds,
+        supported(SYSTEMS), args.rounds,
         lambda name: child("bench.products", "--only", name, *sizes),
     )  # fmt: skip
     content = {

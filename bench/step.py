@@ -10,7 +10,7 @@ systems have the same losses, as near as their precisions allow.
 import sys
 
 from bench import tables
-from bench.machine import describe
+from bench.machine import describe, supported
 from bench.options import make_parser, require
 from bench.profile import profile
 from bench.results import write_result
@@ -31,7 +31,7 @@ COMPARED = 10  # losses of each run, as in npgpt test
 
 def default_systems():
     """The systems that this CPU can run in their own precision."""
-    return tables.computed_here(name for name in SYSTEMS if name not in ON_REQUEST)
+    return supported(name for name in SYSTEMS if name not in ON_REQUEST)
 
 
 def measure(systems, size, B, T, rounds, steps):

@@ -6,7 +6,6 @@ from statistics import median
 from bench.cells import number, spread, table
 from bench.parallel import tables as ranks
 from bench.results import slug
-from npgpt.core.precision import PRECISIONS
 from npgpt.wording import counted
 
 SPEED_UP = (
@@ -60,14 +59,6 @@ def precision_of(system):
     """The precision or the weight format that a system's name says; PyTorch's medium is bf16."""
     words = ["bf16" if word == "medium" else word for word in re.findall(r"\w+", system)]
     return next((word for word in words if word in ("bf16x3", "bf16", "int8", "int4")), "fp32")
-
-
-def computed_here(systems):
-    """Those of the systems in whose precision this CPU computes."""
-    from npgpt.kernels.products.precision import has_bf16_hardware
-
-    here = PRECISIONS if has_bf16_hardware() else ["fp32"]
-    return [name for name in systems if precision_of(name) in here]
 
 
 def own_name(system):
@@ -163,8 +154,6 @@ def products(result):
         for name, rounds in systems.items()
     }  # fmt: skip
 
-    pairs = {head: pair for head, pair in PRODUCTS.items() if {*pair} <= {*systems}}
-
     def ratios(ours, others, i):
         return [
             other[i] / own[i] for own, other in zip(seconds[ours], seconds[others], strict=True)
@@ -174,8 +163,9 @@ def products(result):
         [name, *(f"{flops[i] / median(r[i] for r in rounds):.0f}" for rounds in seconds.values())]
         for i, name in enumerate(names)
     ]
+    compared = {head: pair for head, pair in PRODUCTS.items() if {*pair} <= {*systems}}
     faster = [
-        [name, *(spread(ratios(*pair, i)) for pair in pairs.values())]
+        [name, *(spread(ratios(*pair, i)) for pair in compared.values())]
         for i, name in enumerate(names)
     ]
     return [
@@ -187,7 +177,7 @@ def products(result):
         + " PyTorch's in bf16 are bf16; with casts they are float32, as npgpt's are, and the casts"
         " are timed too." * ("PyTorch, bf16" in systems),
         "",
-        *table(["npgpt's speed-up", *pairs], faster),
+        *table(["npgpt's speed-up", *compared], faster),
         "",
         "npgpt's speed-up: the other system's time divided by npgpt's in the same precision and"
         f" round, over {len(seconds['npgpt'])} rounds; above 1, npgpt is faster.",

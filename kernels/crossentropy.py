@@ -4,13 +4,12 @@ import numpy as np
 from numba import prange
 
 from npgpt.kernels.codegen.jit import jit
+from npgpt.kernels.codegen.vectors import LINE
 from npgpt.kernels.memory.buffers import empty
 from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.numerics.exponential import exp, row_max
 from npgpt.kernels.products.product import product
 from npgpt.layers.crossentropy import IGNORED
-
-CACHE_LINE = 16  # float32 in a cache line
 
 
 def crossentropy_forward(x, wte, targets):
@@ -19,8 +18,8 @@ def crossentropy_forward(x, wte, targets):
     A target of -1 is ignored: it adds nothing to the loss and has no gradient. At least one has to
     count.
     """
-    V, C = wte.shape
-    rows = empty((targets.size, -(-V // CACHE_LINE) * CACHE_LINE), x.dtype)  # of whole cache lines
+    (V, C), line = wte.shape, LINE // x.itemsize
+    rows = empty((targets.size, -(-V // line) * line), x.dtype)  # of whole cache lines
     probs = rows[:, :V]  # (B*T, V)
     product(x.reshape(-1, C), wte.T, probs)
     counted = np.flatnonzero(targets != IGNORED)  # (n,): the positions that have a target

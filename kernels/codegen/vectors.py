@@ -17,6 +17,7 @@ def cpu_features():
 
 AVX512 = "avx512f" in cpu_features()
 VECTOR = 64 if AVX512 else 32  # bytes
+LINE = 64  # bytes of a cache line
 
 
 class Matrix:

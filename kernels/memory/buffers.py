@@ -46,9 +46,13 @@ def empty(shape, dtype):
 
 
 def idle_block(size):
-    """Take an idle block of this size or, failing that, of at most half as much again; or None."""
-    fitting = [n for n in list(idle) if size < n <= size * 3 // 2] if not idle[size] else []
-    for n in [size, *sorted(fitting)]:
+    """Take the smallest idle block that fits and is at most half as large again; None without one.
+
+    So attention's gradients (3C) can take the memory of the MLP's (4C).
+    """
+    with contextlib.suppress(IndexError):
+        return idle[size].pop()
+    for n in sorted(n for n in list(idle) if size < n <= size * 3 // 2):
         with contextlib.suppress(IndexError):  # none is idle, or another thread has just taken it
             return idle[n].pop()
     return None

@@ -10,7 +10,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from npgpt.kernels.codegen.jit import jit
-from npgpt.kernels.codegen.vectors import Matrix
+from npgpt.kernels.codegen.vectors import LINE, Matrix
 
 
 @intrinsic
@@ -35,7 +35,7 @@ def prefetch_range(x, call, count):
     prefetch its first element, which costs nothing.
     """
     n, K = x.shape
-    line, pieces = 64 // x.itemsize, (K + count - 1) // count
+    line, pieces = LINE // x.itemsize, (K + count - 1) // count
     row_stride, column_stride = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
     if column_stride == 1 and call < n:
         return row_stride * call, min(line, pieces)

@@ -10,14 +10,16 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from npgpt.kernels.codegen.jit import jit
-from npgpt.kernels.codegen.vectors import AVX512, VECTOR, Matrix, add_lanes, fma_of, integer
+from npgpt.kernels.codegen.vectors import AVX512, LINE, VECTOR, Matrix, add_lanes, fma_of, integer
 from npgpt.kernels.numerics.bfloat16 import as_float
 from npgpt.kernels.products.weights import READERS, widen_part
 
 STREAMS = 4  # rows of w, a quarter of it apart: a core's memory bandwidth is a third higher so
 BLOCK_ROWS = 4 if AVX512 else 2  # rows of x that a block's sums have registers for
-AHEAD = 1024  # bytes of a stream: how far ahead bf16 and int8 are prefetched
-LINE = 64  # bytes, a cache line
+# Of READERS' dtypes, bf16 and int8. Floats arrive as fast as they are multiplied, and int4 takes
+# longer to convert than to read; in between, a core does not look far enough ahead by itself.
+PREFETCHED = "uint16", "int8"
+AHEAD = 1024  # bytes of a row, how far ahead these are prefetched
 
 
 @jit
@@ -91,7 +93,7 @@ def dot_vectors(typing_context, x, i, w, scale, rows, count):
         k = builder.phi(ir.IntType(64))
         sums = [builder.phi(vector) for _ in zeros]
         totals = list(sums)
-        if dtype in ("uint16", "int8"):
+        if dtype in PREFETCHED:
             prefetch_streams(builder, w, js, k, step)
         parts = [read(j, k) for j in js]
         for n, start in enumerate(starts):
@@ -125,20 +127,20 @@ def dot_vectors(typing_context, x, i, w, scale, rows, count):
 
 
 def prefetch_streams(builder, w, js, k, step):
-    """Prefetch what the four rows js of w have AHEAD bytes after k, their lines in turn.
+    """Prefetch the rows js of w, AHEAD bytes after k: each of the four streams in its turn.
 
-    With each k, `step` numbers of a row are read. Floats come as fast as they are multiplied, and
-    int4 takes longer to convert than to read. Between the two, a core that converts looks too few
-    instructions ahead to ask memory for the next lines meanwhile.
+    With each k, `step` numbers of a row are read. (Of int8 with AVX2, each line is asked for twice.)
+    Near the end of w an address may lie beyond it: to prefetch what does not exist is no error.
     """
-    lines = max(1, STREAMS * step * w.itemsize // LINE)
-    first = w.pointer(js[0], k)
+    share = LINE // (
+        STREAMS * w.itemsize
+    )  # numbers of a row that are read for each line prefetched
     apart = builder.mul(builder.sub(js[1], js[0]), w.strides[0])
-    turn = builder.mul(builder.udiv(k, integer(step)), integer(lines))
-    for line in range(lines):
-        stream = builder.and_(builder.add(turn, integer(line)), integer(STREAMS - 1))
-        here = builder.gep(first, [builder.mul(stream, apart)])
-        w.prefetch(builder.gep(here, [integer(AHEAD // w.itemsize)]), write=False)
+    start = w.pointer(js[0], builder.add(k, integer(AHEAD // w.itemsize)))
+    first = builder.udiv(k, integer(share))
+    for n in range(max(1, step // share)):
+        stream = builder.and_(builder.add(first, integer(n)), integer(STREAMS - 1))
+        w.prefetch(builder.gep(start, [builder.mul(stream, apart)]), write=False)
 
 
 @jit

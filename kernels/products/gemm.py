@@ -5,8 +5,8 @@ columns that stay in L2, a few rows of a at a time into panels of MR rows, unles
 contiguous: they are read where they are. The microkernel, in tile.py, keeps MR x NR sums in
 registers from the first k to the last.
 
-At the shapes of a training step this is faster than NumPy's BLAS, and it leaves Numba's thread pool
-the only one: two pools whose threads spin cost a factor of two.
+At the shapes of a training step this is about as fast as NumPy's BLAS, and it leaves Numba's thread
+pool the only one: two pools whose threads spin cost a factor of two.
 """
 
 from functools import cache
@@ -15,12 +15,11 @@ from numba import from_dtype, types
 
 from npgpt.kernels.codegen.function_pointers import kernel_like
 from npgpt.kernels.codegen.jit import inlined, jit
-from npgpt.kernels.codegen.vectors import VECTOR
+from npgpt.kernels.codegen.vectors import LINE, VECTOR
 from npgpt.kernels.products.tile import MR, copy, tile, transpose
 
 KC = 256  # a panel of b, KC x NR, is 48 KiB
 NC = 768  # a block of b, KC x NC, is 768 KiB of float32: it stays in an L2 of 1 MiB
-LINE = 16  # numbers of a row, in float32 a cache line, are packed before those of the next rows
 A_PANELS = 4  # of a, packed at a time: where columns are contiguous, whole cache lines are read
 ROWS_SIZE = MR * (3 * VECTOR // 4 + A_PANELS * KC)  # elements: panels of a, and a tile of c
 SCRATCH_SIZE = 220_000  # for a whole product
@@ -35,12 +34,12 @@ def pack(x, panels):
     """
     n, K = x.shape
     P = panels.shape[2]
-    rows, columns = n // MR * MR, K // MR * MR
+    rows, columns, line = n // MR * MR, K // MR * MR, LINE // x.itemsize
     if x.strides[1] == x.itemsize:
         for p in range(0, rows, P):
-            for k0 in range(0, columns, LINE):
+            for k0 in range(0, columns, line):  # of each row a whole line before the next ones
                 for i in range(p, min(p + P, rows), MR):
-                    for k in range(k0, min(k0 + LINE, columns), MR):
+                    for k in range(k0, min(k0 + line, columns), MR):
                         transpose(x, i, k, panels[p // P], k, i - p)
     elif x.strides[0] == x.itemsize:
         for k in range(0, columns, MR):

@@ -1,7 +1,8 @@
 """The tile of gemm.py, and what its packing moves at a time, in vector instructions.
 
 A tile is MR x 3 vectors of sums in registers. With one row of b (3 vectors) and one element of a,
-that fills the 32 registers of AVX-512 (512 bits each), the 16 of AVX2 (256), the 32 of ARM (128).
+that takes 28 of the 32 registers of AVX-512 (512 bits each), the 16 of AVX2 (256), the 32 of ARM
+(128).
 """
 
 import numpy as np

@@ -134,7 +134,7 @@ def block_backward(dx, cache, g, add, layers):
     dact, *_ = layers.matmul_backward(dfcproj, cache.fcproj, (g.fcprojw, g.fcprojb), add)
     dfch = layers.gelu_backward(dact, cache.gelu)  # (B, T, 4C)
     dln2, *_ = layers.matmul_backward(dfch, cache.fc, (g.fcw, g.fcb), add)  # (B, T, C)
-    del dact, dfch  # their memory serves attention's gradients
+    del dact, dfch  # dqkv takes their memory
     dln2, *_ = layers.layernorm_backward(dln2, cache.ln2, (g.ln2w, g.ln2b), add)  # (B, T, C)
     dx = layers.residual_add(dx, dln2)
     dattproj = drop_backward(dx, cache.attproj_drop, layers)  # (B, T, C)
@@ -271,7 +271,7 @@ def gpt2_forward_backward(
     """
     lnf, cache = body_forward(tokens, p, layers, recompute, dropout=dropout)  # (B, T, C)
     loss, dlnf = lm_head_loss(lnf, targets, p, layers, g, add, dloss)
-    del lnf
+    del lnf  # the backward pass does not need it
     body_backward(dlnf, cache, p, g, add, layers, recompute, dropout, block_done)
     return loss
 
@@ -281,11 +281,11 @@ def activation_bytes(config, B, T, recompute=False):
 
     Per position and in units of C, a block keeps x, qkv (3), atty, the x after attention and fch
     (4): 10; without recompute also ln1, ln2 and act (4): 16; with "blocks" only x. The backward
-    pass adds temporaries, dx, dact (4), dfch (4), dln2, dqkv (3), ...: about 18, or 24 with what is
-    recomputed, or 20 with a whole block, whose buffers it uses again. Dropout keeps nothing, and
-    takes one or two temporaries more.
+    pass adds temporaries, dx, dact (4), dfch (4), dln2, ...: about 14, for dqkv takes dact's
+    memory; or 20 with what is recomputed, or 16 with a whole block, whose buffers it uses again.
+    Dropout keeps nothing, and takes one or two temporaries more.
     """
-    kept, temporary = {False: (16, 18), True: (10, 24), "blocks": (1, 20)}[recompute]
+    kept, temporary = {False: (16, 14), True: (10, 20), "blocks": (1, 16)}[recompute]
     return 4 * B * T * config.n_embd * (config.n_layer * kept + temporary)
 
 

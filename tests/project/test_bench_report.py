@@ -274,6 +274,7 @@ def test_one_slow_measurement_of_many_does_not_widen_what_is_shown():
         ("PyTorch, bf16, compiled", "npgpt, bf16"),
         ("npgpt, bf16x3", "npgpt, bf16x3"),
         ("transformers, bf16", "npgpt, bf16"),
+        ("PyTorch, bf16 and casts", "npgpt, bf16"),
     ],
 )
 def test_a_system_is_compared_with_npgpt_in_its_precision(system, own):

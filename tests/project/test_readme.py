@@ -69,7 +69,7 @@ def test_its_layer_is_the_layer():
 def test_its_training_prints_what_it_shows():
     """The answers and the numbers of documents; `.ci/run` trains it."""
     shown = blocks("text")[1].splitlines()
-    assert shown[0].startswith("step 1500/1500: loss 0.83") and shown[1].startswith("done: 1500")
+    assert shown[0].startswith("step 1500/1500: loss 0.83") and shown[1].startswith("done: 1,500")
     assert shown[2] == "sample from it: .venv/bin/npgpt sample --model sums"
     assert shown[3:] == ["exact answers  1.0000", "documents      1,002", "12+34=046"]
 

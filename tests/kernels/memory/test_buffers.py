@@ -9,6 +9,7 @@ import pytest
 
 from npgpt import GPT2, GPT2Config
 from npgpt.kernels.memory import buffers
+from npgpt.model.passes import RECOMPUTE, activation_bytes, logit_bytes
 
 SHAPE = (100, 1000)
 
@@ -62,28 +63,42 @@ def test_an_idle_block_serves_an_array_of_at_least_two_thirds_of_its_size():
     large, small = (buffers.empty((n, 10_000), np.float32) for n in (16, 12))
     addresses = large.ctypes.data, small.ctypes.data
     del large, small
-    taken = [buffers.empty((n, 10_000), np.float32) for n in (12, 11)]  # the nearest size first
+    taken = [buffers.empty((11, 10_000), np.float32) for _ in range(2)]  # the nearest size first
     assert [array.ctypes.data for array in taken] == [*reversed(addresses)]
-    assert [array.size for array in taken] == [120_000, 110_000]
+    assert [array.size for array in taken] == [110_000, 110_000]
     assert buffers.idle_bytes() == 0 and buffers.used_bytes() == 4 * 280_000
 
 
-def test_a_block_is_idle_for_as_long_as_only_far_smaller_arrays_are_made():
-    large = buffers.empty((16, 10_000), np.float32)
+@pytest.mark.parametrize(("rows", "idle"), [(10, 0), (9, 600_000)])
+def test_a_block_stays_idle_while_only_far_smaller_arrays_are_made(rows, idle):
+    large = buffers.empty((15, 10_000), np.float32)
     del large
-    small = buffers.empty((10, 10_000), np.float32)
-    assert buffers.idle_bytes() == 640_000 and buffers.used_bytes() == small.nbytes
+    small = buffers.empty((rows, 10_000), np.float32)
+    assert buffers.idle_bytes() == idle and small.shape == (rows, 10_000)
 
 
-def test_a_second_step_takes_no_new_memory(monkeypatch, rng):
-    model = GPT2(GPT2Config(block_size=64, vocab_size=300, n_layer=2, n_head=2, n_embd=64))
+@pytest.mark.parametrize("recompute", RECOMPUTE)
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_second_step_takes_no_new_memory(recompute, dropout, monkeypatch, rng):
+    config = GPT2Config(block_size=64, vocab_size=300, n_layer=2, n_head=2, n_embd=64)
+    model = GPT2(config, recompute=recompute)
     tokens, targets = rng.integers(0, 300, (2, 8, 64))
     for _ in range(2):
-        model.forward_backward(tokens, targets)
+        model.forward_backward(tokens, targets, dropout=dropout)
     monkeypatch.setattr(buffers, "new_block", lambda size: pytest.fail("new memory"))
-    loss = model.forward_backward(tokens, targets)
+    loss = model.forward_backward(tokens, targets, dropout=dropout)
     model.params.wte[:] *= 2  # another result, and so no array that was merely left as it was
-    assert model.forward_backward(tokens, targets) != loss
+    assert model.forward_backward(tokens, targets, dropout=dropout) != loss
+
+
+@pytest.mark.parametrize("recompute", RECOMPUTE)
+def test_a_step_takes_as_much_memory_as_is_estimated(recompute, rng):
+    config = GPT2Config(block_size=128, vocab_size=64, n_layer=4, n_head=4, n_embd=256)
+    model = GPT2(config, recompute=recompute)
+    model.forward_backward(*rng.integers(0, 64, (2, 8, 128)))
+    unit = 4 * 8 * 128 * 256  # bytes of (B, T, C)
+    expected = activation_bytes(config, 8, 128, recompute) + logit_bytes(config, 8, 128)
+    assert buffers.idle_bytes() / unit == pytest.approx(expected / unit, abs=2.5)
 
 
 def test_a_model_that_is_gone_leaves_no_memory_behind(rng):
