@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import tables
-from bench.machine import describe
+from bench.machine import describe, supported
 from bench.options import make_parser, require
 from bench.recipes import GOALS, SYSTEMS
 from bench.results import write_result
@@ -108,8 +108,9 @@ def main(argv=None, prog=None):
     parser.add_argument("--text", type=Path, metavar="FILE", help="tinyshakespeare as one text")
     parser.add_argument("--goals", nargs="+", choices=GOALS, default=list(GOALS), metavar="GOAL")
     parser.add_argument(
-        "--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="NAME",
-        help=f"of these, those that a goal has: {'; '.join(SYSTEMS)}; default: all",
+        "--systems", nargs="+", choices=SYSTEMS, metavar="NAME",
+        help=f"of these, those that a goal has: {'; '.join(SYSTEMS)}; default: all that this CPU"
+        " has a precision for",
     )  # fmt: skip
     parser.add_argument(
         "--only", choices=[*SYSTEMS, "compile"],
@@ -123,14 +124,15 @@ def main(argv=None, prog=None):
         return 0
     if args.text is None:
         parser.error("--text must name the file of the text")
-    if "npgpt" not in args.systems:
+    chosen = args.systems or supported(SYSTEMS)
+    if "npgpt" not in chosen:
         parser.error("--systems must have npgpt among them, to which the others are compared")
     require(parser, "torch")
     with tempfile.TemporaryDirectory() as folder:
         write_data(args.text, Path(folder))
         for goal in args.goals:
             child("bench.learn", "--only", "compile", "--goals", goal, "--data", folder)
-            systems = [name for name in GOALS[goal].recipes if name in args.systems]
+            systems = [name for name in GOALS[goal].recipes if name in chosen]
             content = {
                 "goal": goal, "rounds": args.rounds, "target": GOALS[goal].loss,
                 "systems": measure(goal, systems, args.rounds, folder),

@@ -129,12 +129,10 @@ def dot_vectors(typing_context, x, i, w, scale, rows, count):
 def prefetch_streams(builder, w, js, k, step):
     """Prefetch the rows js of w, AHEAD bytes after k: each of the four streams in its turn.
 
-    With each k, `step` numbers of a row are read. (Of int8 with AVX2, each line is asked for twice.)
+    With each k, `step` numbers of a row are read. (int8's lines are asked for twice with AVX2.)
     Near the end of w an address may lie beyond it: to prefetch what does not exist is no error.
     """
-    share = LINE // (
-        STREAMS * w.itemsize
-    )  # numbers of a row that are read for each line prefetched
+    share = LINE // (STREAMS * w.itemsize)  # numbers of a row for each line prefetched
     apart = builder.mul(builder.sub(js[1], js[0]), w.strides[0])
     start = w.pointer(js[0], builder.add(k, integer(AHEAD // w.itemsize)))
     first = builder.udiv(k, integer(share))

@@ -12,9 +12,7 @@ from npgpt.layers.crossentropy import IGNORED
 from npgpt.wording import counted
 
 CHUNK = 1 << 20  # tokens
-ROUND = (
-    16  # lengths of batches are multiples of it: few sizes of arrays, whose memory is used again
-)
+ROUND = 16  # lengths of batches are multiples of it: few sizes, whose memory is used again
 
 
 class Batches:

@@ -134,6 +134,20 @@ def test_systems_can_be_chosen(tmp_path, monkeypatch):
     assert list(result["systems"]) == list(result["recipes"]) == ["npgpt", "PyTorch, eager"]
 
 
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_systems_are_those_of_the_cpus_precisions(has_bf16, tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="needs the extra `reference`")
+    monkeypatch.setattr("npgpt.kernels.products.precision.has_bf16_hardware", lambda: has_bf16)
+    found = {"loss": 1.5, "steps": 7, "uncounted": 0.0}
+    monkeypatch.setattr(learn, "child", lambda module, *options: dict(found))
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    options = ["--text", str(tmp_path / "text.txt"), "--goals", "1.90", "--out", str(tmp_path)]
+    assert learn.main([*options, "--rounds", "1"]) == 0
+    (path,) = tmp_path.glob("*/learn_1.90.json")
+    systems = list(json.loads(path.read_text())["systems"])
+    assert systems == [name for name in SYSTEMS if has_bf16 or "bf16" not in name]
+
+
 def test_systems_are_compared_with_npgpt(capsys):
     with pytest.raises(SystemExit):
         learn.main(["--text", "a", "--systems", "PyTorch, eager"])
