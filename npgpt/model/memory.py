@@ -62,7 +62,7 @@ def estimate(
         gradients=weights,
         moments=OPTIMIZERS[optimizer].state_bytes(config) // shards,
         activations=activation_bytes(config, B, T, recompute),
-        logits=logit_bytes(config, B, T),
+        logits=logit_bytes(config, B, T, recompute),
         program=BASE_BYTES,
     )
 

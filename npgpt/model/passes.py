@@ -14,6 +14,7 @@ from npgpt.layers.crossentropy import IGNORED
 from npgpt.layers.dropout import Drop, key_of
 
 HEAD_ROWS = 1024  # positions whose logits are in memory at once
+TEMPORARY_BLOCK = 30  # C numbers a position: what recompute="blocks" needs for one block
 
 
 class BlockDrops(NamedTuple):
@@ -282,13 +283,19 @@ def activation_bytes(config, B, T, recompute=False):
     Per position and in units of C, a block keeps x, qkv (3), atty, the x after attention and fch
     (4): 10; without recompute also ln1, ln2 and act (4): 16; with "blocks" only x. The backward
     pass adds temporaries, dx, dact (4), dfch (4), dln2, ...: about 14, for dqkv takes dact's
-    memory; or 20 with what is recomputed, or 16 with a whole block, whose buffers it uses again.
-    Dropout keeps nothing, and takes one or two temporaries more.
+    memory; or 24 with what is recomputed, or 30 with a whole block. Dropout keeps nothing, and
+    takes one or two temporaries more.
     """
-    kept, temporary = {False: (16, 14), True: (10, 20), "blocks": (1, 16)}[recompute]
+    kept, temporary = {False: (16, 14), True: (10, 24), "blocks": (1, TEMPORARY_BLOCK)}[recompute]
     return 4 * B * T * config.n_embd * (config.n_layer * kept + temporary)
 
 
-def logit_bytes(config, B, T):
-    """The bytes of the logits that are in memory at once, in float32."""
-    return 4 * min(B * T, HEAD_ROWS) * config.vocab_size
+def logit_bytes(config, B, T, recompute=False):
+    """The bytes of the logits that are in memory at once, in float32.
+
+    With recompute="blocks" their memory is free again before the temporaries of a block need it:
+    then they count only as far as they take more.
+    """
+    size = 4 * min(B * T, HEAD_ROWS) * config.vocab_size
+    freed = 4 * B * T * config.n_embd * TEMPORARY_BLOCK if recompute == "blocks" else 0
+    return max(0, size - freed)

@@ -126,7 +126,7 @@ def test_what_takes_less_memory_is_named_with_its_size(monkeypatch):
     said = memory_refused(monkeypatch, 5_000_000_000)
     whole = npgpt.estimate(npgpt.GPT2Config(), 8, 1024).total
     assert said.startswith(f"a step takes {whole / 1e9:.2f} GB of memory, but 5.00 GB is available")
-    by = {"-B 2": (2, 1024), "-T 256": (8, 256)}
+    by = {"-B 4": (4, 1024), "-T 512": (8, 512)}
     for option, (B, T) in by.items():
         need = npgpt.estimate(npgpt.GPT2Config(), B, T).total
         assert need <= 5e9 and f"{option} ({need / 1e9:.2f} GB)" in said
