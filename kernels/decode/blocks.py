@@ -25,21 +25,14 @@ from npgpt.layers.layernorm import EPS
 Blocks = namedtuple("Blocks", BLOCK_NAMES)  # type: ignore[misc]
 
 
-def decode_params(p, quantized):
-    """The Blocks of Parameters; `quantized` has matrices in fewer bits, by name."""
+def decode_params(p):
+    """The Blocks of Parameters or QuantizedParameters."""
     blocks = {name: getattr(p, name) for name in BLOCK_NAMES}
     for name in HIDDEN_MATRICES:
-        w = quantized.get(name, blocks[name])
+        w = blocks[name]
         is_scaled = isinstance(w, Scaled)
         blocks[name] = w if is_scaled else Scaled(w, np.empty((len(w), 0), p.ln1w.dtype))
     return Blocks(**blocks)
-
-
-def layer_params(p, layer):
-    """Those of Blocks that are a single layer's, the matrices Scaled."""
-    return Blocks(
-        *(Scaled(w.values[layer], w.scale[layer]) if isinstance(w, Scaled) else w[layer] for w in p)
-    )
 
 
 def decode_blocks(x, p, kv, at):

@@ -35,12 +35,6 @@ def to_int4(x):
     return Scaled(values, scale)
 
 
-def widen(w, out):
-    """Fill out (..., N, K), float32 and contiguous, with the numbers of w, from to_int4."""
-    assert out.dtype == np.float32 and out.flags.c_contiguous, "float32 and contiguous"
-    widen_groups(*as_groups(out, *w), get_num_threads())
-
-
 def as_groups(x, values, scale):
     return x.reshape(-1, GROUP), values.reshape(-1, HALF), scale.reshape(-1)
 
@@ -53,17 +47,6 @@ def quantize_groups(x, values, scale, n_threads):
         mode = flush_denormals()
         for i in range(N * thread // n_threads, N * (thread + 1) // n_threads):
             scale[i] = quantize_group(x[i], values[i])
-        restore_denormals(mode)
-
-
-@jit(parallel=True)
-def widen_groups(out, values, scale, n_threads):
-    """Fills out (N, 32) from values (N, 16) and scale (N,)."""
-    N = len(out)
-    for thread in prange(n_threads):
-        mode = flush_denormals()
-        for i in range(N * thread // n_threads, N * (thread + 1) // n_threads):
-            widen_group(values[i], scale[i], out[i])
         restore_denormals(mode)
 
 

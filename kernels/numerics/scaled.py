@@ -16,3 +16,10 @@ class Scaled(NamedTuple):
 
     values: np.ndarray
     scale: np.ndarray
+
+
+def each_part(function, *weights):
+    """function(*weights) of arrays; of Scaled, a Scaled of it of their values and their scales."""
+    if isinstance(weights[0], Scaled):
+        return Scaled(*map(function, *weights))
+    return function(*weights)

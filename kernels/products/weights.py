@@ -1,18 +1,20 @@
-"""How weights of each format are read as floats: vectors for dots.py, parts of rows for gemv.py.
+"""How weights of each format are read as floats: in vectors, in parts of rows, and all of them.
 
 A reader is called with what an intrinsic has, (builder, x, w, scale), and returns how many k it
 reads at a time, the unit of the numbers read, and read(j, k): from there on of row j a list of
 (offset, vector), as long as one of x, and what all are to be multiplied by, a vector or None.
 """
 
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import get_num_threads, prange, types
 from numba.extending import intrinsic, overload
 
 from npgpt.kernels.codegen.jit import jit
 from npgpt.kernels.codegen.vectors import VECTOR, Matrix, broadcast, integer
 from npgpt.kernels.numerics.bfloat16 import as_float
-from npgpt.kernels.numerics.int4 import GROUP, HALF, widen
+from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
+from npgpt.kernels.numerics.int4 import GROUP, HALF, widen_group
 from npgpt.kernels.numerics.scaled import Scaled
 
 
@@ -72,6 +74,37 @@ READERS = {
 }  # fmt: skip
 
 
+def widened(w):
+    """Quantized weights (..., N, K), of to_bf16, to_int8 or to_int4 -> their numbers, float32."""
+    values, scale = w if isinstance(w, Scaled) else (w, np.empty(0, np.float32))
+    stored = values.shape[-1]
+    K = 2 * stored if values.dtype == np.uint8 else stored  # int4: two numbers in a byte
+    out = np.empty((*values.shape[:-1], K), np.float32)
+    scale = scale.reshape(-1, K // GROUP) if values.dtype == np.uint8 else scale.reshape(-1)
+    widen_rows(values.reshape(-1, stored), scale, out.reshape(-1, K), get_num_threads())
+    return out
+
+
+@jit(parallel=True)
+def widen_rows(w, scale, out, n_threads):
+    """Fills out (N, K), float32, from w in a format; each thread has rows of its own."""
+    N, K = out.shape
+    for thread in prange(n_threads):
+        mode = flush_denormals()
+        for j in range(N * thread // n_threads, N * (thread + 1) // n_threads):
+            widen_part(w, scale, j, 0, K, out[j])
+            scale_row(out[j], scale, j)
+        restore_denormals(mode)
+
+
+@jit
+def scale_row(row, scale, j):
+    """Multiply row (K,) by the scale of int8's row j, if there is one."""
+    if scale.ndim == 1 and scale.size:
+        for k in range(row.size):
+            row[k] *= scale[j]
+
+
 @jit
 def widen_part(w, scale, j, k0, k1, row):
     """The first numbers of row = those from k0 to k1 of row j of the weights, as floats.
@@ -91,8 +124,7 @@ def widen_part(w, scale, j, k0, k1, row):
 def widen_step(w, scale, j, k, row, at):
     """As many numbers of row, from `at` on, as a reader reads at a time of w, at row j and k."""
     if scale.ndim == 2:
-        group = Scaled(w[j, k // 2 : k // 2 + HALF], scale[j, k // GROUP : k // GROUP + 1])
-        widen(group, row[at : at + GROUP])
+        widen_group(w[j, k // 2 : k // 2 + HALF], scale[j, k // GROUP], row[at : at + GROUP])
     else:
         for i in range(VECTOR // row.itemsize):
             row[at + i] = as_float(w[j, k + i])

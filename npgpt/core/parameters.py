@@ -161,6 +161,15 @@ class Parameters(Views):
             yield slice(start, stop), value
             start = stop
 
+    def slots(self) -> Iterator[tuple[str, Any, NDArray[np.floating]]]:
+        """Yield (name, layer, view) of each tensor, in order, to be filled.
+
+        Those of the blocks come layer by layer; of the others the layer is `...`.
+        """
+        for name, view in self.items():
+            for layer in range(self.config.n_layer) if name in BLOCK_NAMES else [...]:
+                yield name, layer, view[layer]
+
     def pieces(self) -> Iterator[NDArray[np.floating]]:
         """Yield the whole buffer in order, here in one piece."""
         yield self.flat

@@ -28,7 +28,7 @@ from npgpt.formats.huggingface_tokenizer import (
     read_folder_tokenizer,
     tokenizer_files,
 )
-from npgpt.formats.llmc import check_finite, read_bfloat16
+from npgpt.formats.llmc import check_finite, check_tensor, read_bfloat16
 from npgpt.wording import install_extra
 
 CONFIG, MODEL, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -72,12 +72,13 @@ MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 KINDS = ("F32", "F16", "BF16")
 
 
-def read_huggingface(path):
+def read_huggingface(path, new=Parameters):
     """Read a folder, or a .safetensors file beside its config.json -> Parameters (float32).
 
-    The weights may be float32, float16 or bfloat16, in one file or in the shards of an index.
-    Raises FileError where the config is not a GPT-2's, a tensor is missing, unknown or of another
-    shape, or a weight is not finite. No memory is taken before the shapes have been checked.
+    new(config) makes what is returned, which has `slots` as Parameters have, to be filled. The
+    weights may be float32, float16 or bfloat16, in one file or in the shards of an index. Raises
+    FileError where the config is not a GPT-2's, a tensor is missing, unknown or of another shape,
+    or a weight is not finite. No memory is taken before the shapes have been checked.
     """
     path = Path(path)
     folder = path if os.path.isdir(path) else path.parent
@@ -90,11 +91,12 @@ def read_huggingface(path):
                     raise FileError(f"{path}: holds {tensor.name!r} twice")
                 stored[tensor.name] = tensor
         check_tensors(path, config, stored)
-        params = Parameters(config)
-        for name, view in views(params):
-            view[...] = stored[name].read()
-        check_finite(params, path)
-        if HEAD in stored and not np.array_equal(stored[HEAD].read(), params.wte):
+        params = new(config)
+        for ours, layer, slot in params.slots():
+            view = slot.T if ours in TRANSPOSED else slot
+            view[...] = stored[name_there(ours, layer)].read()
+            check_tensor(path, ours, slot, layer)
+        if HEAD in stored and not np.array_equal(stored[HEAD].read(), stored[NAMES["wte"]].read()):
             raise FileError(f"{path}: {HEAD} must be wte.weight, to which npgpt ties it")
     return params
 
@@ -221,7 +223,12 @@ def tensors(config):
         shape = shape[1:] if stacked else shape
         shape = shape[::-1] if ours in TRANSPOSED else shape
         for layer in range(config.n_layer) if stacked else [...]:
-            yield f"h.{layer}.{NAMES[ours]}" if stacked else NAMES[ours], ours, layer, shape
+            yield name_there(ours, layer), ours, layer, shape
+
+
+def name_there(ours, layer):
+    """The name, without the prefix, of our tensor; `layer` is ... of those that have none."""
+    return NAMES[ours] if layer is ... else f"h.{layer}.{NAMES[ours]}"
 
 
 def views(params):

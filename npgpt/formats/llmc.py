@@ -6,9 +6,10 @@ padded, padded_vocab_size. Everything is little-endian.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -30,13 +31,17 @@ VERSIONS = {1: "float32", 3: "float32, padded", 5: "bfloat16, padded"}
 DEFAULT_VERSION = 3
 PADDED_TO = 128
 CHUNK = 1 << 20  # elements
+PADDING = "wte's padding"  # in messages
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> Parameters:
+def read_checkpoint(
+    path: str | os.PathLike[str], new: Callable[[GPT2Config], Any] = Parameters
+) -> Any:
     """Read a model file of version 1, 3 or 5 -> Parameters (float32) with their config.
 
-    Raises FileError where the header makes no sense, the size is not the header's, or a weight is
-    not finite. Nothing of the model's size is allocated before its header has been checked.
+    new(config) makes what is returned, which has `slots` as Parameters have, to be filled. Raises
+    FileError where the header makes no sense, the size is not the header's, or a weight is not
+    finite. Nothing of the model's size is allocated before its header has been checked.
     """
     with open_for_reading(path) as (file, size):
         _, version, *sizes = read_header(file, size, path, "GPT-2 checkpoint", MAGIC, n_used=8)
@@ -62,11 +67,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Parameters:
         count = count_parameters(config) + padding * config.n_embd
         expected = HEADER_BYTES + count * (2 if version == 5 else 4)
         check_size(path, size, expected, f"a version {version} model of this header")
-        rows = None if version == 1 else np.empty((padding, config.n_embd), "<f4")
-        params = Parameters(config, dtype="<f4", wte_padding=rows)
-        for part in in_file_order(params, params.wte_padding):
-            (read_bfloat16 if version == 5 else read_into)(file, part, path)
-    check_finite(params, path)
+        read, params = read_bfloat16 if version == 5 else read_into, new(config)
+        for name, layer, slot in params.slots():
+            read(file, slot, path)
+            check_tensor(path, name, slot, layer)
+            if name == "wte" and version != 1:
+                params.wte_padding = np.empty((padding, config.n_embd), "<f4")
+                read(file, params.wte_padding, path)
+                check_tensor(path, PADDING, params.wte_padding)
     return params
 
 
@@ -137,15 +145,19 @@ def write_bfloat16(file, part, path):
 
 def check_finite(params, path):
     """Raise FileError, naming the first, if a weight is infinite or not a number."""
-    tensors = [*params.items()]
+    for name, tensor in params.items():
+        check_tensor(path, name, tensor)
     if params.wte_padding is not None:
-        tensors.append(("wte's padding", params.wte_padding))
-    for name, tensor in tensors:
-        flat = tensor.reshape(-1)
-        for i in range(0, flat.size, CHUNK):  # in pieces: no second copy of the model
-            with np.errstate(over="ignore"):  # a float64 that no float32 can hold is infinite
-                finite = np.isfinite(flat[i : i + CHUNK].astype("<f4", copy=False))
-            if not finite.all():
-                at = np.unravel_index(i + int(finite.argmin()), tensor.shape)
-                where = ", ".join(map(str, at))
-                raise FileError(f"{path}: the weights are damaged: {name}[{where}] is {tensor[at]}")
+        check_tensor(path, PADDING, params.wte_padding)
+
+
+def check_tensor(path, name, tensor, layer=...):
+    """As check_finite, of a tensor or of a layer's slice of it."""
+    flat = tensor.reshape(-1)
+    for i in range(0, flat.size, CHUNK):  # in pieces: no second copy of the model
+        with np.errstate(over="ignore"):  # a float64 that no float32 can hold is infinite
+            finite = np.isfinite(flat[i : i + CHUNK].astype("<f4", copy=False))
+        if not finite.all():
+            at = np.unravel_index(i + int(finite.argmin()), tensor.shape)
+            where = ", ".join(map(str, at if layer is ... else (layer, *at)))
+            raise FileError(f"{path}: the weights are damaged: {name}[{where}] is {tensor[at]}")

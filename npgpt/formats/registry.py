@@ -7,7 +7,7 @@ Hugging Face takes any path to write to that does not end in .bin, and llm.c any
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from npgpt.core.parameters import Parameters
 from npgpt.data.descriptions import description_file, read_tokenizer
@@ -26,16 +26,16 @@ class Format(NamedTuple):
     """A format of models; a model's path is a file or a folder.
 
     recognise(path): whether path holds this format. is_target(path): whether a path to write to is
-    meant for it. read(path) -> Parameters. write(path, params, tokenizer, version): tokenizer is a
-    description or None, version None for the default. files(path): what write creates, the weights
-    first. read_tokenizer(path): the description of its tokenizer, or None. versions: {number:
-    description}, if it has several.
+    meant for it. read(path, new) -> the Parameters that new(config) has made, filled. write(path,
+    params, tokenizer, version): tokenizer is a description or None, version None for the default.
+    files(path): what write creates, the weights first. read_tokenizer(path): the description of its
+    tokenizer, or None. versions: {number: description}, if it has several.
     """
 
     help: str
     recognise: Callable[[Path], bool]
     is_target: Callable[[Path], bool]
-    read: Callable[[Path], Parameters]
+    read: Callable[[Path, Callable], Any]
     write: Callable[[Path, Parameters, dict | None, int | None], None]
     files: Callable[[Path], list[Path]]
     read_tokenizer: Callable[[Path], dict | None]

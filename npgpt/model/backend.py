@@ -46,8 +46,8 @@ class NumpyBackend:
         """
         yield
 
-    def decoder(self, params, quantized):
-        """A Decoder for Parameters; quantized: the result of quantize_weights."""
+    def decoder(self, params):
+        """A Decoder for Parameters or, where there are weight formats, QuantizedParameters."""
         return Decoder(params, self.layers)
 
     def prepare_training(self, dtype, precision):
@@ -89,11 +89,11 @@ class NumbaBackend(NumpyBackend):
         with threads(flops), use_bf16_terms(PRECISIONS[precision].n_terms):
             yield
 
-    def decoder(self, params, quantized):
+    def decoder(self, params):
         """A Decoder that runs a few positions through all blocks in one kernel call."""
         from npgpt.model.fused_decoder import FusedDecoder
 
-        return FusedDecoder(params, self.layers, quantized)
+        return FusedDecoder(params, self.layers)
 
     def prepare_training(self, dtype, precision):
         """Let a second process help this one with compiling, on a machine's first step."""

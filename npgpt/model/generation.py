@@ -60,7 +60,7 @@ def generate_tokens(model, tokens, count, sample_next, stop, cache):
     L, NH, C = model.config.n_layer, model.config.n_head, model.config.n_embd
     block_size = model.config.block_size
     shape = (L, 2, B, NH, min(T + count, block_size), C // NH)
-    kv_cache = np.empty(shape, model.params.flat.dtype)
+    kv_cache = np.empty(shape, model.params.wpe.dtype)
     present = np.zeros((B, model.config.vocab_size), bool)  # which tokens each row contains
     np.put_along_axis(present, tokens, True, axis=-1)
     ended = np.zeros(B, bool)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npgpt.core.config import GPT2Config
-from npgpt.core.parameters import Parameters
+from npgpt.core.parameters import Parameters, count_parameters
 from npgpt.data.descriptions import tokenizer_from_description
 from npgpt.data.tokenizer import Tokenizer
 from npgpt.errors import ArgumentError
@@ -30,7 +30,7 @@ from npgpt.model.passes import (
     gpt2_loss,
     make_dropout,
 )
-from npgpt.model.quantization import quantize_weights
+from npgpt.model.quantization import parameters_in, quantize_weights
 
 
 class GPT2:
@@ -41,7 +41,7 @@ class GPT2:
 
     Attributes:
         config: the GPT2Config.
-        params: the Parameters.
+        params: the Parameters or, of a quantized model, QuantizedParameters.
         grads: their gradients, Parameters, None before the first forward_backward.
         optimizer: the AdamW of `update`, None before its first call, or that of the run that has
             trained the model.
@@ -79,8 +79,8 @@ class GPT2:
                 two bf16; without AMX tiles: float32). Everything else is float32.
             weight_format: for inference: "fp32", or quantize the matrices to "bf16", "int8" (one
                 scale per row) or "int4" (one per 32 weights of a row; wte in int8; n_embd must be
-                a multiple of 32). Those of params are rounded in place; decoding reads the
-                quantized copy.
+                a multiple of 32). The model keeps nothing of params then, so that their memory is
+                freed once nothing else refers to them.
 
         Raises:
             ArgumentError: an option is unknown, or not supported by this machine or model.
@@ -91,9 +91,11 @@ class GPT2:
         self.config = config
         self.backend = make_backend(backend, precision, weight_format)
         self.recompute, self.precision, self.weight_format = recompute, precision, weight_format
+        self.layers = self.backend.layers
         self._free_memory_when_collected()
-        self.params: Parameters = Parameters.init(config, seed) if params is None else params
-        self._quantized = quantize_weights(self.params, weight_format)
+        if params is None:
+            params = Parameters.init(config, seed)
+        self.params: Parameters = quantize_weights(params, weight_format)
         self.grads: Parameters | None = None
         self.optimizer: Optimizer | None = None
         self.tokenizer: Tokenizer | None = None
@@ -115,7 +117,7 @@ class GPT2:
         The model has no tokenizer: `from_pretrained` reads that, too. The options are those of
         GPT2: backend, recompute, precision and weight_format.
         """
-        params = read_checkpoint(path)
+        params = read_checkpoint(path, parameters_in(options.get("weight_format", "fp32")))
         return cls(params.config, params=params, **options)
 
     @classmethod
@@ -127,7 +129,7 @@ class GPT2:
         those of GPT2: backend, recompute, precision and weight_format. Raises FileError where
         there is no model or it is damaged.
         """
-        params, description = load_model(where)
+        params, description = load_model(where, parameters_in(options.get("weight_format", "fp32")))
         model = cls(params.config, params=params, **options)
         model.tokenizer = None if description is None else tokenizer_from_description(description)
         return model
@@ -139,6 +141,10 @@ class GPT2:
 
     @layers.setter
     def layers(self, layers: Any) -> None:
+        if self.weight_format != "fp32":
+            from npgpt.model.quantized_layers import QuantizedLayers
+
+            layers = QuantizedLayers(layers)
         self.backend.layers = layers
 
     def computing(self, flops_per_parameter: float) -> AbstractContextManager[None]:
@@ -146,12 +152,12 @@ class GPT2:
 
         The work is in flops per parameter; Backend.computing takes all flops.
         """
-        flops = flops_per_parameter * self.params.flat.size
+        flops = flops_per_parameter * count_parameters(self.config)
         return self.backend.computing(flops, self.precision)
 
     def decoder(self) -> Decoder:
         """A Decoder, which runs new tokens through the model with a key-value cache."""
-        return self.backend.decoder(self.params, self._quantized)
+        return self.backend.decoder(self.params)
 
     def forward(self, tokens: ArrayLike) -> NDArray[np.floating]:
         """Compute the logits of tokens (B, T), T up to block_size.
@@ -204,8 +210,8 @@ class GPT2:
                 raise ArgumentError(
                     "add=True needs gradients to add to: call forward_backward without it first"
                 )
-            self.grads = self.params.zeros_like()
-            self.backend.prepare_training(self.params.flat.dtype, self.precision)
+            self.grads = Parameters(self.config, dtype=self.params.wpe.dtype)
+            self.backend.prepare_training(self.grads.flat.dtype, self.precision)
         with self.computing(6 * x.size):
             return gpt2_forward_backward(
                 x, y, self.params, self.grads, self.layers, dloss, add, self.recompute, drops,

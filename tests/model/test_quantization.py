@@ -1,13 +1,18 @@
 """Weights in fewer bits: what they are rounded to, that all passes compute with them, sampling."""
 
 import copy
+import pickle
+import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from npgpt import GPT2, ArgumentError, GPT2Config, Parameters
-from npgpt.core.parameters import QUANTIZABLE
+from npgpt import GPT2, ArgumentError, GPT2Config, Parameters, layers
+from npgpt.core.parameters import QUANTIZABLE, TENSOR_NAMES
+from npgpt.formats.registry import write_model
 from npgpt.kernels.products.gemv import DOT_MAX_ROWS, GEMV_MAX_ROWS
+from npgpt.kernels.products.weights import widened
 from npgpt.model.quantization import WEIGHT_FORMATS, find_weight_format, quantize_weights
 
 pytestmark = pytest.mark.slow
@@ -80,11 +85,16 @@ def test_a_greedy_text_is_the_same_with_and_without_the_cache(weights):
 
 
 @pytest.mark.parametrize("weights", ROUNDED)
-def test_decoding_with_other_weights_than_the_prompts_is_caught(weights):
-    """As it was: float32 weights for prompts and evaluation, rounded copies for single tokens."""
-    model = make(weights)
+def test_decoding_with_other_weights_than_the_prompts_is_caught(weights, monkeypatch):
+    """For prompts and evaluation, weights that are apart by about what they were rounded by."""
+    model, rng = make(weights), np.random.default_rng(0)
     right = logits_apart(model)
-    model.params.flat[:] = exact().flat
+
+    def apart(w):
+        exact = widened(w)
+        return exact * (1 + 2**-9 * rng.standard_normal(exact.shape, np.float32))
+
+    monkeypatch.setattr("npgpt.model.quantized_layers.widened", apart)
     assert differing(model) >= 1
     assert logits_apart(model) > 100 * right
 
@@ -102,7 +112,7 @@ def test_a_rounded_model_says_something_else_than_an_exact_one(weights):
 @pytest.mark.parametrize("weights", ROUNDED)
 def test_the_params_hold_what_they_are_rounded_to(weights):
     before, model = exact(), make(weights)
-    for name, view in model.params.items():
+    for name, view in model.params.widened().items():
         w, old = view.astype(np.float64), getattr(before, name).astype(np.float64)
         if name not in QUANTIZABLE:
             np.testing.assert_array_equal(w, old)
@@ -124,13 +134,14 @@ def test_the_params_hold_what_they_are_rounded_to(weights):
 
 def test_weights_in_float32_are_left_alone():
     np.testing.assert_array_equal(make("fp32").params.flat, exact().flat)
-    assert quantize_weights(exact(), "fp32") == {}
+    params = exact()
+    assert quantize_weights(params, "fp32") is params
 
 
 @pytest.mark.parametrize("weights", ROUNDED)
 def test_rounding_twice_is_rounding_once(weights):
-    once = make(weights).params
-    twice = GPT2(CONFIG, params=copy.deepcopy(once), weight_format=weights).params
+    once = make(weights).params.widened()
+    twice = make(weights, copy.deepcopy(once)).params.widened()
     np.testing.assert_allclose(twice.flat, once.flat, rtol=3e-7)
     if weights == "bf16":
         np.testing.assert_array_equal(twice.flat, once.flat)
@@ -141,7 +152,7 @@ def test_rounding_twice_is_rounding_once(weights):
 def test_loss_and_logits_are_those_of_a_float32_model_with_these_params(weights, B, T, rng):
     tokens, targets = rng.integers(0, CONFIG.vocab_size, (2, B, T))
     model = make(weights)
-    same = make(params=copy.deepcopy(model.params))
+    same = make(params=model.params.widened())
     assert model.loss(tokens, targets) == same.loss(tokens, targets)
     np.testing.assert_array_equal(model.forward(tokens), same.forward(tokens))
     assert model.loss(tokens, targets) != make().loss(tokens, targets)
@@ -152,11 +163,11 @@ def test_gradients_can_be_had_and_updates_not(weights, rng):
     model = make(weights)
     model.forward_backward(*rng.integers(0, CONFIG.vocab_size, (2, 2, 8)))
     assert np.isfinite(model.gradient_norm())
-    before = model.params.flat.copy()
+    before = model.params.widened()
     message = f"a model in weight_format {weights} cannot be updated"
     with pytest.raises(ArgumentError, match=message):
         model.update(1e-3)
-    np.testing.assert_array_equal(model.params.flat, before)
+    np.testing.assert_array_equal(model.params.widened().flat, before.flat)
 
 
 @pytest.mark.parametrize("weights", ROUNDED)
@@ -190,3 +201,80 @@ def test_a_greedy_text_is_the_same_with_and_without_the_cache_in_coarse_precisio
 @pytest.mark.parametrize("weights", ROUNDED)
 def test_weights_and_precision_go_together(weights):
     assert differing(make(weights, precision="bf16"), seeds=[0]) == 0
+
+
+@pytest.mark.parametrize("weights", ROUNDED)
+def test_the_float32_weights_are_neither_changed_nor_kept(weights):
+    params = exact()
+    model, kept = make(weights, params), weakref.ref(params.flat)
+    np.testing.assert_array_equal(params.flat, exact().flat)
+    del params
+    assert kept() is None
+    held = sum(
+        part.nbytes for name in QUANTIZABLE for part in parts_of(getattr(model.params, name))
+    )
+    floats = 4 * sum(getattr(exact(), name).size for name in QUANTIZABLE)
+    assert held < floats * {"bf16": 0.51, "int8": 0.28, "int4": 0.2}[weights]
+
+
+def parts_of(w):
+    """The arrays that hold weights in a format."""
+    return [w] if isinstance(w, np.ndarray) else [*w]
+
+
+@pytest.mark.parametrize("weights", ROUNDED)
+@pytest.mark.parametrize("where", ["m.bin", "folder"])
+def test_what_is_loaded_in_a_format_is_what_is_quantized(weights, where, tmp_path):
+    write_model(tmp_path / where, exact())
+    loaded = GPT2.from_pretrained(tmp_path / where, weight_format=weights)
+    for name in TENSOR_NAMES:
+        for ours, theirs in zip(
+            parts_of(getattr(loaded.params, name)),
+            parts_of(getattr(make(weights).params, name)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_a_quantized_model_says_the_same(copied):
+    model, tokens = make("int8"), np.arange(70)[None]
+    before = model.forward(tokens)
+    other = copied(model)
+    np.testing.assert_array_equal(other.forward(tokens), before)
+    for name in ("qkvw", "fcprojw"):
+        held, block = (getattr(p, name).values for p in (other.params, other.params.blocks[1]))
+        assert np.shares_memory(held, block)
+        assert not np.shares_memory(held, getattr(model.params, name).values)
+
+
+def test_a_quantized_model_computes_with_layers_of_ones_own():
+    model, seen = make("int8"), []
+
+    def gelu_forward(x):
+        seen.append(x.shape)
+        return layers.gelu_forward(x)
+
+    before = model.forward([[1, 2, 3]])
+    model.layers = SimpleNamespace(**{**vars(layers), "gelu_forward": gelu_forward})
+    np.testing.assert_allclose(model.forward([[1, 2, 3]]), before, rtol=1e-4, atol=1e-4)
+    assert len(seen) == CONFIG.n_layer
+
+
+def test_what_quantized_params_lack_is_said(tmp_path):
+    params = make("int8").params
+    for needs in (lambda: params.flat, lambda: write_model(tmp_path / "m.bin", params)):
+        with pytest.raises(AttributeError, match=r"no (flat|items): widened\(\) makes float32"):
+            needs()
+    assert not any(tmp_path.iterdir())
+    write_model(tmp_path / "m.bin", params.widened())
+
+
+def test_quantized_params_are_for_a_model_in_their_format():
+    params = make("int8").params
+    assert make("int8", params).params is params
+    for name in ("fp32", "bf16"):
+        with pytest.raises(
+            ArgumentError, match=f"params are in weight_format int8 and cannot be in {name}"
+        ):
+            make(name, params)

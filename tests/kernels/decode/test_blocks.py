@@ -8,7 +8,8 @@ from npgpt import GPT2, GPT2Config, Parameters, layers
 from npgpt.core.parameters import BLOCK_NAMES, MATRICES
 from npgpt.kernels.decode.blocks import decode_blocks
 from npgpt.kernels.products.gemv import DOT_MAX_ROWS, GEMV_MAX_ROWS
-from npgpt.model.decoder import Decoder, forward_step
+from npgpt.model.decoder import block_step, forward_step
+from npgpt.model.fused_decoder import FewRows
 
 L, NH, V, C = 3, 4, 29, 32
 CONFIG = GPT2Config(block_size=2 * GEMV_MAX_ROWS, vocab_size=V, n_layer=L, n_head=NH, n_embd=C)
@@ -52,15 +53,15 @@ def test_matrices_alone_are_read_in_the_format(weight_format):
     ],
 )
 def test_positions_one_after_the_other_are_the_textbooks(B, N, weight_format, rng):
-    """Also of rounded weights, for model.params hold what they were rounded to."""
     model, unrounded = model_in(weight_format), model_in("fp32")
+    params = model.params if weight_format == "fp32" else model.params.widened()
     decoder = model.decoder()
     kvs = np.zeros((3, L, 2, B, NH, 2 * N, C // NH), np.float32)
     for at in (0, N):
         tokens = rng.integers(0, V, (B, N))
         here = [kv[..., : at + N, :] for kv in kvs]
         made = decoder.step(tokens, here[0], at)
-        expected = forward_step(tokens, here[1], at, model.params, layers)
+        expected = forward_step(tokens, here[1], at, params, layers)
         np.testing.assert_allclose(made, expected, rtol=2e-4, atol=2e-4)
         np.testing.assert_allclose(kvs[0], kvs[1], rtol=2e-4, atol=2e-4)
         if weight_format != "fp32":
@@ -84,17 +85,32 @@ def test_one_thread_and_two_give_the_same_bits(B, weight_format, rng):
     np.testing.assert_array_equal(*kvs)
 
 
-def test_it_is_taken_for_few_positions_alone(weight_format, monkeypatch, rng):
+@pytest.mark.parametrize(
+    "B, T, way",
+    [
+        (1, DOT_MAX_ROWS, "one kernel"),
+        (DOT_MAX_ROWS, 1, "one kernel"),
+        (1, DOT_MAX_ROWS + 1, "few rows"),
+        (GEMV_MAX_ROWS, 1, "few rows"),
+        (1, GEMV_MAX_ROWS + 1, "layers"),
+        (GEMV_MAX_ROWS + 1, 1, "layers"),
+    ],
+)
+def test_how_positions_are_computed(B, T, way, weight_format, monkeypatch, rng):
     model, seen = model_in(weight_format), []
 
-    def spied(self, tokens, kv, at, whole=Decoder.step):
-        seen.append(tokens.size)
-        return whole(self, tokens, kv, at)
+    def one_kernel(*args):
+        seen.append("one kernel")
+        return decode_blocks(*args)
 
-    monkeypatch.setattr(Decoder, "step", spied)
-    for B, T in ((1, 1), (1, GEMV_MAX_ROWS), (1, GEMV_MAX_ROWS + 1), (GEMV_MAX_ROWS + 1, 1)):
-        model.generate(rng.integers(0, V, (B, T)), 2)
-    assert seen == 3 * [GEMV_MAX_ROWS + 1]
+    def one_block(x, p, kv, pos, layers):
+        seen.append("few rows" if isinstance(layers, FewRows) else "layers")
+        return block_step(x, p, kv, pos, layers)
+
+    monkeypatch.setattr("npgpt.model.fused_decoder.decode_blocks", one_kernel)
+    monkeypatch.setattr("npgpt.model.fused_decoder.block_step", one_block)
+    model.generate(rng.integers(0, V, (B, T)), 1)
+    assert seen == [way] * (1 if way == "one kernel" else L)
 
 
 def test_what_it_is_given_stays_as_it_is(rng):

@@ -8,18 +8,13 @@ import pytest
 from npgpt import GPT2, ArgumentError, GPT2Config, Parameters, evaluate, write_checkpoint
 from npgpt.data.descriptions import write_tokenizer
 from npgpt.data.token_files import write_tokens
-from npgpt.kernels.numerics.int4 import GROUP, LEAST, to_int4, widen
+from npgpt.kernels.numerics.int4 import GROUP, LEAST, to_int4
 from npgpt.kernels.products.gemv import DOT_MAX_ROWS, GEMV_MAX_ROWS, few_rows
+from npgpt.kernels.products.weights import widened
 
 pytestmark = pytest.mark.slow
 
 CONFIG = GPT2Config(block_size=16, vocab_size=257, n_layer=2, n_head=2, n_embd=64)
-
-
-def widened(w):
-    out = np.empty((*w.values.shape[:-1], 2 * w.values.shape[-1]), np.float32)
-    widen(w, out)
-    return out
 
 
 def by_hand(w):
