@@ -1,4 +1,4 @@
-"""All transformer blocks for a few positions as one kernel: forward_step's loop, for sampling.
+"""All transformer blocks for a few positions as one kernel: the decoder's loop, for sampling.
 
 Between two layers Python takes some microseconds when its own code and data are in the caches.
 While a model samples they are not, for megabytes of weights have just passed through. So for a few

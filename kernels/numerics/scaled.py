@@ -11,15 +11,16 @@ class Scaled(NamedTuple):
     """Values and what they are multiplied by: weights (..., N, K).
 
     Of int8, values (..., N, K) and scale (..., N); of int4, values (..., N, K / 2) and scale (...,
-    N, K / 32). Floats have a scale (..., 0).
+    N, K / 32). Floats and the bits of bf16, uint16, have a scale (..., 0).
     """
 
     values: np.ndarray
     scale: np.ndarray
 
+    def layer(self, i):
+        """The i-th of stacked weights (L, N, K); ... is all of them."""
+        return Scaled(self.values[i], self.scale[i])
 
-def each_part(function, *weights):
-    """function(*weights) of arrays; of Scaled, a Scaled of it of their values and their scales."""
-    if isinstance(weights[0], Scaled):
-        return Scaled(*map(function, *weights))
-    return function(*weights)
+    def rows(self, i):
+        """The rows i (n,) of weights (N, K), in the same format (n, K)."""
+        return Scaled(self.values[i], self.scale[i] if self.scale.size else self.scale)

@@ -15,7 +15,6 @@ from npgpt.kernels.codegen.vectors import VECTOR, Matrix, broadcast, integer
 from npgpt.kernels.numerics.bfloat16 import as_float
 from npgpt.kernels.numerics.denormals import flush_denormals, restore_denormals
 from npgpt.kernels.numerics.int4 import GROUP, HALF, widen_group
-from npgpt.kernels.numerics.scaled import Scaled
 
 
 def read_floats(builder, x, w, scale):
@@ -75,8 +74,8 @@ READERS = {
 
 
 def widened(w):
-    """Quantized weights (..., N, K), of to_bf16, to_int8 or to_int4 -> their numbers, float32."""
-    values, scale = w if isinstance(w, Scaled) else (w, np.empty(0, np.float32))
+    """Scaled weights (..., N, K), in bf16, int8 or int4 -> their numbers, float32."""
+    values, scale = w
     stored = values.shape[-1]
     K = 2 * stored if values.dtype == np.uint8 else stored  # int4: two numbers in a byte
     out = np.empty((*values.shape[:-1], K), np.float32)

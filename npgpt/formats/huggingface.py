@@ -72,10 +72,10 @@ MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 KINDS = ("F32", "F16", "BF16")
 
 
-def read_huggingface(path, new=Parameters):
+def read_huggingface(path, make_params=Parameters):
     """Read a folder, or a .safetensors file beside its config.json -> Parameters (float32).
 
-    new(config) makes what is returned, which has `slots` as Parameters have, to be filled. The
+    Or what make_params(config) returns: its `slots`, as those of Parameters, are filled. The
     weights may be float32, float16 or bfloat16, in one file or in the shards of an index. Raises
     FileError where the config is not a GPT-2's, a tensor is missing, unknown or of another shape,
     or a weight is not finite. No memory is taken before the shapes have been checked.
@@ -91,13 +91,13 @@ def read_huggingface(path, new=Parameters):
                     raise FileError(f"{path}: holds {tensor.name!r} twice")
                 stored[tensor.name] = tensor
         check_tensors(path, config, stored)
-        params = new(config)
+        params = make_params(config)
         for ours, layer, slot in params.slots():
             view = slot.T if ours in TRANSPOSED else slot
-            view[...] = stored[name_there(ours, layer)].read()
+            view[...] = stored[huggingface_name(ours, layer)].read()
             check_tensor(path, ours, slot, layer)
-        if HEAD in stored and not np.array_equal(stored[HEAD].read(), stored[NAMES["wte"]].read()):
-            raise FileError(f"{path}: {HEAD} must be wte.weight, to which npgpt ties it")
+            if ours == "wte" and HEAD in stored and not np.array_equal(stored[HEAD].read(), slot):
+                raise FileError(f"{path}: {HEAD} must be wte.weight, to which npgpt ties it")
     return params
 
 
@@ -223,10 +223,10 @@ def tensors(config):
         shape = shape[1:] if stacked else shape
         shape = shape[::-1] if ours in TRANSPOSED else shape
         for layer in range(config.n_layer) if stacked else [...]:
-            yield name_there(ours, layer), ours, layer, shape
+            yield huggingface_name(ours, layer), ours, layer, shape
 
 
-def name_there(ours, layer):
+def huggingface_name(ours, layer):
     """The name, without the prefix, of our tensor; `layer` is ... of those that have none."""
     return NAMES[ours] if layer is ... else f"h.{layer}.{NAMES[ours]}"
 

@@ -35,11 +35,11 @@ PADDING = "wte's padding"  # in messages
 
 
 def read_checkpoint(
-    path: str | os.PathLike[str], new: Callable[[GPT2Config], Any] = Parameters
-) -> Any:
+    path: str | os.PathLike[str], make_params: Callable[[GPT2Config], Any] = Parameters
+) -> Parameters:
     """Read a model file of version 1, 3 or 5 -> Parameters (float32) with their config.
 
-    new(config) makes what is returned, which has `slots` as Parameters have, to be filled. Raises
+    Or what make_params(config) returns: its `slots`, as those of Parameters, are filled. Raises
     FileError where the header makes no sense, the size is not the header's, or a weight is not
     finite. Nothing of the model's size is allocated before its header has been checked.
     """
@@ -67,7 +67,7 @@ def read_checkpoint(
         count = count_parameters(config) + padding * config.n_embd
         expected = HEADER_BYTES + count * (2 if version == 5 else 4)
         check_size(path, size, expected, f"a version {version} model of this header")
-        read, params = read_bfloat16 if version == 5 else read_into, new(config)
+        read, params = read_bfloat16 if version == 5 else read_into, make_params(config)
         for name, layer, slot in params.slots():
             read(file, slot, path)
             check_tensor(path, name, slot, layer)

@@ -24,14 +24,15 @@ from npgpt.formats.run_checkpoint import (
 ACCEPTED = f"a model is {MODEL_FORMATS_HELP}, a run's folder, or one of {', '.join(MODELS)}"
 
 
-def load_model(where, new=Parameters):
+def load_model(where, make_params=Parameters):
     """Read a model -> Parameters (float32), the description of its tokenizer or None.
 
     where is a published name (MODELS: downloaded once), an llm.c model file, a Hugging Face folder
     or its .safetensors file, or a run's folder: of that, the checkpoint with the lowest validation
     loss or, where none has one, the last. A name means the published model even where a folder is
     called so: that is ./gpt2. A model of GPT-2's vocabulary without a description beside it goes
-    with GPT-2's tokenizer. new(config) makes the Parameters, or others with such `slots`. Raises
+    with GPT-2's tokenizer. make_params is as in
+    read_checkpoint. Raises
     FileError where there is no model or it is damaged.
     """
     if where in MODELS:
@@ -41,7 +42,7 @@ def load_model(where, new=Parameters):
     if not os.path.exists(path):
         raise FileError(f"{where}: not found; {ACCEPTED}")
     if os.path.isdir(path / CHECKPOINTS):
-        return load_run(path, new)
+        return load_run(path, make_params)
     name = detect_format(path)
     if name is None:
         what = "no model in this folder" if os.path.isdir(path) else "not a regular file"
@@ -52,9 +53,9 @@ def load_model(where, new=Parameters):
     if kind is not None:
         raise FileError(f"{where}: not a model but {kind}")
     format, description = MODEL_FORMATS[name], MODEL_FORMATS[name].read_tokenizer(path)
-    params = format.read(path, new)
+    params = format.read(path, make_params)
     while (now := format.read_tokenizer(path)) != description:  # both were replaced meanwhile
-        description, params = now, format.read(path, new)
+        description, params = now, format.read(path, make_params)
     if description is None and params.config.vocab_size == GPT2Tokenizer.vocab_size:
         description = GPT2Tokenizer().description
     return params, description
@@ -79,7 +80,7 @@ def what_else(path):
     return what_it_is(head, size)
 
 
-def load_run(run, new=Parameters):
+def load_run(run, make_params=Parameters):
     """As load_model, of a run's best checkpoint.
 
     The run may be in training: where the checkpoint is removed for a newer one while it is read, it
@@ -91,7 +92,7 @@ def load_run(run, new=Parameters):
             step = best_step(run)
             if step is None:
                 raise FileError(f"{run}: the run has no checkpoint yet")
-            return load_model(checkpoint_folder(run, step) / "model.bin", new)
+            return load_model(checkpoint_folder(run, step) / "model.bin", make_params)
         except FileError:
             if checkpoint_steps(run) == steps:
                 raise

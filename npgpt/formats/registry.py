@@ -26,7 +26,7 @@ class Format(NamedTuple):
     """A format of models; a model's path is a file or a folder.
 
     recognise(path): whether path holds this format. is_target(path): whether a path to write to is
-    meant for it. read(path, new) -> the Parameters that new(config) has made, filled. write(path,
+    meant for it. read(path, make_params) -> what make_params(config) returns, filled. write(path,
     params, tokenizer, version): tokenizer is a description or None, version None for the default.
     files(path): what write creates, the weights first. read_tokenizer(path): the description of its
     tokenizer, or None. versions: {number: description}, if it has several.

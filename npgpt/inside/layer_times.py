@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from npgpt.errors import ArgumentError
 from npgpt.model.backend import BACKENDS
 from npgpt.model.gpt2 import GPT2
+from npgpt.model.quantization import float_parameters
 
 PAUSE = 0.3  # seconds: idle threads of the previous backend may spin that long and slow the next
 
@@ -42,7 +43,8 @@ class TimedModel:
 
     def __init__(self, model, backend):
         precision = model.precision if backend == "numba" else "fp32"
-        self.model = GPT2(model.config, backend=backend, params=model.params, precision=precision)
+        params = float_parameters(model.params)
+        self.model = GPT2(model.config, backend=backend, params=params, precision=precision)
         self.seconds = {}  # of the current step
         own = self.model.layers
         self.model.layers = SimpleNamespace(

@@ -14,6 +14,7 @@ from npgpt.core.parameters import BLOCK_NAMES
 from npgpt.data.tokenizer import END_OF_TEXT
 from npgpt.model.inputs import checked_ids
 from npgpt.model.passes import body_forward
+from npgpt.model.quantization import float_parameters
 
 VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "→"})
 
@@ -49,7 +50,7 @@ def look(model, tokens):
     """
     config = model.config
     tokens = checked_ids("tokens", tokens, config.vocab_size, longest=config.block_size)
-    _, cache = body_forward(tokens, model.params, layers)
+    _, cache = body_forward(tokens, float_parameters(model.params), layers)
     residual, att = [], []
     for block in cache.blocks:
         residual += [block.ln1[0], block.ln2[0]]  # a layernorm's input is the residual stream
@@ -60,8 +61,13 @@ def look(model, tokens):
 
 def early_logits(model, x):
     """Final layernorm and lm_head on a residual stream x (B, T, C) -> logits (B, T, V)."""
-    lnf, _ = layers.layernorm_forward(x, model.params.lnfw, model.params.lnfb)  # (B, T, C)
-    logits, _ = layers.matmul_forward(lnf, model.params.wte)
+    return logits_of(x, float_parameters(model.params))
+
+
+def logits_of(x, p):
+    """As early_logits, with Parameters p."""
+    lnf, _ = layers.layernorm_forward(x, p.lnfw, p.lnfb)  # (B, T, C)
+    logits, _ = layers.matmul_forward(lnf, p.wte)
     return logits
 
 
@@ -77,9 +83,9 @@ def logit_lens(model, residual):
 
     nostalgebraist 2020, https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru
     """
-    tokens, probs = [], []
+    tokens, probs, params = [], [], float_parameters(model.params)
     for x in residual:
-        logits = early_logits(model, x)  # (B, T, V)
+        logits = logits_of(x, params)  # (B, T, V)
         highest = logits.max(-1, keepdims=True)  # (B, T, 1)
         tokens.append(logits.argmax(-1))
         probs.append(1 / np.exp(logits - highest).sum(-1))  # exp(highest - highest) = 1
@@ -92,7 +98,7 @@ def tensor_norms(parameters):
     Returns: {name: norms (L,)}; for wte, wpe, lnfw and lnfb a float.
     """
     norms = {}
-    for name, view in parameters.items():
+    for name, view in float_parameters(parameters).items():
         if name in BLOCK_NAMES:
             norms[name] = np.linalg.norm(view.reshape(len(view), -1), axis=-1)  # (L,)
         else:

@@ -46,9 +46,9 @@ class NumpyBackend:
         """
         yield
 
-    def decoder(self, params):
-        """A Decoder for Parameters or, where there are weight formats, QuantizedParameters."""
-        return Decoder(params, self.layers)
+    def decoder(self, params, layers):
+        """A Decoder of Parameters, or of QuantizedParameters with layers that take them."""
+        return Decoder(params, layers)
 
     def prepare_training(self, dtype, precision):
         """Start compiling what a training step needs; NumPy needs nothing."""
@@ -89,11 +89,11 @@ class NumbaBackend(NumpyBackend):
         with threads(flops), use_bf16_terms(PRECISIONS[precision].n_terms):
             yield
 
-    def decoder(self, params):
+    def decoder(self, params, layers):
         """A Decoder that runs a few positions through all blocks in one kernel call."""
         from npgpt.model.fused_decoder import FusedDecoder
 
-        return FusedDecoder(params, self.layers)
+        return FusedDecoder(params, layers)
 
     def prepare_training(self, dtype, precision):
         """Let a second process help this one with compiling, on a machine's first step."""

@@ -15,18 +15,24 @@ class Decoder:
         kv_cache (L, 2, B, NH, maxT, hs) holds the keys and values before pos; the new ones are
         added.
         """
-        return forward_step(tokens, kv_cache, pos, self.params, self.layers)
+        p, layers, tokens = self.params, self.layers, np.ascontiguousarray(tokens)
+        x, _ = layers.encoder_forward(tokens, p.wte, p.wpe[pos:])  # (B, N, C)
+        x = self.blocks(x, kv_cache, pos)  # (B, N, C)
+        last = np.ascontiguousarray(x[:, -1])  # (B, C)
+        lnf, _ = layers.layernorm_forward(last, p.lnfw, p.lnfb)
+        logits, _ = self.layers_for(len(last)).matmul_forward(lnf, p.wte)
+        return logits
 
+    def blocks(self, x, kv_cache, pos):
+        """All blocks: x (B, N, C) -> (B, N, C)."""
+        layers = self.layers_for(x.shape[0] * x.shape[1])
+        for block, block_kv in zip(self.params.blocks, kv_cache, strict=True):
+            x = block_step(x, block, block_kv, pos, layers)
+        return x
 
-def forward_step(tokens, kv_cache, pos, p, layers):
-    """As Decoder.step, with Parameters p."""
-    x, _ = layers.encoder_forward(np.ascontiguousarray(tokens), p.wte, p.wpe[pos:])  # (B, N, C)
-    for block, block_kv in zip(p.blocks, kv_cache, strict=True):
-        x = block_step(x, block, block_kv, pos, layers)
-    last = np.ascontiguousarray(x[:, -1])  # (B, C)
-    lnf, _ = layers.layernorm_forward(last, p.lnfw, p.lnfb)
-    logits, _ = layers.matmul_forward(lnf, p.wte)
-    return logits
+    def layers_for(self, rows):
+        """The layer functions for matrices of so many rows."""
+        return self.layers
 
 
 def block_step(x, p, kv_cache, pos, layers):

@@ -6,36 +6,28 @@ import numpy as np
 
 from npgpt.kernels.decode.blocks import decode_blocks, decode_params
 from npgpt.kernels.products.gemv import DOT_MAX_ROWS, GEMV_MAX_ROWS, few_rows
-from npgpt.model.decoder import Decoder, block_step
+from npgpt.model.decoder import Decoder
 
 
 class FusedDecoder(Decoder):
     """A Decoder of compiled layers.
 
-    Up to GEMV_MAX_ROWS rows (B * N) read the matrices in their weight format, and no precision
-    rounds them. Up to DOT_MAX_ROWS one kernel makes all blocks.
+    Up to GEMV_MAX_ROWS rows read the matrices in their weight format, and no precision rounds them.
+    Up to DOT_MAX_ROWS one kernel makes all blocks.
     """
 
     def __init__(self, params, layers):
         super().__init__(params, layers)
         self.few_rows = FewRows(layers)
 
-    def step(self, tokens, kv_cache, pos):
-        """As Decoder.step."""
-        p, layers = self.params, self.layers
-        x, _ = layers.encoder_forward(np.ascontiguousarray(tokens), p.wte, p.wpe[pos:])  # (B, N, C)
-        if tokens.size <= DOT_MAX_ROWS:
-            x = decode_blocks(x, self.stacked_blocks, kv_cache, pos)  # (B, N, C)
-        else:
-            for block, block_kv in zip(p.blocks, kv_cache, strict=True):
-                x = block_step(x, block, block_kv, pos, self.layers_for(tokens.size))
-        last = np.ascontiguousarray(x[:, -1])  # (B, C)
-        lnf, _ = layers.layernorm_forward(last, p.lnfw, p.lnfb)
-        logits, _ = self.layers_for(len(last)).matmul_forward(lnf, p.wte)
-        return logits
+    def blocks(self, x, kv_cache, pos):
+        """As Decoder.blocks."""
+        if x.shape[0] * x.shape[1] <= DOT_MAX_ROWS:
+            return decode_blocks(x, self.stacked_blocks, kv_cache, pos)
+        return super().blocks(x, kv_cache, pos)
 
     def layers_for(self, rows):
-        """The layer functions for so many rows."""
+        """As Decoder.layers_for."""
         return self.few_rows if rows <= GEMV_MAX_ROWS else self.layers
 
     @cached_property

@@ -30,7 +30,7 @@ from npgpt.model.passes import (
     gpt2_loss,
     make_dropout,
 )
-from npgpt.model.quantization import parameters_in, quantize_weights
+from npgpt.model.quantization import params_factory, quantize_weights
 
 
 class GPT2:
@@ -41,7 +41,7 @@ class GPT2:
 
     Attributes:
         config: the GPT2Config.
-        params: the Parameters or, of a quantized model, QuantizedParameters.
+        params: the Parameters; of a quantized model QuantizedParameters.
         grads: their gradients, Parameters, None before the first forward_backward.
         optimizer: the AdamW of `update`, None before its first call, or that of the run that has
             trained the model.
@@ -72,15 +72,15 @@ class GPT2:
             params: the Parameters to compute with, instead of new ones.
             recompute: True: recompute the outputs of gelu and of the layernorms before the matmuls
                 in the backward pass instead of keeping them; saves 3/8 of the kept activations.
-                "blocks": recompute each block from its input; saves 15/16, for about a quarter
+                "blocks": recompute each block from its input; saves 15/16, for about a sixth
                 more time.
             precision: of matrix products: "fp32" or, on CPUs with bf16 hardware, "bf16" (operands
                 rounded to 8 significant bits instead of 24) or "bf16x3" (each operand the sum of
                 two bf16; without AMX tiles: float32). Everything else is float32.
             weight_format: for inference: "fp32", or quantize the matrices to "bf16", "int8" (one
                 scale per row) or "int4" (one per 32 weights of a row; wte in int8; n_embd must be
-                a multiple of 32). The model keeps nothing of params then, so that their memory is
-                freed once nothing else refers to them.
+                a multiple of 32). The model then has its own QuantizedParameters, and does not
+                refer to params. They can also be in this format already.
 
         Raises:
             ArgumentError: an option is unknown, or not supported by this machine or model.
@@ -91,7 +91,6 @@ class GPT2:
         self.config = config
         self.backend = make_backend(backend, precision, weight_format)
         self.recompute, self.precision, self.weight_format = recompute, precision, weight_format
-        self.layers = self.backend.layers
         self._free_memory_when_collected()
         if params is None:
             params = Parameters.init(config, seed)
@@ -117,7 +116,7 @@ class GPT2:
         The model has no tokenizer: `from_pretrained` reads that, too. The options are those of
         GPT2: backend, recompute, precision and weight_format.
         """
-        params = read_checkpoint(path, parameters_in(options.get("weight_format", "fp32")))
+        params = read_checkpoint(path, checked_factory(**options))
         return cls(params.config, params=params, **options)
 
     @classmethod
@@ -129,7 +128,7 @@ class GPT2:
         those of GPT2: backend, recompute, precision and weight_format. Raises FileError where
         there is no model or it is damaged.
         """
-        params, description = load_model(where, parameters_in(options.get("weight_format", "fp32")))
+        params, description = load_model(where, checked_factory(**options))
         model = cls(params.config, params=params, **options)
         model.tokenizer = None if description is None else tokenizer_from_description(description)
         return model
@@ -141,11 +140,15 @@ class GPT2:
 
     @layers.setter
     def layers(self, layers: Any) -> None:
-        if self.weight_format != "fp32":
-            from npgpt.model.quantized_layers import QuantizedLayers
-
-            layers = QuantizedLayers(layers)
         self.backend.layers = layers
+
+    def _layers_for_params(self) -> Any:
+        # The layer functions, which take the matrices as they are in the parameters.
+        if self.weight_format == "fp32":
+            return self.layers
+        from npgpt.model.quantized_layers import QuantizedLayers
+
+        return QuantizedLayers(self.layers)
 
     def computing(self, flops_per_parameter: float) -> AbstractContextManager[None]:
         """Context with this model's precision, and as many threads as this work is worth.
@@ -157,7 +160,7 @@ class GPT2:
 
     def decoder(self) -> Decoder:
         """A Decoder, which runs new tokens through the model with a key-value cache."""
-        return self.backend.decoder(self.params)
+        return self.backend.decoder(self.params, self._layers_for_params())
 
     def forward(self, tokens: ArrayLike) -> NDArray[np.floating]:
         """Compute the logits of tokens (B, T), T up to block_size.
@@ -167,9 +170,10 @@ class GPT2:
         """
         config = self.config
         ids = checked_ids("tokens", tokens, config.vocab_size, longest=config.block_size)
+        layers = self._layers_for_params()
         with self.computing(2 * ids.size):
-            lnf, _ = body_forward(ids, self.params, self.layers, keep=False)
-            logits, _ = self.layers.matmul_forward(lnf, self.params.wte)
+            lnf, _ = body_forward(ids, self.params, layers, keep=False)
+            logits, _ = layers.matmul_forward(lnf, self.params.wte)
         return logits
 
     def loss(self, tokens: ArrayLike, targets: ArrayLike) -> float:
@@ -179,7 +183,7 @@ class GPT2:
         """
         x, y = checked_batch(tokens, targets, self.config)
         with self.computing(2 * x.size):
-            return gpt2_loss(x, y, self.params, self.layers)
+            return gpt2_loss(x, y, self.params, self._layers_for_params())
 
     def forward_backward(
         self,
@@ -214,8 +218,8 @@ class GPT2:
             self.backend.prepare_training(self.grads.flat.dtype, self.precision)
         with self.computing(6 * x.size):
             return gpt2_forward_backward(
-                x, y, self.params, self.grads, self.layers, dloss, add, self.recompute, drops,
-                block_done,
+                x, y, self.params, self.grads, self._layers_for_params(), dloss, add,
+                self.recompute, drops, block_done,
             )  # fmt: skip
 
     def gradient_norm(self) -> float:
@@ -291,3 +295,11 @@ class GPT2:
         if self.grads is None:
             raise ArgumentError(f"call forward_backward() before {what}()")
         return self.grads
+
+
+def checked_factory(
+    backend: str = "numba", precision: str = "fp32", weight_format: str = "fp32", **_: Any
+) -> Callable[[GPT2Config], Any]:
+    # What makes parameters for these options of GPT2, which are checked before a file is read.
+    make_backend(backend, precision, weight_format)
+    return params_factory(weight_format)

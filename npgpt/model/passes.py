@@ -182,10 +182,29 @@ def kept_of(cache, recompute):
     return drop_recomputable(cache) if recompute else cache
 
 
+class WithoutProduct:
+    """Layer functions that do not multiply by the weight w: they return zeros, and the cache.
+
+    So a block is computed again without its last product, whose output nothing needs.
+    """
+
+    def __init__(self, layers, w):
+        self._layers, self._w = layers, w
+
+    def __getattr__(self, name):
+        return getattr(self._layers, name)
+
+    def matmul_forward(self, x, w, b=None):
+        """As of the layers; it relies on the cache of a matmul being its arguments."""
+        if w is not self._w:
+            return self._layers.matmul_forward(x, w, b)
+        return np.zeros((*x.shape[:-1], b.size), x.dtype), (x, w, b)
+
+
 def restored(kept, p, NH, layers, recompute, drops):
     """The complete BlockCache of the block with parameters p, of what kept_of has kept."""
     if recompute == "blocks":
-        _, cache = block_forward(kept, p, NH, layers, drops)
+        _, cache = block_forward(kept, p, NH, WithoutProduct(layers, p.fcprojw), drops)
         return cache
     return recompute_activations(kept, p, layers) if recompute else kept
 

@@ -5,7 +5,7 @@ the format itself: a half, a quarter or less than a fifth of the memory traffic,
 time per token. What has more positions widens one matrix after the other to float32.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -13,16 +13,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npgpt.core.config import GPT2Config
-from npgpt.core.parameters import BLOCK_NAMES, QUANTIZABLE, Parameters, parameter_shapes
+from npgpt.core.parameters import (
+    BLOCK_NAMES,
+    QUANTIZABLE,
+    TENSOR_NAMES,
+    Parameters,
+    parameter_shapes,
+)
 from npgpt.core.threads import threads
 from npgpt.errors import ArgumentError
 
 
 def quantize_to_bf16(w):
-    """w (..., N, K), float32 -> the bits of the nearest bf16, uint16 (..., N, K)."""
+    """w (..., N, K), float32 -> the bits of the nearest bf16, Scaled of uint16 without scales."""
     from npgpt.kernels.numerics.bfloat16 import to_bf16
+    from npgpt.kernels.numerics.scaled import Scaled
 
-    return to_bf16(w)
+    return Scaled(to_bf16(w), np.empty((*w.shape[:-2], 0), np.float32))
 
 
 def quantize_to_int8(w):
@@ -40,7 +47,7 @@ def quantize_to_int4(w):
 
 
 class WeightFormat(NamedTuple):
-    """A weight format: quantize(w) returns w in that format, uint16 bits or Scaled.
+    """A weight format: quantize(w) returns w (..., N, K), float32, in that format, Scaled.
 
     quantize_wte: the same for wte, where that is not quantized like the other matrices.
     multiple_of: what n_embd must be a multiple of. backends: those that compute with it.
@@ -82,12 +89,16 @@ def find_weight_format(name):
 class QuantizedParameters:
     """The parameters of a quantized model: sixteen tensors by name, and `blocks`, as of Parameters.
 
-    The matrices, but for wpe, are in the weight format: uint16, the bits of bf16, or Scaled, of
-    int8 or int4. There is no `flat`. The tensors are filled by `slots`.
+    The matrices, but for wpe, are Scaled: values of uint16 (the bits of bf16), int8 or int4, and
+    their scales. `to_float32` makes Parameters of them. There is no `flat`, and nothing can be
+    assigned.
     """
 
     def __init__(self, config: GPT2Config, weight_format: str):
-        """Raises ArgumentError where a model of this config cannot be in this format."""
+        """Parameters without tensors, to be filled through `slots`.
+
+        Raises ArgumentError where a model of this config cannot be in this format.
+        """
         multiple_of, n_embd = find_weight_format(weight_format).multiple_of, config.n_embd
         if n_embd % multiple_of:
             raise ArgumentError(
@@ -95,20 +106,26 @@ class QuantizedParameters:
                 f" {n_embd}"
             )
         self.config, self.weight_format = config, weight_format
+        self.wte_padding = None  # as of Parameters
 
     def __getattr__(self, name):
         raise AttributeError(
-            f"a quantized model's parameters have no {name}: widened() makes float32 Parameters"
+            f"QuantizedParameters have no {name}; their to_float32() makes Parameters"
         )
+
+    def __setattr__(self, name, value):
+        if name in TENSOR_NAMES:
+            raise ArgumentError(f"{name} of QuantizedParameters cannot be assigned")
+        super().__setattr__(name, value)
 
     def __getstate__(self):
         """Pickle and copy all but the blocks: copied, they would not be views of the tensors."""
         return {name: value for name, value in vars(self).items() if name != "blocks"}
 
-    def slots(self):
+    def slots(self) -> Iterator[tuple[str, Any, np.ndarray]]:
         """As Parameters.slots, of new float32 arrays: each is quantized when the next is asked for.
 
-        So no more than one of them is in memory.
+        So only one of them is in memory. All slots must be asked for.
         """
         for name, shape in parameter_shapes(self.config).items():
             stacked = name in BLOCK_NAMES
@@ -118,51 +135,61 @@ class QuantizedParameters:
                 self._store(name, layer, self._quantize(name, slot))
 
     def _quantize(self, name, w):
+        if name not in QUANTIZABLE:
+            return w
         format = find_weight_format(self.weight_format)
         quantize = format.quantize_wte if name == "wte" else None
         with threads():
-            return (quantize or format.quantize)(w) if name in QUANTIZABLE else w
+            return (quantize or format.quantize)(w)
 
     def _store(self, name, layer, w):
-        from npgpt.kernels.numerics.scaled import each_part
-
+        tensors = vars(self)
         if layer is ...:
-            setattr(self, name, w)
+            tensors[name] = w
             return
         if layer == 0:
-            L = self.config.n_layer
-            setattr(self, name, each_part(lambda part: np.empty((L, *part.shape), part.dtype), w))
-        each_part(lambda whole, part: np.copyto(whole[layer], part), getattr(self, name), w)
+            new = [np.empty((self.config.n_layer, *a.shape), a.dtype) for a in arrays_of(w)]
+            tensors[name] = new[0] if isinstance(w, np.ndarray) else type(w)(*new)
+        for whole, part in zip(arrays_of(tensors[name]), arrays_of(w), strict=True):
+            whole[layer] = part
 
     @cached_property
-    def blocks(self):
+    def blocks(self) -> list[Any]:
         """Each layer's slices of the twelve stacked tensors, under the same names."""
-        from npgpt.kernels.numerics.scaled import each_part
-
         return [
-            SimpleNamespace(
-                **{
-                    name: each_part(lambda part, layer=layer: part[layer], getattr(self, name))
-                    for name in BLOCK_NAMES
-                }
-            )
-            for layer in range(self.config.n_layer)
+            SimpleNamespace(**{name: layer_of(getattr(self, name), i) for name in BLOCK_NAMES})
+            for i in range(self.config.n_layer)
         ]
 
-    def widened(self) -> Parameters:
-        """The numbers of all tensors as float32 Parameters: what the weights are rounded to."""
+    def to_float32(self) -> Parameters:
+        """Parameters of the numbers that the weights are rounded to."""
         from npgpt.kernels.products.weights import widened
 
-        params = Parameters(self.config)
-        with threads():
-            for name, view in params.items():
-                tensor = getattr(self, name)
+        params = Parameters(self.config, wte_padding=self.wte_padding)
+        for name, layer, view in params.slots():
+            tensor = layer_of(getattr(self, name), layer)
+            with threads():
                 view[...] = widened(tensor) if name in QUANTIZABLE else tensor
         return params
 
 
-def parameters_in(weight_format):
-    """What makes the parameters of a config whose slots are to be filled: a function of the config.
+def arrays_of(tensor):
+    """The arrays of a tensor: itself, or the values and scales of Scaled."""
+    return [tensor] if isinstance(tensor, np.ndarray) else [*tensor]
+
+
+def layer_of(tensor, layer):
+    """A layer's slice of a stacked tensor, an array or Scaled; ... is all of it."""
+    return tensor[layer] if isinstance(tensor, np.ndarray) else tensor.layer(layer)
+
+
+def float_parameters(params):
+    """Parameters as they are; of QuantizedParameters, their float32 Parameters."""
+    return params if isinstance(params, Parameters) else params.to_float32()
+
+
+def params_factory(weight_format):
+    """Return a function that makes parameters of a config, to be filled through their `slots`.
 
     Raises ArgumentError for an unknown format.
     """
@@ -172,24 +199,27 @@ def parameters_in(weight_format):
 
 
 def quantize_weights(params, weight_format):
-    """Parameters in a weight format -> QuantizedParameters; those that are in it are returned.
+    """Parameters in a weight format -> QuantizedParameters, a copy; for fp32 they themselves.
 
-    Nothing of them is changed or kept, so that their memory can be freed. Raises ArgumentError
-    where they are not float32, or are of a size that the format cannot have.
+    QuantizedParameters that are in this format already are returned as they are. Raises
+    ArgumentError where they are in another one, and for Parameters that are not float32 or of a
+    size that the format cannot have.
     """
-    there = getattr(params, "weight_format", "fp32")
-    if find_weight_format(weight_format) is find_weight_format(there):
+    current = getattr(params, "weight_format", "fp32")
+    find_weight_format(weight_format)
+    if weight_format == current:
         return params
-    if there != "fp32":
+    if current != "fp32":
         raise ArgumentError(
-            f"params are in weight_format {there} and cannot be in {weight_format}: use"
-            " params.widened(), which is float32"
+            f"params are in weight_format {current}: pass weight_format={current!r}, or"
+            " params.to_float32()"
         )
     if params.flat.dtype != np.float32:
         raise ArgumentError(
             f"weight_format {weight_format} needs float32 parameters, not {params.flat.dtype}"
         )
     quantized = QuantizedParameters(params.config, weight_format)
+    quantized.wte_padding = params.wte_padding
     for name, layer, slot in quantized.slots():
         slot[...] = getattr(params, name)[layer]
     return quantized

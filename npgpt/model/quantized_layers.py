@@ -2,39 +2,33 @@
 
 import numpy as np
 
-from npgpt.kernels.numerics.scaled import each_part
 from npgpt.kernels.products.weights import widened
 
 
 class QuantizedLayers:
     """Layer functions that widen each matrix to float32 when they compute with it.
 
-    All others are those of `layers`, by default npgpt.kernels.
+    They call those of `layers`: encoder_forward with a wte of the rows of its tokens alone, and
+    tokens that count these rows; and matmul_backward with the arguments of the forward pass as its
+    cache. All other functions are as they are.
     """
 
-    def __init__(self, layers=None):
-        if layers is None:
-            from npgpt import kernels as layers
+    def __init__(self, layers):
         self._layers = layers
 
     def __getattr__(self, name):
         return getattr(self._layers, name)
 
-    def __reduce__(self):
-        """Pickle and copy all but npgpt's own layers, which are a module."""
-        own = type(self)()._layers
-        return type(self), () if self._layers is own else (self._layers,)
-
     def encoder_forward(self, tokens, wte, wpe):
-        """Only the rows of these tokens are widened."""
-        numbers = np.arange(tokens.size).reshape(tokens.shape)
-        rows = widened(each_part(lambda part: part[tokens.reshape(-1)], wte))  # (B*T, C)
-        out, _ = self._layers.encoder_forward(numbers, rows, wpe)
+        row_ids = np.arange(tokens.size).reshape(tokens.shape)
+        rows = widened(wte.rows(tokens.reshape(-1)))  # (B*T, C)
+        out, _ = self._layers.encoder_forward(row_ids, rows, wpe)
         return out, (tokens, wte, wpe)
 
-    def encoder_backward(self, dout, cache, out=None, add=False):
-        tokens, wte, wpe = cache
-        return self._layers.encoder_backward(dout, (tokens, widened(wte), wpe), out, add)
+    def encoder_backward(self, dout, cache, out, add=False):
+        tokens, _, wpe = cache
+        dwte, _ = out  # takes the place of wte, of which only the shape counts
+        return self._layers.encoder_backward(dout, (tokens, dwte, wpe), out, add)
 
     def matmul_forward(self, x, w, b=None):
         out, _ = self._layers.matmul_forward(x, widened(w), b)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npgpt.model.gpt2 import GPT2
+from npgpt.model.quantization import float_parameters
 from npgpt.tracing.names import INPUTS, block_of, select, split_name
 from npgpt.tracing.record import Recorder
 
@@ -61,7 +62,7 @@ def trace(
         ArgumentError: tokens or targets are not what the model takes, the backend is unknown, or a
             name in edits or only is none.
     """
-    recorder = Recorder(model.params, tokens, targets, backend, edits=edits)
+    recorder = Recorder(float_parameters(model.params), tokens, targets, backend, edits=edits)
     wanted = {*select(recorder.names, only)} - {*INPUTS}
     found = Trace(blocks=[SimpleNamespace() for _ in range(model.config.n_layer)])
 

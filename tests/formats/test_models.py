@@ -134,9 +134,9 @@ def test_a_model_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monke
     write_model(tmp_path / "m.bin", first, {"name": "chars", "characters": "ab"})
     llmc = MODEL_FORMATS["llm.c"]
 
-    def read_and_replace(path, new):
+    def read_and_replace(path, make_params):
         monkeypatch.setitem(MODEL_FORMATS, "llm.c", llmc)
-        found = llmc.read(path, new)
+        found = llmc.read(path, make_params)
         write_model(tmp_path / "m.bin", second, BYTES)
         return found
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -160,6 +161,22 @@ def test_recomputing_changes_nothing(model, batches):
         model.grads.flat[:] = np.nan  # nothing is left of what was there
         assert model.forward_backward(tokens, targets) == loss
         np.testing.assert_array_equal(model.grads.flat, grads)
+
+
+@pytest.mark.parametrize("recompute, products", [(False, 4), (True, 4), ("blocks", 7)])
+def test_a_block_is_recomputed_without_its_last_product(recompute, products, batches):
+    model, widths = GPT2(CONFIG, recompute=recompute), []
+    right = model.layers.matmul_forward
+
+    def matmul_forward(x, w, b=None):
+        widths.append(w.shape)
+        return right(x, w, b)
+
+    model.layers = SimpleNamespace(**{**vars(model.layers), "matmul_forward": matmul_forward})
+    model.forward_backward(*batches[1])
+    C = CONFIG.n_embd
+    assert len(widths) == products * CONFIG.n_layer
+    assert widths.count((C, 4 * C)) == CONFIG.n_layer
 
 
 def test_what_cannot_be_recomputed_is_refused():

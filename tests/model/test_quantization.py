@@ -2,18 +2,25 @@
 
 import copy
 import pickle
+import tracemalloc
 import weakref
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from npgpt import GPT2, ArgumentError, GPT2Config, Parameters, layers
-from npgpt.core.parameters import QUANTIZABLE, TENSOR_NAMES
+from npgpt import GPT2, ArgumentError, GPT2Config, Parameters, inside, kernels, layers, trace
+from npgpt.core.parameters import QUANTIZABLE, TENSOR_NAMES, count_parameters
+from npgpt.formats.llmc import read_checkpoint
 from npgpt.formats.registry import write_model
 from npgpt.kernels.products.gemv import DOT_MAX_ROWS, GEMV_MAX_ROWS
 from npgpt.kernels.products.weights import widened
-from npgpt.model.quantization import WEIGHT_FORMATS, find_weight_format, quantize_weights
+from npgpt.model.quantization import (
+    WEIGHT_FORMATS,
+    arrays_of,
+    find_weight_format,
+    quantize_weights,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +119,7 @@ def test_a_rounded_model_says_something_else_than_an_exact_one(weights):
 @pytest.mark.parametrize("weights", ROUNDED)
 def test_the_params_hold_what_they_are_rounded_to(weights):
     before, model = exact(), make(weights)
-    for name, view in model.params.widened().items():
+    for name, view in model.params.to_float32().items():
         w, old = view.astype(np.float64), getattr(before, name).astype(np.float64)
         if name not in QUANTIZABLE:
             np.testing.assert_array_equal(w, old)
@@ -140,8 +147,8 @@ def test_weights_in_float32_are_left_alone():
 
 @pytest.mark.parametrize("weights", ROUNDED)
 def test_rounding_twice_is_rounding_once(weights):
-    once = make(weights).params.widened()
-    twice = make(weights, copy.deepcopy(once)).params.widened()
+    once = make(weights).params.to_float32()
+    twice = make(weights, copy.deepcopy(once)).params.to_float32()
     np.testing.assert_allclose(twice.flat, once.flat, rtol=3e-7)
     if weights == "bf16":
         np.testing.assert_array_equal(twice.flat, once.flat)
@@ -152,22 +159,33 @@ def test_rounding_twice_is_rounding_once(weights):
 def test_loss_and_logits_are_those_of_a_float32_model_with_these_params(weights, B, T, rng):
     tokens, targets = rng.integers(0, CONFIG.vocab_size, (2, B, T))
     model = make(weights)
-    same = make(params=model.params.widened())
+    same = make(params=model.params.to_float32())
     assert model.loss(tokens, targets) == same.loss(tokens, targets)
     np.testing.assert_array_equal(model.forward(tokens), same.forward(tokens))
     assert model.loss(tokens, targets) != make().loss(tokens, targets)
 
 
 @pytest.mark.parametrize("weights", ROUNDED)
-def test_gradients_can_be_had_and_updates_not(weights, rng):
+@pytest.mark.parametrize("recompute", [False, True, "blocks"])
+def test_gradients_are_those_of_a_float32_model_with_these_params(weights, recompute, rng):
+    model = make(weights, recompute=recompute)
+    same = make(params=model.params.to_float32(), recompute=recompute)
+    for add in (False, True):
+        batch = rng.integers(0, CONFIG.vocab_size, (2, 2, 40))
+        for each in (model, same):
+            each.forward_backward(*batch, add=add, dropout=0.2, seed=5)
+    np.testing.assert_array_equal(model.grads.flat, same.grads.flat)
+
+
+@pytest.mark.parametrize("weights", ROUNDED)
+def test_updates_are_refused(weights, rng):
     model = make(weights)
     model.forward_backward(*rng.integers(0, CONFIG.vocab_size, (2, 2, 8)))
-    assert np.isfinite(model.gradient_norm())
-    before = model.params.widened()
+    before = model.params.to_float32()
     message = f"a model in weight_format {weights} cannot be updated"
     with pytest.raises(ArgumentError, match=message):
         model.update(1e-3)
-    np.testing.assert_array_equal(model.params.widened().flat, before.flat)
+    np.testing.assert_array_equal(model.params.to_float32().flat, before.flat)
 
 
 @pytest.mark.parametrize("weights", ROUNDED)
@@ -210,35 +228,31 @@ def test_the_float32_weights_are_neither_changed_nor_kept(weights):
     np.testing.assert_array_equal(params.flat, exact().flat)
     del params
     assert kept() is None
-    held = sum(
-        part.nbytes for name in QUANTIZABLE for part in parts_of(getattr(model.params, name))
-    )
+    held = sum(a.nbytes for name in QUANTIZABLE for a in arrays_of(getattr(model.params, name)))
     floats = 4 * sum(getattr(exact(), name).size for name in QUANTIZABLE)
     assert held < floats * {"bf16": 0.51, "int8": 0.28, "int4": 0.2}[weights]
-
-
-def parts_of(w):
-    """The arrays that hold weights in a format."""
-    return [w] if isinstance(w, np.ndarray) else [*w]
 
 
 @pytest.mark.parametrize("weights", ROUNDED)
 @pytest.mark.parametrize("where", ["m.bin", "folder"])
 def test_what_is_loaded_in_a_format_is_what_is_quantized(weights, where, tmp_path):
+    if where == "folder":
+        pytest.importorskip("safetensors")
     write_model(tmp_path / where, exact())
     loaded = GPT2.from_pretrained(tmp_path / where, weight_format=weights)
     for name in TENSOR_NAMES:
         for ours, theirs in zip(
-            parts_of(getattr(loaded.params, name)),
-            parts_of(getattr(make(weights).params, name)),
+            arrays_of(getattr(loaded.params, name)),
+            arrays_of(getattr(make(weights).params, name)),
             strict=True,
         ):
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("weights", ROUNDED)
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copy_of_a_quantized_model_says_the_same(copied):
-    model, tokens = make("int8"), np.arange(70)[None]
+def test_a_copy_of_a_quantized_model_says_the_same(copied, weights):
+    model, tokens = make(weights), np.arange(70)[None]
     before = model.forward(tokens)
     other = copied(model)
     np.testing.assert_array_equal(other.forward(tokens), before)
@@ -255,19 +269,22 @@ def test_a_quantized_model_computes_with_layers_of_ones_own():
         seen.append(x.shape)
         return layers.gelu_forward(x)
 
-    before = model.forward([[1, 2, 3]])
+    before, own = model.forward([[1, 2, 3]]), model.layers
     model.layers = SimpleNamespace(**{**vars(layers), "gelu_forward": gelu_forward})
     np.testing.assert_allclose(model.forward([[1, 2, 3]]), before, rtol=1e-4, atol=1e-4)
     assert len(seen) == CONFIG.n_layer
+    model.layers = own
+    assert model.layers is kernels
+    np.testing.assert_array_equal(model.forward([[1, 2, 3]]), before)
 
 
 def test_what_quantized_params_lack_is_said(tmp_path):
     params = make("int8").params
     for needs in (lambda: params.flat, lambda: write_model(tmp_path / "m.bin", params)):
-        with pytest.raises(AttributeError, match=r"no (flat|items): widened\(\) makes float32"):
+        with pytest.raises(AttributeError, match=r"no (flat|items); their to_float32\(\) makes"):
             needs()
     assert not any(tmp_path.iterdir())
-    write_model(tmp_path / "m.bin", params.widened())
+    write_model(tmp_path / "m.bin", params.to_float32())
 
 
 def test_quantized_params_are_for_a_model_in_their_format():
@@ -275,6 +292,61 @@ def test_quantized_params_are_for_a_model_in_their_format():
     assert make("int8", params).params is params
     for name in ("fp32", "bf16"):
         with pytest.raises(
-            ArgumentError, match=f"params are in weight_format int8 and cannot be in {name}"
+            ArgumentError, match="params are in weight_format int8: pass weight_format='int8', or"
         ):
             make(name, params)
+
+
+def test_tensors_of_quantized_params_cannot_be_assigned():
+    params = make("int8").params
+    for name in ("wte", "lnfw"):
+        with pytest.raises(
+            ArgumentError, match=f"{name} of QuantizedParameters cannot be assigned"
+        ):
+            setattr(params, name, getattr(exact(), name))
+
+
+@pytest.mark.parametrize("version", [1, 3, 5])
+def test_a_files_padding_stays(version, tmp_path):
+    path = tmp_path / "m.bin"
+    write_model(path, exact(), version=version)
+    loaded = GPT2.from_checkpoint(path, weight_format="int8")
+    expected = read_checkpoint(path).wte_padding
+    for params in (loaded.params, loaded.params.to_float32()):
+        if version == 1:
+            assert params.wte_padding is None
+        else:
+            np.testing.assert_array_equal(params.wte_padding, expected)
+
+
+@pytest.mark.parametrize("where", ["m.bin", "folder"])
+def test_the_float32_model_is_never_in_memory(where, tmp_path):
+    if where == "folder":
+        pytest.importorskip("safetensors")
+    config = GPT2Config(block_size=8, vocab_size=500, n_layer=12, n_head=2, n_embd=256)
+    write_model(tmp_path / where, Parameters(config))
+    tracemalloc.start()
+    GPT2.from_pretrained(tmp_path / where, weight_format="int4")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 0.35 * 4 * count_parameters(config)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cupy"])
+def test_options_are_checked_before_the_file_is_read(backend, tmp_path):
+    with pytest.raises(ArgumentError, match="backend"):
+        GPT2.from_pretrained(tmp_path / "missing.bin", backend=backend, weight_format="int8")
+
+
+@pytest.mark.parametrize("weights", ROUNDED)
+def test_what_is_inside_is_what_is_inside_a_float32_model(weights):
+    model, tokens = make(weights), np.arange(9)[None]
+    same = make(params=model.params.to_float32())
+    for see in (
+        lambda m: inside.look(m, tokens).residual,
+        lambda m: inside.logit_lens(m, inside.look(m, tokens).residual).probs,
+        lambda m: inside.tensor_norms(m.params)["fcw"],
+        lambda m: trace(m, tokens, tokens).blocks[1].dqkvw,
+    ):
+        np.testing.assert_array_equal(see(model), see(same))
+    assert inside.layer_times(model, tokens, tokens, rounds=1)

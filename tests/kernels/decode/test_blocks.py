@@ -8,8 +8,10 @@ from npgpt import GPT2, GPT2Config, Parameters, layers
 from npgpt.core.parameters import BLOCK_NAMES, MATRICES
 from npgpt.kernels.decode.blocks import decode_blocks
 from npgpt.kernels.products.gemv import DOT_MAX_ROWS, GEMV_MAX_ROWS
-from npgpt.model.decoder import block_step, forward_step
+from npgpt.kernels.products.weights import widened
+from npgpt.model.decoder import Decoder, block_step
 from npgpt.model.fused_decoder import FewRows
+from npgpt.model.quantization import float_parameters
 
 L, NH, V, C = 3, 4, 29, 32
 CONFIG = GPT2Config(block_size=2 * GEMV_MAX_ROWS, vocab_size=V, n_layer=L, n_head=NH, n_embd=C)
@@ -50,22 +52,23 @@ def test_matrices_alone_are_read_in_the_format(weight_format):
         (DOT_MAX_ROWS + 1, 1),
         (1, GEMV_MAX_ROWS),
         (GEMV_MAX_ROWS, 1),
+        (GEMV_MAX_ROWS + 1, 1),
     ],
 )
 def test_positions_one_after_the_other_are_the_textbooks(B, N, weight_format, rng):
     model, unrounded = model_in(weight_format), model_in("fp32")
-    params = model.params if weight_format == "fp32" else model.params.widened()
+    textbook, wrong = (Decoder(float_parameters(m.params), layers) for m in (model, unrounded))
     decoder = model.decoder()
     kvs = np.zeros((3, L, 2, B, NH, 2 * N, C // NH), np.float32)
     for at in (0, N):
         tokens = rng.integers(0, V, (B, N))
         here = [kv[..., : at + N, :] for kv in kvs]
         made = decoder.step(tokens, here[0], at)
-        expected = forward_step(tokens, here[1], at, params, layers)
+        expected = textbook.step(tokens, here[1], at)
         np.testing.assert_allclose(made, expected, rtol=2e-4, atol=2e-4)
         np.testing.assert_allclose(kvs[0], kvs[1], rtol=2e-4, atol=2e-4)
         if weight_format != "fp32":
-            other = forward_step(tokens, here[2], at, unrounded.params, layers)
+            other = wrong.step(tokens, here[2], at)
             assert np.abs(made - other).max() > 1e-2
 
 
@@ -108,9 +111,19 @@ def test_how_positions_are_computed(B, T, way, weight_format, monkeypatch, rng):
         return block_step(x, p, kv, pos, layers)
 
     monkeypatch.setattr("npgpt.model.fused_decoder.decode_blocks", one_kernel)
-    monkeypatch.setattr("npgpt.model.fused_decoder.block_step", one_block)
+
+    def widen(w):
+        whole.append(w.values.shape)
+        return widened(w)
+
+    whole = []
+    monkeypatch.setattr("npgpt.model.decoder.block_step", one_block)
+    monkeypatch.setattr("npgpt.model.quantized_layers.widened", widen)
     model.generate(rng.integers(0, V, (B, T)), 1)
     assert seen == [way] * (1 if way == "one kernel" else L)
+    if weight_format != "fp32":
+        matrices = 0 if way != "layers" else 4 * L + (B > GEMV_MAX_ROWS)
+        assert len(whole) == 1 + matrices and whole[0][0] == B * T  # the rows of the tokens
 
 
 def test_what_it_is_given_stays_as_it_is(rng):

@@ -4,21 +4,18 @@ import numba
 import numpy as np
 import pytest
 
-from npgpt.kernels.numerics.bfloat16 import to_bf16
-from npgpt.kernels.numerics.int4 import to_int4
-from npgpt.kernels.numerics.int8 import to_int8
-from npgpt.kernels.numerics.scaled import Scaled, each_part
 from npgpt.kernels.products.weights import widened
+from npgpt.model.quantization import quantize_to_bf16, quantize_to_int4, quantize_to_int8
 
 pytestmark = pytest.mark.slow
 
-QUANTIZE = {"bf16": to_bf16, "int8": to_int8, "int4": to_int4}
+QUANTIZE = {"bf16": quantize_to_bf16, "int8": quantize_to_int8, "int4": quantize_to_int4}
 
 
 def by_hand(w):
     """The numbers of weights in a format, float32, by NumPy."""
-    if not isinstance(w, Scaled):
-        return (w.astype(np.uint32) << 16).view(np.float32)
+    if w.values.dtype == np.uint16:
+        return (w.values.astype(np.uint32) << 16).view(np.float32)
     if w.values.dtype == np.int8:
         return w.values * w.scale[..., None]
     halves = [(w.values & 15).astype(int), (w.values >> 4).astype(int)]
@@ -67,6 +64,12 @@ def test_what_is_tiny_or_not_finite_stays_so(name, rng):
 
 @pytest.mark.parametrize("name", QUANTIZE)
 def test_rows_of_weights_are_these_rows(name, rng):
-    w, numbers = QUANTIZE[name](rng.standard_normal((9, 64), np.float32)), np.array([8, 0, 3, 3])
-    rows = each_part(lambda part: part[numbers], w)
-    np.testing.assert_array_equal(widened(rows), widened(w)[numbers])
+    w, row_ids = QUANTIZE[name](rng.standard_normal((9, 64), np.float32)), np.array([8, 0, 3, 3])
+    np.testing.assert_array_equal(widened(w.rows(row_ids)), widened(w)[row_ids])
+
+
+@pytest.mark.parametrize("name", QUANTIZE)
+def test_a_layer_of_weights_is_this_layer(name, rng):
+    w = QUANTIZE[name](rng.standard_normal((3, 5, 64), np.float32))
+    np.testing.assert_array_equal(widened(w.layer(2)), widened(w)[2])
+    np.testing.assert_array_equal(widened(w.layer(...)), widened(w))
