@@ -15,8 +15,8 @@ from npgpt.errors import ArgumentError
 from npgpt.evaluation.registry import ANSWER_SEPARATOR, EVALUATIONS, Subject
 from npgpt.formats.models import load_model
 from npgpt.model.backend import BACKENDS
-from npgpt.model.gpt2 import GPT2
-from npgpt.model.quantization import WEIGHT_FORMAT_HELP, WEIGHT_FORMATS, params_factory
+from npgpt.model.gpt2 import GPT2, checked_factory
+from npgpt.model.quantization import WEIGHT_FORMAT_HELP, WEIGHT_FORMATS
 from npgpt.parallel.cores import divide_cores
 from npgpt.parallel.start import communicator, run_as_rank
 from npgpt.parallel.supervisor import run_supervised
@@ -44,11 +44,12 @@ def as_rank(argv, prog):
 
 def evaluate(args, comm):
     """Evaluate by the arguments of parse."""
+    options = {name: getattr(args, name) for name in ("backend", "precision", "weight_format")}
+    make_params = checked_factory(**options)
     if comm.size == 1:
-        params, tokenizer = load_model(args.model, params_factory(args.weight_format))
+        params, tokenizer = load_model(args.model, make_params)
     else:
         params, tokenizer = read_at_rank_0(comm, load_model, args.model)
-    options = {name: getattr(args, name) for name in ("backend", "precision", "weight_format")}
     model = GPT2(params.config, params=params, **options)
     del params  # a quantized model has its own
     if args.tokenizer is not None:

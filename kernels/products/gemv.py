@@ -25,7 +25,7 @@ GEMV_MAX_ROWS = 64  # up to which this is faster than gemm
 def few_rows(x, w, out, b=None):
     """out (M, N) = x (M, K), contiguous, @ w.T plus, if there is one, b (N,); M <= GEMV_MAX_ROWS.
 
-    w (N, K), contiguous, can also be of uint16, the bits of bf16, or Scaled, of int8 or int4. No
+    w (N, K), contiguous, can also be Scaled, of bf16, int8 or int4, or the bits of bf16 alone. No
     precision rounds the operands.
     """
     none = np.empty(0, x.dtype)

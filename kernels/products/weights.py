@@ -78,6 +78,7 @@ def widened(w):
     values, scale = w
     stored = values.shape[-1]
     K = 2 * stored if values.dtype == np.uint8 else stored  # int4: two numbers in a byte
+    # Not from memory.buffers: wte's block would be too large to stay among the idle ones.
     out = np.empty((*values.shape[:-1], K), np.float32)
     scale = scale.reshape(-1, K // GROUP) if values.dtype == np.uint8 else scale.reshape(-1)
     widen_rows(values.reshape(-1, stored), scale, out.reshape(-1, K), get_num_threads())

@@ -31,9 +31,8 @@ def load_model(where, make_params=Parameters):
     or its .safetensors file, or a run's folder: of that, the checkpoint with the lowest validation
     loss or, where none has one, the last. A name means the published model even where a folder is
     called so: that is ./gpt2. A model of GPT-2's vocabulary without a description beside it goes
-    with GPT-2's tokenizer. make_params is as in
-    read_checkpoint. Raises
-    FileError where there is no model or it is damaged.
+    with GPT-2's tokenizer. make_params is as in read_checkpoint. Raises FileError where there is no
+    model or it is damaged.
     """
     if where in MODELS:
         library()  # raises, before the download, if it is missing

@@ -73,14 +73,16 @@ class GPT2:
             recompute: True: recompute the outputs of gelu and of the layernorms before the matmuls
                 in the backward pass instead of keeping them; saves 3/8 of the kept activations.
                 "blocks": recompute each block from its input; saves 15/16, for about a sixth
-                more time.
+                more time. Both need a matmul's cache to be its arguments, as npgpt's layers have
+                it.
             precision: of matrix products: "fp32" or, on CPUs with bf16 hardware, "bf16" (operands
                 rounded to 8 significant bits instead of 24) or "bf16x3" (each operand the sum of
                 two bf16; without AMX tiles: float32). Everything else is float32.
             weight_format: for inference: "fp32", or quantize the matrices to "bf16", "int8" (one
                 scale per row) or "int4" (one per 32 weights of a row; wte in int8; n_embd must be
-                a multiple of 32). The model then has its own QuantizedParameters, and does not
-                refer to params. They can also be in this format already.
+                a multiple of 32). The model then has QuantizedParameters of its own, and keeps no
+                reference to params; params that are QuantizedParameters already are used as they
+                are.
 
         Raises:
             ArgumentError: an option is unknown, or not supported by this machine or model.
@@ -300,6 +302,9 @@ class GPT2:
 def checked_factory(
     backend: str = "numba", precision: str = "fp32", weight_format: str = "fp32", **_: Any
 ) -> Callable[[GPT2Config], Any]:
-    # What makes parameters for these options of GPT2, which are checked before a file is read.
+    """As params_factory, after the check that these options of GPT2 are supported.
+
+    So they are refused before a file is read.
+    """
     make_backend(backend, precision, weight_format)
     return params_factory(weight_format)

@@ -5,9 +5,9 @@ the format itself: a half, a quarter or less than a fifth of the memory traffic,
 time per token. What has more positions widens one matrix after the other to float32.
 """
 
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,11 +86,14 @@ def find_weight_format(name):
     return WEIGHT_FORMATS[name]
 
 
+Block = namedtuple("Block", BLOCK_NAMES)  # type: ignore[misc]
+
+
 class QuantizedParameters:
     """The parameters of a quantized model: sixteen tensors by name, and `blocks`, as of Parameters.
 
     The matrices, but for wpe, are Scaled: values of uint16 (the bits of bf16), int8 or int4, and
-    their scales. `to_float32` makes Parameters of them. There is no `flat`, and nothing can be
+    their scales. `to_float32` makes Parameters of them. There is no `flat`, and no tensor can be
     assigned.
     """
 
@@ -114,7 +117,7 @@ class QuantizedParameters:
         )
 
     def __setattr__(self, name, value):
-        if name in TENSOR_NAMES:
+        if name in ("flat", *TENSOR_NAMES):
             raise ArgumentError(f"{name} of QuantizedParameters cannot be assigned")
         super().__setattr__(name, value)
 
@@ -157,7 +160,7 @@ class QuantizedParameters:
     def blocks(self) -> list[Any]:
         """Each layer's slices of the twelve stacked tensors, under the same names."""
         return [
-            SimpleNamespace(**{name: layer_of(getattr(self, name), i) for name in BLOCK_NAMES})
+            Block(*(layer_of(getattr(self, name), i) for name in BLOCK_NAMES))
             for i in range(self.config.n_layer)
         ]
 
@@ -168,8 +171,10 @@ class QuantizedParameters:
         params = Parameters(self.config, wte_padding=self.wte_padding)
         for name, layer, view in params.slots():
             tensor = layer_of(getattr(self, name), layer)
-            with threads():
-                view[...] = widened(tensor) if name in QUANTIZABLE else tensor
+            if name in QUANTIZABLE:
+                with threads():
+                    tensor = widened(tensor)
+            view[...] = tensor
         return params
 
 

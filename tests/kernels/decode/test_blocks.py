@@ -100,7 +100,7 @@ def test_one_thread_and_two_give_the_same_bits(B, weight_format, rng):
     ],
 )
 def test_how_positions_are_computed(B, T, way, weight_format, monkeypatch, rng):
-    model, seen = model_in(weight_format), []
+    model, seen, whole = model_in(weight_format), [], []
 
     def one_kernel(*args):
         seen.append("one kernel")
@@ -116,7 +116,6 @@ def test_how_positions_are_computed(B, T, way, weight_format, monkeypatch, rng):
         whole.append(w.values.shape)
         return widened(w)
 
-    whole = []
     monkeypatch.setattr("npgpt.model.decoder.block_step", one_block)
     monkeypatch.setattr("npgpt.model.quantized_layers.widened", widen)
     model.generate(rng.integers(0, V, (B, T)), 1)
