@@ -72,7 +72,7 @@ class GPT2:
             params: the Parameters to compute with, instead of new ones.
             recompute: True: recompute the outputs of gelu and of the layernorms before the matmuls
                 in the backward pass instead of keeping them; saves 3/8 of the kept activations.
-                "blocks": recompute each block from its input; saves 15/16, for about a sixth
+                "blocks": recompute each block from its input; saves 15/16, for up to a fifth
                 more time. Both need a matmul's cache to be its arguments, as npgpt's layers have
                 it.
             precision: of matrix products: "fp32" or, on CPUs with bf16 hardware, "bf16" (operands

@@ -183,7 +183,7 @@ def kept_of(cache, recompute):
 
 
 class WithoutProduct:
-    """Layer functions that do not multiply by the weight w: they return zeros, and the cache.
+    """Layer functions whose matmul_forward leaves out the product with w: its output is zeros.
 
     So a block is computed again without its last product, whose output nothing needs.
     """

@@ -8,9 +8,9 @@ from npgpt.kernels.products.weights import widened
 class QuantizedLayers:
     """Layer functions that widen each matrix to float32 when they compute with it.
 
-    They call those of `layers`: encoder_forward with a wte of the rows of its tokens alone, and
-    tokens that count these rows; and matmul_backward with the arguments of the forward pass as its
-    cache. All other functions are as they are.
+    They call those of `layers`. encoder_forward passes on only the rows of wte that the tokens
+    need, and tokens that number these rows; matmul_backward, as the cache, the arguments of the
+    forward pass. All other functions are those of `layers` themselves.
     """
 
     def __init__(self, layers):

@@ -155,7 +155,7 @@ class Settings:
         False, "save memory: recompute cheap activations in the backward pass"
     )
     recompute_blocks: bool = setting(
-        False, "save most memory: recompute whole blocks; a step takes about a sixth longer"
+        False, "save most memory: recompute whole blocks; a step takes up to a fifth longer"
     )
     threads: int = setting(
         0,
